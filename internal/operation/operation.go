@@ -1,0 +1,95 @@
+// Package operation keeps long-running operations. An operation is finished in
+// the same transaction as the resource it is about, so that a client that sees
+// done=true also sees the resource. It has no policy of its own.
+package operation
+
+import (
+	"context"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+// Kind of the rows; the key is the operation's full name, the parent its resource.
+const Kind store.Kind = "operation"
+
+// Row states.
+const (
+	StateRunning = "RUNNING"
+	StateDone    = "DONE"
+)
+
+// Start records an operation on the named resource that is not done yet.
+// metadata is the v1beta1 metadata message of the method.
+func Start(ctx context.Context, tx store.Tx, on string, metadata proto.Message) (*longrunningpb.Operation, error) {
+	op := &longrunningpb.Operation{Name: on + "/operations/" + resource.NewID()}
+	if metadata != nil {
+		any, err := anypb.New(metadata)
+		if err != nil {
+			return nil, err
+		}
+		op.Metadata = any
+	}
+	return op, put(ctx, tx, op, on)
+}
+
+// Done records an operation that is done at once with response.
+func Done(ctx context.Context, tx store.Tx, on string, metadata, response proto.Message) (*longrunningpb.Operation, error) {
+	op, err := Start(ctx, tx, on, metadata)
+	if err != nil {
+		return nil, err
+	}
+	return Finish(ctx, tx, op.Name, response)
+}
+
+// Finish sets the response of a running operation.
+func Finish(ctx context.Context, tx store.Tx, name string, response proto.Message) (*longrunningpb.Operation, error) {
+	any, err := anypb.New(response)
+	if err != nil {
+		return nil, err
+	}
+	return finish(ctx, tx, name, func(op *longrunningpb.Operation) {
+		op.Result = &longrunningpb.Operation_Response{Response: any}
+	})
+}
+
+// Fail ends a running operation with an error.
+func Fail(ctx context.Context, tx store.Tx, name string, cause error) (*longrunningpb.Operation, error) {
+	return finish(ctx, tx, name, func(op *longrunningpb.Operation) {
+		op.Result = &longrunningpb.Operation_Error{Error: status.Convert(cause).Proto()}
+	})
+}
+
+// Get reads an operation.
+func Get(ctx context.Context, r store.Reader, name string) (*longrunningpb.Operation, error) {
+	op := &longrunningpb.Operation{}
+	_, err := store.GetMessage(ctx, r, Kind, name, op)
+	return op, err
+}
+
+func finish(ctx context.Context, tx store.Tx, name string, set func(*longrunningpb.Operation)) (*longrunningpb.Operation, error) {
+	op := &longrunningpb.Operation{}
+	row, err := store.GetMessage(ctx, tx, Kind, name, op)
+	if err != nil {
+		return nil, err
+	}
+	if op.Done {
+		return op, nil // a cancelled or already finished operation keeps its result
+	}
+	op.Done = true
+	set(op)
+	return op, put(ctx, tx, op, row.Parent)
+}
+
+func put(ctx context.Context, tx store.Tx, op *longrunningpb.Operation, on string) error {
+	state := StateRunning
+	if op.Done {
+		state = StateDone
+	}
+	return store.PutMessage(ctx, tx, store.Row{Kind: Kind, Key: op.Name, Parent: on, State: state}, op)
+}

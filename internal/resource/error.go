@@ -1,0 +1,128 @@
+package resource
+
+import (
+	"errors"
+	"fmt"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+)
+
+// Cause says at a glance who has to act on a failure (design decision 23).
+type Cause string
+
+// The classes of cause, from the caller's side to ours.
+const (
+	CauseInput      Cause = "input"      // the request or the data given
+	CauseUserCode   Cause = "user code"  // the program of a task or a replica
+	CauseModel      Cause = "model"      // the model file
+	CauseResource   Cause = "resource"   // cores, memory, accelerators, disk
+	CauseDependency Cause = "dependency" // a package index, a registry, another service
+	CausePlatform   Cause = "platform"   // tategu itself
+)
+
+// Error is the one error that reaches users. It becomes one gRPC status (or one
+// Google JSON error) with an ErrorInfo and, when Hint is set, a Help detail.
+type Error struct {
+	Code     codes.Code
+	Op       string // what was tried, for the log
+	Resource string // the full resource name, or task or field, it is about
+	Message  string // what was wrong
+	Hint     string // the next step a person can take
+	Cause    Cause
+	Field    string // request field at fault, dotted path; becomes a BadRequest detail
+	Err      error  // wrapped; never shown to users
+}
+
+// Errorf builds an Error with a formatted message; a %w operand is kept as Err.
+func Errorf(code codes.Code, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Code: code, Message: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// NotFound is the answer for a resource that does not exist.
+func NotFound(name string) *Error {
+	return &Error{Code: codes.NotFound, Resource: name, Message: fmt.Sprintf("resource %q was not found", name)}
+}
+
+// Invalid is an InvalidArgument error about one request field.
+func Invalid(field, format string, args ...any) *Error {
+	e := Errorf(codes.InvalidArgument, format, args...)
+	e.Field, e.Cause = field, CauseInput
+	return e
+}
+
+// Unimplemented names a method or feature that tategu does not support.
+func Unimplemented(what string) *Error {
+	return &Error{
+		Code: codes.Unimplemented, Resource: what, Message: what + " is not supported by tategu",
+		Hint: "docs/compat.md lists what is supported",
+	}
+}
+
+// WithHint returns a copy of e with the next step set.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	c := *e
+	c.Hint = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// WithResource returns a copy of e about the named resource.
+func (e *Error) WithResource(name string) *Error {
+	c := *e
+	c.Resource = name
+	return &c
+}
+
+// WithCause returns a copy of e with its class of cause set.
+func (e *Error) WithCause(cause Cause) *Error {
+	c := *e
+	c.Cause = cause
+	return &c
+}
+
+func (e *Error) Error() string {
+	if e.Hint != "" {
+		return e.Message + "; " + e.Hint
+	}
+	return e.Message
+}
+
+// Unwrap gives the wrapped error.
+func (e *Error) Unwrap() error { return e.Err }
+
+// GRPCStatus makes status.Convert and grpc-go use our code and details.
+func (e *Error) GRPCStatus() *status.Status {
+	st := status.New(e.Code, e.Error())
+	info := &errdetails.ErrorInfo{Domain: "tategu", Reason: e.Code.String(), Metadata: map[string]string{}}
+	if e.Resource != "" {
+		info.Metadata["resource"] = e.Resource
+	}
+	if e.Cause != "" {
+		info.Metadata["cause"] = string(e.Cause)
+	}
+	details := []protoadapt.MessageV1{info}
+	if e.Field != "" {
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: e.Field, Description: e.Message}}})
+	}
+	if e.Hint != "" {
+		details = append(details, &errdetails.Help{Links: []*errdetails.Help_Link{{Description: e.Hint}}})
+	}
+	if with, err := st.WithDetails(details...); err == nil {
+		return with
+	}
+	return st
+}
+
+// CodeOf gives the gRPC code of err: OK for nil, Unknown for foreign errors.
+func CodeOf(err error) codes.Code {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return status.Code(err)
+}
+
+// IsNotFound reports whether err says that a resource does not exist.
+func IsNotFound(err error) bool { return CodeOf(err) == codes.NotFound }

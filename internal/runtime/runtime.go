@@ -1,0 +1,139 @@
+// Package runtime is the port for running programs: tasks, replicas and custom
+// jobs are all Workloads. Adapters are children (process). A workload outlives
+// the server: a restarted server finds it again by its id.
+package runtime
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"tategu/internal/resource"
+)
+
+// Workload is one program to run. ID is chosen by the caller and makes Start
+// idempotent: a second Start of the same ID gives the running (or ended) one.
+type Workload struct {
+	ID             string // [A-Za-z0-9._-]{1,200}, such as task-JOB-TASK-ATTEMPT
+	Owner          string // full resource name of what it belongs to
+	Project        string
+	ServiceAccount string // whose token the metadata server hands out; "" = the project's default
+
+	Image   string // resolved by the configured images; may be ""
+	Command []string
+	Args    []string
+	Env     map[string]string
+
+	// Python makes the program run in a Python environment with these packages
+	// besides what the image says. Nil leaves it to the image.
+	Python *Python
+
+	// Fetch lists gs:// URIs (an object, or a prefix) that must be readable under
+	// /gcs/BUCKET/NAME before the program starts. Publish says that files it
+	// created or changed there are uploaded when it ends, whatever its exit code.
+	Fetch   []string
+	Publish bool
+
+	Resources Resources
+	Port      bool // hand out a free loopback port: env PORT and AIP_HTTP_PORT, Instance.Address
+}
+
+// Python describes an environment; its hash names it.
+type Python struct {
+	Version  string   // "3.11"; "" = the server's default
+	Packages []string // pip requirements
+	Indexes  []string // index URLs, first is the main one; empty = the default index
+	// Script is Python source run as the program (a kfp lightweight component);
+	// Args of the workload are its arguments and Command is ignored.
+	Script string
+}
+
+// Resources asked for; zero values are "whatever is there".
+type Resources struct {
+	Cores       float64
+	MemoryBytes int64
+	GPUs        int
+}
+
+// Phase of an instance.
+type Phase string
+
+// Phases: Preparing covers environments and input files.
+const (
+	Preparing Phase = "PREPARING"
+	Running   Phase = "RUNNING"
+	Ended     Phase = "ENDED"
+)
+
+// Status is a snapshot of an instance.
+type Status struct {
+	Phase   Phase
+	Message string // what is going on ("creating Python environment ...")
+	PID     int
+	Started time.Time
+	Exit    *Exit // set once Phase is Ended
+}
+
+// Exit says how a program ended.
+type Exit struct {
+	Code    int            // exit code; 128+signal when killed; -1 when it never started
+	Signal  string         // "SIGKILL", "" = none
+	Cause   resource.Cause // "" on success
+	Message string         // one line a person understands
+	Tail    []string       // last lines of output, at most 20
+	Ended   time.Time
+}
+
+// OK reports a successful end.
+func (e Exit) OK() bool { return e.Code == 0 }
+
+// Instance is a started workload.
+type Instance interface {
+	ID() string
+	// Address is host:port of the handed-out port, "" without Workload.Port.
+	Address() string
+	Status() Status
+	// Wait returns once the program and all its children have ended and, with
+	// Publish, its files are uploaded.
+	Wait(ctx context.Context) (Exit, error)
+	// Stop asks with SIGTERM, then after grace kills the whole process tree.
+	Stop(ctx context.Context, grace time.Duration) error
+	// Log gives output (stdout and stderr as one stream) from a byte offset.
+	Log(ctx context.Context, offset int64) (io.ReadCloser, error)
+	// Release removes the working directory of an ended instance.
+	Release(ctx context.Context) error
+}
+
+// Runtime starts and finds instances.
+type Runtime interface {
+	// Start returns once the workload is accepted and recorded; preparation goes
+	// on in the background and shows in Status. A workload that can never run
+	// here (unknown image, more cores than exist) is an error at once.
+	Start(ctx context.Context, w Workload) (Instance, error)
+	// Find gives a known instance, also one started by an earlier server process.
+	Find(ctx context.Context, id string) (Instance, error)
+	// List gives all known instances.
+	List(ctx context.Context) ([]Instance, error)
+}
+
+// Files moves objects between gs:// and local files for runtimes; blob.Store
+// provides it (ports do not import each other).
+type Files interface {
+	// Download writes the object uri, or every object under the prefix uri, below
+	// dir as BUCKET/NAME. Missing objects are not an error.
+	Download(ctx context.Context, uri, dir string) error
+	// UploadFile makes the local file the content of the object uri.
+	UploadFile(ctx context.Context, path, uri string) error
+}
+
+// Credentials gives a workload an identity; the identity layer provides it.
+type Credentials interface {
+	// Open returns environment variables (metadata server address, ...) and a
+	// function that ends them. The same id gets the same address after a restart.
+	Open(ctx context.Context, id, project, serviceAccount string) (env map[string]string, end func(), err error)
+}
+
+// LogSink keeps output for good, from the first line.
+type LogSink interface {
+	AppendLog(ctx context.Context, stream string, offset int64, p []byte) error
+}

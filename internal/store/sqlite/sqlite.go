@@ -1,0 +1,121 @@
+// Package sqlite keeps a store in one SQLite file (WAL, synchronous=FULL). One
+// goroutine owns the writing connection: it runs the functions of all waiting
+// callers inside savepoints of a single transaction and commits once for all of
+// them, so that a commit's fsync is shared (group commit). Readers use a pool of
+// read-only connections and never wait for the writer.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver; pure Go, so the binary stays static
+
+	"tategu/internal/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// readers bounds concurrent read connections; each holds a page cache of 2 MB.
+const readers = 8
+
+// Store is a store.Store in a SQLite file.
+type Store struct {
+	reader
+	write *sql.DB
+	read  *sql.DB
+	now   func() time.Time
+
+	requests chan request
+	done     chan struct{} // closed when the writer goroutine has ended
+	closing  chan struct{}
+	once     sync.Once
+	watch    hub
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens or creates the file, brings its schema up to date and starts the
+// writer, which runs until Close.
+func Open(ctx context.Context, path string) (*Store, error) {
+	if err := migrate(ctx, path); err != nil {
+		return nil, err
+	}
+	write, err := open(path, "rwc")
+	if err != nil {
+		return nil, err
+	}
+	write.SetMaxOpenConns(1)
+	read, err := open(path, "ro")
+	if err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	read.SetMaxOpenConns(readers)
+	read.SetMaxIdleConns(readers)
+	s := &Store{
+		write: write, read: read, now: time.Now, reader: reader{q: read},
+		requests: make(chan request, 256), done: make(chan struct{}), closing: make(chan struct{}),
+	}
+	go s.runWriter()
+	return s, nil
+}
+
+func open(path, mode string) (*sql.DB, error) {
+	q := url.Values{"mode": {mode}, "_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "temp_store(MEMORY)",
+	}, "_txlock": {"immediate"}}
+	if mode == "ro" {
+		q["_pragma"] = []string{"busy_timeout(10000)", "query_only(1)"}
+		q.Del("_txlock")
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	return db, nil
+}
+
+func migrate(ctx context.Context, path string) error {
+	db, err := open(path, "rwc")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }() // migrations are committed; nothing is buffered
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return fmt.Errorf("migrate store: %w", err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	if err != nil {
+		return fmt.Errorf("migrate store: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate store %s: %w", path, err)
+	}
+	return nil
+}
+
+// Close commits what is queued, stops the writer and closes the file.
+func (s *Store) Close() error {
+	s.once.Do(func() { close(s.closing) })
+	<-s.done
+	s.watch.closeAll()
+	return errors.Join(s.read.Close(), s.write.Close())
+}
+
+// Watch implements store.Store.
+func (s *Store) Watch(kinds ...store.Kind) store.Watcher { return s.watch.add(kinds) }
