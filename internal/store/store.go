@@ -45,6 +45,7 @@ type Query struct {
 	Prefix string   // key prefix
 	After  string   // ByKey only: keys strictly greater than this
 	From   string   // ByKey only: keys greater than or equal to this
+	Beyond *Row     // ByCreated and ByNewest only: continue after this row, of which Created and Key are read
 	States []string // any of these
 	Order  Order
 	Offset int // rows to skip

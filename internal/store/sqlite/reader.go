@@ -93,6 +93,11 @@ func conditions(q store.Query) (string, []any) {
 	if q.From != "" {
 		add("key >= ?", q.From)
 	}
+	if q.Beyond != nil {
+		cmp := map[store.Order]string{store.ByCreated: ">", store.ByNewest: "<"}[q.Order]
+		conds = append(conds, "(created, key) "+cmp+" (?, ?)")
+		args = append(args, q.Beyond.Created.UnixNano(), q.Beyond.Key)
+	}
 	if len(q.States) > 0 {
 		conds = append(conds, "state IN (?"+strings.Repeat(", ?", len(q.States)-1)+")")
 		for _, s := range q.States {

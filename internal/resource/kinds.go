@@ -1,0 +1,35 @@
+package resource
+
+// Kinds and states of rows that the API writes and an engine acts on, or the
+// other way round. Plain strings, so that both sides need to import only values.
+// Rows of the standard kinds are v1beta1 messages under their full name.
+const (
+	KindModels              = "models"              // a Model: its default version
+	KindModelVersions       = "modelVersions"       // a Model; key MODEL@VERSION, parent MODEL
+	KindEndpoints           = "endpoints"           // an Endpoint
+	KindDeployments         = "deployments"         // a DeployModelRequest; key ENDPOINT/deployedModels/ID, parent ENDPOINT
+	KindDeploymentOps       = "deploymentOps"       // key as in deployments; data is the operation's name
+	KindPipelineJobs        = "pipelineJobs"        // a PipelineJob
+	KindCustomJobs          = "customJobs"          // a CustomJob
+	KindBatchPredictionJobs = "batchPredictionJobs" // a BatchPredictionJob
+	KindMetadataStores      = "metadataStores"      // a MetadataStore
+	KindContexts            = "contexts"            // a Context
+	KindExecutions          = "executions"          // an Execution
+	KindArtifacts           = "artifacts"           // an Artifact
+	KindContextMembers      = "contextMembers"      // key CONTEXT|MEMBER, parent CONTEXT; data is the member's name
+	KindMemberships         = "memberships"         // key MEMBER|CONTEXT, parent MEMBER; data is the context's name
+	KindContextChildren     = "contextChildren"     // key CONTEXT|CHILD, parent CONTEXT; data is the child's name
+	KindEvents              = "executionEvents"     // an Event; key EXECUTION|ARTIFACT, parent EXECUTION
+	KindArtifactEvents      = "artifactEvents"      // an Event; key ARTIFACT|EXECUTION, parent ARTIFACT
+	StateDeploying          = "DEPLOYING"           // the API asks for replicas
+	StateDeployed           = "DEPLOYED"            // serving answered the operation
+	StateUndeploying        = "UNDEPLOYING"         // the API asks for the end; serving removes the row
+)
+
+// DeploymentKey is the key of the rows deployments and deploymentOps.
+func DeploymentKey(endpoint, deployedModel string) string {
+	return endpoint + "/deployedModels/" + deployedModel
+}
+
+// VersionName is the key of a model's version, and the name clients may ask for.
+func VersionName(model, version string) string { return model + "@" + version }
