@@ -11,6 +11,14 @@ import (
 	"tategu/internal/resource"
 )
 
+// GCSRoot is where programs see objects: gs://BUCKET/NAME is GCSRoot/BUCKET/NAME
+// in commands, arguments and variables, whatever directory the adapter maps it to.
+const GCSRoot = "/gcs"
+
+// ScriptPath stands in Command and Args for the path of the file that the adapter
+// writes Python.Script to.
+const ScriptPath = "{{tategu.script}}"
+
 // Workload is one program to run. ID is chosen by the caller and makes Start
 // idempotent: a second Start of the same ID gives the running (or ended) one.
 type Workload struct {
@@ -33,6 +41,9 @@ type Workload struct {
 	// created or changed there are uploaded when it ends, whatever its exit code.
 	Fetch   []string
 	Publish bool
+	// Dirs lists /gcs/... directories that must exist, empty or not, before the
+	// program starts: programs write their outputs without making directories.
+	Dirs []string
 
 	Resources Resources
 	Port      bool // hand out a free loopback port: env PORT and AIP_HTTP_PORT, Instance.Address
@@ -41,10 +52,11 @@ type Workload struct {
 // Python describes an environment; its hash names it.
 type Python struct {
 	Version  string   // "3.11"; "" = the server's default
-	Packages []string // pip requirements
+	Packages []string // pip requirements; an entry may start with "--no-deps "
 	Indexes  []string // index URLs, first is the main one; empty = the default index
-	// Script is Python source run as the program (a kfp lightweight component);
-	// Args of the workload are its arguments and Command is ignored.
+	// Script is Python source that is written to a file of its own, whose name ends
+	// in .py; ScriptPath in Command and Args becomes its path. Without a Command
+	// the script itself is the program and Args are its arguments.
 	Script string
 }
 
