@@ -1,6 +1,11 @@
 // Package operation keeps long-running operations. An operation is finished in
 // the same transaction as the resource it is about, so that a client that sees
 // done=true also sees the resource. It has no policy of its own.
+//
+// google.longrunning.Operations has no API version, so an operation remembers the
+// version of the call that made it: the type URLs inside the stored operation are
+// of that version (resource.WithVersion; v1beta1 outside a call). The bytes of the
+// messages are the same in both.
 package operation
 
 import (
@@ -29,11 +34,11 @@ const (
 func Start(ctx context.Context, tx store.Tx, on string, metadata proto.Message) (*longrunningpb.Operation, error) {
 	op := &longrunningpb.Operation{Name: on + "/operations/" + resource.NewID()}
 	if metadata != nil {
-		any, err := anypb.New(metadata)
+		packed, err := pack(metadata, resource.Version(ctx))
 		if err != nil {
 			return nil, err
 		}
-		op.Metadata = any
+		op.Metadata = packed
 	}
 	return op, put(ctx, tx, op, on)
 }
@@ -49,13 +54,24 @@ func Done(ctx context.Context, tx store.Tx, on string, metadata, response proto.
 
 // Finish sets the response of a running operation.
 func Finish(ctx context.Context, tx store.Tx, name string, response proto.Message) (*longrunningpb.Operation, error) {
-	any, err := anypb.New(response)
+	packed, err := pack(response, resource.Version(ctx))
 	if err != nil {
 		return nil, err
 	}
 	return finish(ctx, tx, name, func(op *longrunningpb.Operation) {
-		op.Result = &longrunningpb.Operation_Response{Response: any}
+		// Whoever finishes it, an engine perhaps, answers in the maker's version.
+		packed.TypeUrl = resource.TypeURLIn(packed.TypeUrl, resource.TypeURLVersion(op.GetMetadata().GetTypeUrl()))
+		op.Result = &longrunningpb.Operation_Response{Response: packed}
 	})
+}
+
+func pack(m proto.Message, version string) (*anypb.Any, error) {
+	packed, err := anypb.New(m)
+	if err != nil {
+		return nil, err
+	}
+	packed.TypeUrl = resource.TypeURLIn(packed.TypeUrl, version)
+	return packed, nil
 }
 
 // Fail ends a running operation with an error.
