@@ -9,7 +9,6 @@ import (
 	_ "cloud.google.com/go/iam/apiv1/iampb"
 	_ "cloud.google.com/go/longrunning/autogen/longrunningpb"
 	_ "cloud.google.com/go/resourcemanager/apiv3/resourcemanagerpb"
-	_ "github.com/alecthomas/kong"
 	_ "github.com/google/go-cmp/cmp"
 	_ "github.com/pressly/goose/v3"
 	_ "github.com/prometheus/client_golang/prometheus/promhttp"

@@ -1,0 +1,92 @@
+# Every target a stranger needs. `make demo` and `make test` install what they need.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+SHARED    ?= ../shared
+VENV      := $(CURDIR)/.venv
+UV        := $(VENV)/uv/bin/uv
+PYTHON    ?= python3.11
+CLIENTS   := $(VENV)/clients
+TOOLS     := $(CURDIR)/.tools
+# -race needs a C compiler; without one the tests run without it, and say so.
+RACE      := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg
+
+export TATEGU_SHARED := $(abspath $(SHARED))
+
+.PHONY: build test test-go test-clients test-slow lint fmt generate bench demo clean \
+	conformance-driver conformance-sdk bench-start
+
+build: bin/tategu
+
+.PHONY: bin/tategu
+bin/tategu:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
+
+## The main job, end to end, on real input.
+demo: build $(UV)
+	PATH="$(dir $(UV)):$$PATH" bin/tategu demo
+
+## Unit and port suites, then unmodified clients.
+test: build $(TOOLS)/.built $(CLIENTS)/.built
+	@$(if $(RACE),,echo 'make test: no gcc found, so the race detector is OFF (install gcc to have it)')
+	@if [ ! -d "$(SHARED)/conformance" ]; then echo 'make test: $(SHARED)/conformance is absent: tests over its cases are skipped'; fi
+	$(MAKE) test-go
+	$(MAKE) test-clients
+
+test-go: $(TOOLS)/.built $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
+
+test-clients: build $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients
+
+## Everything that is too long, or needs root, for `make test`.
+test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
+	for i in 1 2 3; do $(MAKE) test-go; done
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
+
+conformance-driver: DIR ?= $(SHARED)/conformance/sdk
+conformance-driver: build $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/driver.py --dir "$(DIR)"
+
+conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
+conformance-sdk: ONLY ?=
+conformance-sdk: build $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/sdk.py --dir "$(DIR)" --only "$(ONLY)"
+
+bench: bench-start
+
+bench-start: build
+	$(PYTHON) bench/start/start.py --binary bin/tategu
+
+lint: $(TOOLS)/.built
+	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v pipelinespec/) | tee /dev/stderr | (! grep -q .)
+	$(TOOLS)/golangci-lint run ./...
+	go run ./cmd/tategu compat | diff -u docs/compat.md - || (echo 'docs/compat.md is stale: run make generate'; exit 1)
+
+fmt: $(TOOLS)/.built
+	$(TOOLS)/gofumpt -w $$(git ls-files '*.go' | grep -v pipelinespec/)
+
+generate:
+	go run ./cmd/tategu compat > docs/compat.md
+
+# Tools and Python environments: built once, again when their pins change.
+$(TOOLS)/.built: tools/go.mod tools/go.sum
+	mkdir -p $(TOOLS)
+	cd tools && CGO_ENABLED=0 go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt gotest.tools/gotestsum
+	touch $@
+
+$(UV):
+	$(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
+
+$(CLIENTS)/.built: test/requirements.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(CLIENTS)
+	$(UV) pip install --quiet --python $(CLIENTS)/bin/python -r test/requirements.txt
+	touch $@
+
+clean:
+	rm -rf bin .tools .venv .demo

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tategu/internal/app"
+	"tategu/internal/resource"
+)
+
+// client talks to a server: the one of this machine's data directory, or one
+// that was logged in to.
+type client struct {
+	base  string
+	token func(ctx context.Context) (string, error)
+	http  *http.Client
+}
+
+func connect(cmd *cobra.Command) (*client, error) {
+	if f := cmd.Flag("server"); f != nil && f.Value.String() != "" {
+		l, err := readLogin(f.Value.String())
+		if err != nil {
+			return nil, err
+		}
+		pem, err := os.ReadFile(l.ca())
+		if err != nil {
+			return nil, fmt.Errorf("read the server's certificate: %w", err)
+		}
+		h := trusting(pem)
+		return &client{base: "https://" + l.Server, http: h, token: func(ctx context.Context) (string, error) { return l.accessToken(ctx, h) }}, nil
+	}
+	cfg, err := configure(cmd)
+	if err != nil {
+		return nil, err
+	}
+	state, err := app.ReadState(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &client{base: "http://" + state.Address, http: &http.Client{}}, nil
+}
+
+// trusting makes a client that accepts the given CA besides the system's.
+func trusting(pem []byte) *http.Client {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	pool.AppendCertsFromPEM(pem)
+	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+	return &http.Client{Transport: t}
+}
+
+// do sends a request and gives the answer's body; an API error becomes an error
+// with the server's own words.
+func (c *client) do(ctx context.Context, method, path string, query url.Values, body any) (io.ReadCloser, error) {
+	var payload io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		payload = bytes.NewReader(b)
+	}
+	u := c.base + path
+	if len(query) > 0 {
+		u += "?" + query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, payload)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if c.token != nil {
+		token, err := c.token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		e := resource.Errorf(14, "no answer from %s: %w", c.base, err)
+		return nil, e.WithHint("is the server running? start it with `tategu serve`")
+	}
+	if resp.StatusCode < 300 {
+		return resp.Body, nil
+	}
+	defer func() { _ = resp.Body.Close() }() // read in full below
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	var envelope struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(text, &envelope) == nil && envelope.Error.Message != "" {
+		return nil, fmt.Errorf("%s: %s", resp.Status, envelope.Error.Message)
+	}
+	return nil, fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
+}
+
+// call sends a request and decodes the JSON answer into out (nil = discard).
+func (c *client) call(ctx context.Context, method, path string, query url.Values, body, out any) error {
+	r, err := c.do(ctx, method, path, query, body)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }() // read in full below
+	if out == nil {
+		_, err = io.Copy(io.Discard, r)
+		return err
+	}
+	return json.NewDecoder(r).Decode(out)
+}

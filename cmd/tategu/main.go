@@ -1,0 +1,92 @@
+// Command tategu is the whole platform: a server that speaks the aiplatform, GCS
+// and neighbouring APIs, and the tools around it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"tategu/internal/app"
+	"tategu/internal/runtime/process"
+)
+
+// version is set by the linker.
+var version = "dev" //nolint:gochecknoglobals // -ldflags -X can only set a variable
+
+func main() { os.Exit(Main(os.Args[1:])) }
+
+// Main runs one command line and gives the exit code; script tests call it too.
+func Main(args []string) int {
+	if len(args) > 0 && args[0] == process.Verb {
+		return process.Main(args[1:])
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := command()
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "tategu: "+err.Error())
+		return 1
+	}
+	return 0
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tategu",
+		Short: "A managed machine-learning platform in one binary",
+		Long: `tategu serves models, pipelines, batch prediction and storage to the clients
+that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell at it:
+
+  tategu serve
+  eval "$(tategu env)"`,
+		SilenceUsage: true, SilenceErrors: true, Version: version,
+	}
+	root.PersistentFlags().String("config", "", "configuration file (default: ./tategu.yaml when it exists)")
+	root.PersistentFlags().String("data", "", "data directory (default: $XDG_DATA_HOME/tategu)")
+	root.AddCommand(serveCommand(), envCommand(), demoCommand(), loginCommand(), tokenCommand(), statusCommand(), logsCommand(), versionCommand(), compatCommand())
+	return root
+}
+
+// configure reads the configuration for a command: flags given on the command
+// line win over TATEGU_* variables, these over the file.
+func configure(cmd *cobra.Command) (app.Config, error) {
+	path := os.Getenv("TATEGU_CONFIG")
+	if f := cmd.Flag("config"); f != nil && f.Changed {
+		path = f.Value.String()
+	}
+	cfg, err := app.Load(path)
+	if err != nil {
+		return cfg, err
+	}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		value, ok := os.LookupEnv("TATEGU_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+		if f.Changed {
+			value, ok = f.Value.String(), true
+		}
+		if ok && err == nil && isSetting(f) {
+			err = cfg.Override(f.Name, strings.Trim(value, "[]"))
+		}
+	})
+	return cfg, err
+}
+
+// isSetting tells the flags that stand for a configuration key from the others.
+func isSetting(f *pflag.Flag) bool {
+	return f.Name == "data" || len(f.Annotations[settingFlag]) > 0
+}
+
+const settingFlag = "tategu-setting"
+
+// setting adds a flag that overrides a configuration key of the same name.
+func setting(cmd *cobra.Command, name, usage string) {
+	cmd.Flags().String(name, "", usage)
+	cmd.Flag(name).Annotations = map[string][]string{settingFlag: {"true"}}
+}

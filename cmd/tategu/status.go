@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the server and what it holds",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := connect(cmd)
+			if err != nil {
+				return err
+			}
+			var s serverStatus
+			if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, nil, &s); err != nil {
+				return err
+			}
+			return s.print(cmd.OutOrStdout(), c.base)
+		},
+	}
+	cmd.Flags().String("server", "", "HOST:PORT of a server that you logged in to")
+	return cmd
+}
+
+type serverStatus struct {
+	Version       string  `json:"version"`
+	UptimeSeconds float64 `json:"uptimeSeconds"`
+	Resources     []struct {
+		Name, Kind, DisplayName, State, Error string
+		CreateTime                            time.Time
+	} `json:"resources"`
+}
+
+func (s serverStatus) print(w io.Writer, base string) error {
+	up := time.Duration(s.UptimeSeconds * float64(time.Second)).Round(time.Second)
+	if _, err := fmt.Fprintf(w, "tategu %s on %s, up %s\n", s.Version, base, up); err != nil {
+		return err
+	}
+	if len(s.Resources) == 0 {
+		_, err := fmt.Fprintln(w, "nothing here yet")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(t, "STATE\tCREATED\tDISPLAY NAME\tNAME") // a tabwriter reports at Flush
+	for _, r := range s.Resources {
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", shortState(r.State), r.CreateTime.Local().Format(time.DateTime), r.DisplayName, r.Name)
+		if r.Error != "" {
+			_, _ = fmt.Fprintf(t, "\t\t\t  %s\n", strings.ReplaceAll(r.Error, "\n", "\n\t\t\t  "))
+		}
+	}
+	return t.Flush()
+}
+
+// shortState cuts the enum prefix: PIPELINE_STATE_RUNNING reads RUNNING.
+func shortState(s string) string {
+	for _, p := range []string{"PIPELINE_STATE_", "JOB_STATE_"} {
+		s = strings.TrimPrefix(s, p)
+	}
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func logsCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use:     "logs RESOURCE",
+		Short:   "Print the log of a job, pipeline or deployed model",
+		Long:    "logs prints the output of everything that ran for a resource; RESOURCE is a full resource name as `tategu status` lists it.",
+		Example: "  tategu logs --follow projects/demo/locations/us-central1/pipelineJobs/train-1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := connect(cmd)
+			if err != nil {
+				return err
+			}
+			q := url.Values{"resource": {args[0]}}
+			if follow {
+				q.Set("follow", "1")
+			}
+			r, err := c.do(cmd.Context(), http.MethodGet, "/tategu/v1/logs", q, nil)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = r.Close() }() // read to the end below
+			_, err = io.Copy(cmd.OutOrStdout(), r)
+			return err
+		},
+		ValidArgsFunction: completeResources,
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the job has ended")
+	cmd.Flags().String("server", "", "HOST:PORT of a server that you logged in to")
+	return cmd
+}
+
+// completeResources offers the resource names that the server lists.
+func completeResources(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	c, err := connect(cmd)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var s serverStatus
+	if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, nil, &s); err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	names := make([]string, 0, len(s.Resources))
+	for _, r := range s.Resources {
+		names = append(names, r.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

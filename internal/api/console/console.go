@@ -1,0 +1,179 @@
+// Package console serves plain pages for people: what runs, the state of one
+// resource and its log. The links that the Python SDK prints (to the cloud's
+// console) lead here. It owns no state and changes none; the web console proper
+// comes later and will replace the pages, not the routes.
+package console
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"tategu/internal/identity"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+//go:embed page.html
+var pages embed.FS
+
+// Authorizer says whether the caller may read a project's resources.
+type Authorizer interface {
+	Authorize(ctx context.Context, p identity.Principal, project, permission string) error
+}
+
+// Stream is one log of a resource, such as one attempt of a task.
+type Stream struct {
+	ID    string
+	Label string
+}
+
+// Logs finds and reads the logs of a resource.
+type Logs interface {
+	Streams(ctx context.Context, name string) ([]Stream, error)
+	// Read gives up to limit bytes from offset; fewer at the end.
+	Read(ctx context.Context, stream string, offset int64, limit int) ([]byte, error)
+}
+
+// Console is an http.Handler for the pages and for the JSON that the
+// command line reads (/tategu/v1/status, /tategu/v1/logs).
+type Console struct {
+	rows    store.Reader
+	auth    Authorizer
+	logs    Logs
+	log     *slog.Logger
+	now     func() time.Time
+	version string
+	started time.Time
+	types   map[store.Kind]func() resourceView
+	page    *template.Template
+	mux     *http.ServeMux
+}
+
+// New builds the handler.
+func New(rows store.Reader, auth Authorizer, logs Logs, version string, log *slog.Logger, now func() time.Time) (*Console, error) {
+	page, err := template.New("page.html").Funcs(template.FuncMap{"short": shortTime, "took": took}).ParseFS(pages, "page.html")
+	if err != nil {
+		return nil, err
+	}
+	c := &Console{rows: rows, auth: auth, logs: logs, log: log, now: now, version: version, started: now(), page: page, types: views(), mux: http.NewServeMux()}
+	c.mux.HandleFunc("GET /{$}", c.handle(c.index))
+	c.mux.HandleFunc("GET /console/{name...}", c.handle(c.show))
+	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
+	c.mux.HandleFunc("GET /tategu/v1/logs", c.handle(c.readLogs))
+	for _, prefix := range []string{"/vertex-ai/", "/agent-platform/", "/ai/platform/"} {
+		c.mux.HandleFunc("GET "+prefix, c.handle(c.follow))
+	}
+	return c, nil
+}
+
+// Patterns are the path prefixes that belong to the console.
+func Patterns() []string {
+	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
+}
+
+// ServeHTTP implements http.Handler.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.mux.ServeHTTP(w, r) }
+
+func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		code := http.StatusInternalServerError
+		switch st := status.Convert(err); st.Code().String() {
+		case "NotFound":
+			code = http.StatusNotFound
+		case "PermissionDenied":
+			code = http.StatusForbidden
+		case "Unauthenticated":
+			code = http.StatusUnauthorized
+		case "InvalidArgument":
+			code = http.StatusBadRequest
+		default:
+			c.log.ErrorContext(r.Context(), "console", slog.String("path", r.URL.Path), slog.Any("error", err))
+		}
+		http.Error(w, err.Error(), code)
+	}
+}
+
+func (c *Console) allow(r *http.Request, project, permission string) error {
+	return c.auth.Authorize(r.Context(), identity.FromContext(r.Context()), project, permission)
+}
+
+// follow maps a path of the cloud's console to ours:
+// /vertex-ai/locations/L/pipelines/runs/ID?project=P and its siblings.
+func (c *Console) follow(w http.ResponseWriter, r *http.Request) error {
+	name, ok := cloudPath(r.URL.Path, r.URL.Query().Get("project"))
+	if !ok {
+		return resource.NotFound(r.URL.Path).WithHint("open / for everything this server holds")
+	}
+	http.Redirect(w, r, "/console/"+name, http.StatusFound)
+	return nil
+}
+
+func cloudPath(path, project string) (string, bool) {
+	_, rest, ok := strings.Cut(path, "/locations/")
+	if !ok || project == "" {
+		return "", false
+	}
+	seg := strings.Split(strings.Trim(rest, "/"), "/")
+	parent := "projects/" + project + "/locations/" + seg[0] + "/"
+	id := seg[len(seg)-1]
+	switch {
+	case len(seg) == 4 && seg[1] == "pipelines" && seg[2] == "runs":
+		return parent + "pipelineJobs/" + id, true
+	case len(seg) == 3 && seg[1] == "training":
+		return parent + "customJobs/" + id, true
+	case len(seg) == 3 && seg[1] == "batch-predictions":
+		return parent + "batchPredictionJobs/" + id, true
+	case len(seg) == 3 && (seg[1] == "endpoints" || seg[1] == "models"):
+		return parent + seg[1] + "/" + id, true
+	case len(seg) == 5 && seg[1] == "metadata-stores":
+		return parent + "metadataStores/" + seg[2] + "/" + seg[3] + "/" + id, true
+	}
+	return "", false
+}
+
+type statusReply struct {
+	Version   string         `json:"version"`
+	UptimeSec float64        `json:"uptimeSeconds"`
+	Resources []resourceView `json:"resources"`
+}
+
+// status answers what runs now and what ended last, for `tategu status`.
+func (c *Console) status(w http.ResponseWriter, r *http.Request) error {
+	list, err := c.recent(r, 20)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(statusReply{Version: c.version, UptimeSec: c.now().Sub(c.started).Seconds(), Resources: list})
+}
+
+func shortTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05")
+}
+
+func took(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return ""
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(100 * time.Millisecond).String()
+}

@@ -1,0 +1,230 @@
+package console
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+// resourceView is what a person wants to know of any resource first.
+type resourceView struct {
+	Name    string        `json:"name"`
+	Kind    string        `json:"kind"`
+	Title   string        `json:"displayName"`
+	State   string        `json:"state,omitempty"`
+	Error   string        `json:"error,omitempty"`
+	Created time.Time     `json:"createTime"`
+	Ended   time.Time     `json:"endTime,omitzero"`
+	Took    time.Duration `json:"-"`
+	message proto.Message
+}
+
+// views makes an empty message for every kind that the pages show.
+func views() map[store.Kind]func() resourceView {
+	of := func(m func() proto.Message) func() resourceView {
+		return func() resourceView { return resourceView{message: m()} }
+	}
+	return map[store.Kind]func() resourceView{
+		"pipelineJobs":        of(func() proto.Message { return &pb.PipelineJob{} }),
+		"customJobs":          of(func() proto.Message { return &pb.CustomJob{} }),
+		"batchPredictionJobs": of(func() proto.Message { return &pb.BatchPredictionJob{} }),
+		"endpoints":           of(func() proto.Message { return &pb.Endpoint{} }),
+		"models":              of(func() proto.Message { return &pb.Model{} }),
+		"artifacts":           of(func() proto.Message { return &pb.Artifact{} }),
+	}
+}
+
+// shown lists the kinds of the front page, jobs first.
+func shown() []store.Kind {
+	return []store.Kind{"pipelineJobs", "customJobs", "batchPredictionJobs", "endpoints", "models"}
+}
+
+func (c *Console) view(row store.Row) (resourceView, error) {
+	make, ok := c.types[row.Kind]
+	if !ok {
+		return resourceView{}, resource.NotFound(row.Key)
+	}
+	v := make()
+	if err := store.Unmarshal(row, v.message); err != nil {
+		return v, err
+	}
+	v.Name, v.Kind, v.State, v.Created = row.Key, string(row.Kind), row.State, row.Created
+	if m, ok := v.message.(interface{ GetDisplayName() string }); ok {
+		v.Title = m.GetDisplayName()
+	}
+	if m, ok := v.message.(interface{ GetEndTime() *timestamppb.Timestamp }); ok && m.GetEndTime() != nil {
+		v.Ended = m.GetEndTime().AsTime()
+		v.Took = v.Ended.Sub(v.Created)
+	}
+	if m, ok := v.message.(interface{ GetError() *spb.Status }); ok {
+		v.Error = m.GetError().GetMessage()
+	}
+	if e, ok := v.message.(*pb.Endpoint); ok {
+		v.State = strconv.Itoa(len(e.GetDeployedModels())) + " deployed"
+	}
+	return v, nil
+}
+
+// recent gives the newest resources of each shown kind that the caller may read.
+func (c *Console) recent(r *http.Request, perKind int) ([]resourceView, error) {
+	out := []resourceView{}
+	for _, kind := range shown() {
+		rows, err := c.rows.List(r.Context(), store.Query{Kind: kind, Order: store.ByNewest, Limit: perKind})
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			name, err := resource.ParseName(row.Key)
+			if err != nil || c.allow(r, name.Project(), "aiplatform."+string(kind)+".list") != nil {
+				continue // another project's resources are not this caller's business
+			}
+			v, err := c.view(row)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+	}
+	return out, nil
+}
+
+// load reads one resource by its full name, after a permission check.
+func (c *Console) load(r *http.Request, full string) (resourceView, error) {
+	name, err := resource.ParseName(full)
+	if err != nil {
+		return resourceView{}, err
+	}
+	if err := c.allow(r, name.Project(), "aiplatform."+name.Collection()+".get"); err != nil {
+		return resourceView{}, err
+	}
+	row, err := c.rows.Get(r.Context(), store.Kind(name.Collection()), name.String())
+	if err != nil {
+		return resourceView{}, err
+	}
+	return c.view(row)
+}
+
+type pageData struct {
+	Version string
+	List    []resourceView
+	One     *resourceView
+	Tasks   []taskView
+	JSON    string
+	Logs    []logView
+	Refresh bool
+}
+
+type logView struct {
+	Label, Text string
+	More        bool
+}
+
+// pageLog bounds the log shown in a page; the whole is read with `tategu logs`.
+const pageLog = 64 << 10
+
+func (c *Console) index(w http.ResponseWriter, r *http.Request) error {
+	list, err := c.recent(r, 50)
+	if err != nil {
+		return err
+	}
+	return c.page.Execute(w, pageData{Version: c.version, List: list})
+}
+
+func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
+	v, err := c.load(r, r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	text, err := protojson.MarshalOptions{Multiline: true}.Marshal(v.message)
+	if err != nil {
+		return fmt.Errorf("show %s: %w", v.Name, err)
+	}
+	data := pageData{Version: c.version, One: &v, JSON: string(text), Refresh: v.Ended.IsZero() && hasEnd(v.message)}
+	if data.Tasks, err = c.tasks(r.Context(), v); err != nil {
+		return err
+	}
+	streams, err := c.logs.Streams(r.Context(), v.Name)
+	if err != nil {
+		return err
+	}
+	for _, s := range streams {
+		p, err := c.logs.Read(r.Context(), s.ID, 0, pageLog)
+		if err != nil {
+			return err
+		}
+		data.Logs = append(data.Logs, logView{Label: s.Label, Text: string(p), More: len(p) == pageLog})
+	}
+	return c.page.Execute(w, data)
+}
+
+func hasEnd(m proto.Message) bool {
+	_, ok := m.(interface{ GetEndTime() *timestamppb.Timestamp })
+	return ok
+}
+
+// taskView is one task of a pipeline run, with its place on the time line.
+type taskView struct {
+	Name, State, Error string
+	Start              time.Time
+	Took               time.Duration
+	Left, Width        float64 // percent of the run
+}
+
+// tasks draws a pipeline run's tasks on a common time line.
+func (c *Console) tasks(ctx context.Context, v resourceView) ([]taskView, error) {
+	if v.Kind != "pipelineJobs" {
+		return nil, nil
+	}
+	rows, err := c.rows.List(ctx, store.Query{Kind: "pipelineTasks", Parent: v.Name, Order: store.ByCreated})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]taskView, 0, len(rows))
+	for _, row := range rows {
+		var d pb.PipelineTaskDetail
+		if err := store.Unmarshal(row, &d); err != nil {
+			return nil, err
+		}
+		t := taskView{Name: d.GetTaskName(), State: d.GetState().String(), Error: d.GetError().GetMessage()}
+		if d.GetStartTime() != nil {
+			t.Start = d.GetStartTime().AsTime()
+			end := c.now()
+			if d.GetEndTime() != nil {
+				end = d.GetEndTime().AsTime()
+			}
+			t.Took = end.Sub(t.Start)
+		}
+		out = append(out, t)
+	}
+	place(out, v.Created)
+	return out, nil
+}
+
+func place(tasks []taskView, start time.Time) {
+	var span time.Duration
+	for _, t := range tasks {
+		if !t.Start.IsZero() {
+			span = max(span, t.Start.Add(t.Took).Sub(start))
+		}
+	}
+	for i := range tasks {
+		t := &tasks[i]
+		if span > 0 && !t.Start.IsZero() {
+			t.Left = 100 * max(0, float64(t.Start.Sub(start))/float64(span))
+			t.Width = max(0.5, 100*float64(t.Took)/float64(span))
+		}
+	}
+	slices.SortStableFunc(tasks, func(a, b taskView) int { return a.Start.Compare(b.Start) })
+}

@@ -1,0 +1,144 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// Config is what a server is started with. Flags win over TATEGU_* variables,
+// these over tategu.yaml, that over the defaults; Load does the last two.
+type Config struct {
+	Listen   string              `yaml:"listen"`   // address of the one port
+	Data     string              `yaml:"data"`     // directory of everything that must be kept
+	Cache    string              `yaml:"cache"`    // environments and downloads: safe to delete
+	Project  string              `yaml:"project"`  // project of `tategu env`
+	Location string              `yaml:"location"` // location of `tategu env`
+	Public   string              `yaml:"public"`   // host:port told to clients; default: the bound address
+	Hosts    []string            `yaml:"hosts"`    // further names and addresses in our certificate
+	TLS      TLS                 `yaml:"tls"`
+	Tunnel   bool                `yaml:"tunnel"` // the proxy passes other hosts through (default true)
+	UV       string              `yaml:"uv"`     // path of uv; default: found or installed into the cache
+	Images   []runtime.ImageRule `yaml:"images"`
+	Buckets  []string            `yaml:"buckets"` // made at start, in Project
+	LogLevel string              `yaml:"logLevel"`
+	LogJSON  bool                `yaml:"logJson"`
+	Limits   Limits              `yaml:"limits"`
+}
+
+// TLS names a certificate to serve instead of one by our local CA.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Limits bound what a client may ask for.
+type Limits struct {
+	BodyBytes int64         `yaml:"bodyBytes"` // of an API request (objects are not bounded)
+	Predict   time.Duration `yaml:"predict"`   // longest prediction
+}
+
+// Defaults gives the configuration of a laptop.
+func Defaults() Config {
+	return Config{
+		Listen: "127.0.0.1:8090", Data: xdg("XDG_DATA_HOME", ".local/share"), Cache: xdg("XDG_CACHE_HOME", ".cache"),
+		Project: "tategu", Location: "us-central1", Tunnel: true, LogLevel: "info",
+		Limits: Limits{BodyBytes: 64 << 20, Predict: time.Minute},
+	}
+}
+
+func xdg(env, fallback string) string {
+	if dir := os.Getenv(env); dir != "" {
+		return filepath.Join(dir, "tategu")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, fallback, "tategu")
+}
+
+// Load reads tategu.yaml over the defaults. An empty path means ./tategu.yaml
+// when it exists; a named file must exist.
+func Load(path string) (Config, error) {
+	c := Defaults()
+	named := path != ""
+	if !named {
+		path = "tategu.yaml"
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return c, nil
+	}
+	if err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	dec := yaml.NewDecoder(f)
+	dec.KnownFields(true)
+	if err := dec.Decode(&c); err != nil {
+		return c, resource.Invalid(path, "configuration %s: %v", path, err).WithHint("docs/guide/configuration.md lists the keys")
+	}
+	return c, nil
+}
+
+// Validate finds what would fail later and says how to mend it.
+func (c Config) Validate() error {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return resource.Invalid("listen", "listen address %q: %v", c.Listen, err).WithHint("write HOST:PORT, such as 127.0.0.1:8090")
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		return resource.Invalid("tls", "tls.cert and tls.key go together")
+	}
+	if c.Public != "" {
+		if _, _, err := net.SplitHostPort(c.Public); err != nil {
+			return resource.Invalid("public", "public address %q: %v", c.Public, err).WithHint("write HOST:PORT as clients reach it")
+		}
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) && c.Public == "" && (ip == nil || ip.IsUnspecified()) {
+		return resource.Invalid("public", "listening on %q needs the address that clients use", c.Listen).WithHint("set --public HOST:PORT")
+	}
+	return nil
+}
+
+// Override applies one TATEGU_* variable; the name is the flag's.
+func (c *Config) Override(name, value string) error {
+	switch name {
+	case "listen":
+		c.Listen = value
+	case "data":
+		c.Data = value
+	case "cache":
+		c.Cache = value
+	case "project":
+		c.Project = value
+	case "location":
+		c.Location = value
+	case "public":
+		c.Public = value
+	case "hosts":
+		c.Hosts = strings.Split(value, ",")
+	case "uv":
+		c.UV = value
+	case "tls-cert":
+		c.TLS.Cert = value
+	case "tls-key":
+		c.TLS.Key = value
+	case "log-level":
+		c.LogLevel = value
+	default:
+		return resource.Invalid(name, "unknown setting %q", name)
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+// Package archtest keeps imports pointing one way. Every package belongs to
+// exactly one layer; it may import the layers below it and nothing else of ours.
+// An adapter (a child of a port) sees its port and what the port sees, and only
+// the wiring layer may import it.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "tategu"
+
+// layers, top first. A trailing /* stands for every direct child.
+func layers() [][]string {
+	return [][]string{
+		{"cmd/*"},
+		{"internal/app"},
+		{"internal/wire"},
+		{"internal/api/*"},
+		{"internal/api"},
+		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch"},
+		{"internal/operation", "internal/replica", "internal/modelformat"},
+		{"internal/blob", "internal/runtime"},
+		{"internal/identity"},
+		{"internal/store"},
+		{"internal/telemetry", "internal/resource"},
+	}
+}
+
+// adapters live below their port; tests and app import them.
+func adapters() []string {
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/runtime/process", "internal/identity/metadata"}
+}
+
+// private children are imported by their parent (and by the listed packages) only.
+func private() map[string][]string {
+	return map[string][]string{
+		"internal/pipeline/pipelinespec": {"internal/pipeline"},
+		"internal/modelformat/lightgbm":  {"internal/modelformat"},
+		"internal/store/storetest":       {},
+		"internal/blob/blobtest":         {},
+		"internal/runtime/runtimetest":   {},
+	}
+}
+
+// entry points besides cmd that may import an adapter, and why.
+func adapterUsers() map[string]string {
+	return map[string]string{
+		"internal/app": "wires everything",
+		"cmd/tategu":   "the process adapter's wrapper runs as a hidden verb of the binary",
+	}
+}
+
+func layerOf(pkg string) int {
+	return slices.IndexFunc(layers(), func(l []string) bool {
+		return slices.ContainsFunc(l, func(p string) bool {
+			ok, _ := path.Match(p, pkg)
+			return ok
+		})
+	})
+}
+
+// level of a package for the comparison: children count as their parent.
+func level(pkg string) int {
+	if l := layerOf(pkg); l >= 0 {
+		return l
+	}
+	if _, ok := private()[pkg]; ok || slices.Contains(adapters(), pkg) {
+		return layerOf(path.Dir(pkg))
+	}
+	return -1
+}
+
+// check gives every import that breaks the rule. deps maps a package to the
+// packages of this module that it imports (tests apart).
+func check(deps map[string][]string) error {
+	var errs []error
+	for pkg, imports := range deps {
+		if level(pkg) < 0 {
+			errs = append(errs, fmt.Errorf("%s is in no layer: decide where it belongs and add it to archtest", pkg))
+			continue
+		}
+		for _, imp := range imports {
+			if err := checkImport(pkg, imp); err != nil {
+				errs = append(errs, fmt.Errorf("%s imports %s: %w", pkg, imp, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkImport(pkg, imp string) error {
+	isChild := path.Dir(pkg) == imp // a child may always see its parent
+	if users, ok := private()[imp]; ok {
+		if !slices.Contains(users, pkg) && path.Dir(pkg) != path.Dir(imp) {
+			return errors.New("it is private to its parent")
+		}
+		return nil
+	}
+	if slices.Contains(adapters(), imp) {
+		if _, ok := adapterUsers()[pkg]; !ok {
+			return errors.New("only the wiring layer may import an adapter")
+		}
+		return nil
+	}
+	switch from, to := level(pkg), level(imp); {
+	case to < 0:
+		return errors.New("the target is in no layer")
+	case to <= from && !isChild:
+		return errors.New("against the flow (layers: cmd, app, wire, api, engines, mechanisms, ports, identity, store, values)")
+	}
+	return nil
+}
+
+func load(t *testing.T) map[string][]string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", module+"/...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := map[string][]string{}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return deps
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkg := strings.TrimPrefix(p.ImportPath, module+"/")
+		if pkg == "internal/archtest" {
+			continue
+		}
+		deps[pkg] = nil
+		for _, imp := range p.Imports {
+			if rel, ok := strings.CutPrefix(imp, module+"/"); ok {
+				deps[pkg] = append(deps[pkg], rel)
+			}
+		}
+	}
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	t.Parallel()
+	if err := check(load(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCheckFindsEachKindOfBreach(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ pkg, imp, want string }{
+		{"internal/serving", "internal/api/aiplatform", "against the flow"},
+		{"internal/serving", "internal/pipeline", "against the flow"},
+		{"internal/blob", "internal/runtime", "against the flow"},
+		{"internal/api", "internal/api/gcs", "against the flow"},
+		{"internal/serving", "internal/store/sqlite", "only the wiring layer"},
+		{"internal/training", "internal/pipeline/pipelinespec", "private to its parent"},
+		{"internal/util", "internal/resource", "in no layer"},
+		{"internal/store/sqlite", "internal/serving", "against the flow"},
+	} {
+		t.Run(tt.pkg+"->"+tt.imp, func(t *testing.T) {
+			t.Parallel()
+			err := check(map[string][]string{tt.pkg: {tt.imp}})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("check = %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestNoCgoAndNoKubernetes(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}}{{if .CgoFiles}} cgo{{end}}", "./cmd/tategu")
+	cmd.Dir = "../.."
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		if strings.HasSuffix(line, " cgo") {
+			t.Errorf("%s: the main binary stays free of cgo so that it is static and cross-compiles", line)
+		}
+		if strings.HasPrefix(line, "k8s.io/") {
+			t.Errorf("%s: Kubernetes belongs in runtime/kubernetes, which the core does not import", line)
+		}
+	}
+}
