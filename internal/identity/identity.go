@@ -22,6 +22,7 @@ type Principal struct {
 	Email    string          // "operator" on loopback, else an e-mail address
 	Operator bool            // the person who runs the server: admin everywhere
 	Grants   map[string]Role // by project; "*" = every project
+	TokenID  string          // which stored token proved it; "" for the operator on loopback
 }
 
 // Anonymous reports a caller that showed no credential.

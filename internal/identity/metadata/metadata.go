@@ -1,0 +1,182 @@
+// Package metadata gives each task its credentials the way the cloud gives them
+// to a machine: through a metadata server, which unmodified Python, Go and Node
+// clients ask when GCE_METADATA_HOST names it. Every task has an own loopback
+// port and an unguessable path on it; both end with the task, and with them its
+// tokens. Who the task is and what it may do is the parent package's business.
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/identity"
+	"tategu/internal/resource"
+)
+
+// closeTimeout bounds the store write that ends a task's credentials.
+const closeTimeout = 10 * time.Second
+
+// Server owns the metadata servers of all running tasks.
+type Server struct {
+	authority *identity.Authority
+	log       *slog.Logger
+	now       func() time.Time
+
+	mu     sync.Mutex
+	tasks  map[string]*task
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// New starts nothing; Open does, one listener a task. The caller must Close it.
+func New(authority *identity.Authority, log *slog.Logger, now func() time.Time) *Server {
+	return &Server{authority: authority, log: log, now: now, tasks: map[string]*task{}}
+}
+
+// task is one open metadata server.
+type task struct {
+	identity.Task
+	address string // HOST:PORT it listens on
+	http    *http.Server
+}
+
+// Open gives the workload id an identity and the environment that leads clients
+// to it. The same id gets the same port and path again after a restart. end
+// revokes the identity; it must not be called when only this server stops.
+func (s *Server) Open(ctx context.Context, id, project, serviceAccount string) (env map[string]string, end func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, nil, resource.Errorf(codes.Unavailable, "the metadata server is shutting down")
+	}
+	cred, err := s.authority.OpenTask(ctx, id, project, serviceAccount)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, open := s.tasks[id]
+	if !open {
+		if t, err = s.start(ctx, cred); err != nil {
+			return nil, nil, err
+		}
+		s.tasks[id] = t
+	}
+	return t.env(cred.Project), func() { s.end(id) }, nil
+}
+
+// env is what clients read. Python's first probe asks GCE_METADATA_IP, all else
+// GCE_METADATA_HOST; Node probes for seconds unless told that we are there.
+func (t *task) env(project string) map[string]string {
+	host := t.address + "/t/" + t.Path
+	return map[string]string{
+		"GCE_METADATA_HOST":         host,
+		"GCE_METADATA_IP":           host,
+		"METADATA_SERVER_DETECTION": "assume-present",
+		"GOOGLE_CLOUD_PROJECT":      project,
+	}
+}
+
+func (s *Server) start(ctx context.Context, cred identity.Task) (*task, error) {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(cred.Port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, resource.Errorf(codes.FailedPrecondition, "port %d, where workload %s asks for its credentials, is taken by another program", cred.Port, cred.ID).
+			WithHint("stop that program, or cancel the job and run it again").WithCause(resource.CauseResource)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("metadata server of %s: %w", cred.ID, err)
+	}
+	if cred.Port == 0 {
+		cred.Port = ln.Addr().(*net.TCPAddr).Port
+		if err := s.authority.SetTaskPort(ctx, cred, cred.Port); err != nil {
+			return nil, errors.Join(err, ln.Close())
+		}
+	}
+	t := &task{Task: cred, address: ln.Addr().String()}
+	t.http = &http.Server{
+		Handler:           s.handler(t),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	s.wg.Go(func() {
+		if err := t.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("metadata server ended", slog.String("workload", cred.ID), slog.Any("error", err))
+		}
+	})
+	return t, nil
+}
+
+// end closes the task's server and revokes its tokens. It is called from the
+// runtime's clean-up, which has no context and nobody to tell.
+func (s *Server) end(id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := s.close(ctx, id); err != nil {
+		s.log.ErrorContext(ctx, "the credentials of a task were not revoked", slog.String("workload", id), slog.Any("error", err))
+	}
+}
+
+func (s *Server) close(ctx context.Context, id string) error {
+	s.mu.Lock()
+	t, ok := s.tasks[id]
+	delete(s.tasks, id)
+	s.mu.Unlock()
+	var err error
+	if ok {
+		err = t.http.Close()
+	}
+	return errors.Join(s.authority.CloseTask(ctx, id), err)
+}
+
+// Retain ends the identities of all workloads but these. A server calls it once
+// at start with what the runtime still knows: a task may have ended and been
+// forgotten while nobody was there to end its credentials.
+func (s *Server) Retain(ctx context.Context, ids []string) error {
+	keep := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		keep[id] = true
+	}
+	tasks, err := s.authority.Tasks(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range tasks {
+		if !keep[t.ID] {
+			errs = append(errs, s.close(ctx, t.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close stops all listeners and waits for them. The identities stay: their tasks
+// outlive this process.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	var errs []error
+	for id, t := range s.tasks {
+		errs = append(errs, t.http.Close())
+		delete(s.tasks, id)
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Run waits for the end of ctx, then closes.
+func (s *Server) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return s.Close()
+}

@@ -1,0 +1,182 @@
+package identity
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+// ServiceAccount reads an account's e-mail address as clients write it and gives
+// its project id and its address in our own domain. Besides our own form it
+// takes the cloud's two, so that unchanged job definitions work:
+// NAME@PROJECT.iam.gserviceaccount.com and
+// PROJECT_NUMBER-compute@developer.gserviceaccount.com (the project's default).
+func (a *Authority) ServiceAccount(ctx context.Context, email string) (project, canonical string, err error) {
+	name, domain, ok := strings.Cut(email, "@")
+	if !ok || !isAccountName(name) {
+		return "", "", notAServiceAccount(email)
+	}
+	if domain == "developer.gserviceaccount.com" {
+		number, isDefault := strings.CutSuffix(name, "-compute")
+		if !isDefault || !isNumber(number) {
+			return "", "", notAServiceAccount(email)
+		}
+		if project, err = a.ProjectID(ctx, number); err != nil {
+			return "", "", err
+		}
+		return project, DefaultServiceAccount(project), nil
+	}
+	project, ok = ServiceAccountProject(email)
+	if !ok {
+		project, ok = strings.CutSuffix(domain, ".iam.gserviceaccount.com")
+	}
+	if !ok || isNumber(project) || checkProjectID(project) != nil {
+		return "", "", notAServiceAccount(email)
+	}
+	return project, name + strings.TrimPrefix(DefaultServiceAccount(project), "default"), nil
+}
+
+func notAServiceAccount(email string) error {
+	return resource.Invalid("service_account", "%.120q is not a service account", email).
+		WithHint("use NAME@PROJECT.iam.tategu.internal, or leave it out for the project's default account")
+}
+
+func isAccountName(s string) bool {
+	for _, c := range []byte(s) {
+		if !isLetter(c) && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+// ActAs answers whether p may run something as a service account. Without this
+// check a job would lend its creator the rights of any account.
+func (a *Authority) ActAs(ctx context.Context, p Principal, email string) error {
+	project, _, err := a.ServiceAccount(ctx, email)
+	if resource.IsNotFound(err) && !p.Operator {
+		return denied(p, "", PermissionActAs)
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.Authorize(ctx, p, project, PermissionActAs); err != nil {
+		return fmt.Errorf("act as %s: %w", email, err)
+	}
+	return nil
+}
+
+// Task is the credential of one running workload.
+type Task struct {
+	ID      string // the workload's
+	Project string
+	Email   string // its service account, in our own domain
+	Path    string // secret part of its metadata server's path
+	Port    int    // of its metadata server; 0 until SetTaskPort
+	tokenID string
+}
+
+// OpenTask gives a workload an identity until CloseTask; "" is the project's
+// default account. The same id gives the same Task, also after a restart; another
+// account under the same id is an error.
+func (a *Authority) OpenTask(ctx context.Context, id, project, serviceAccount string) (Task, error) {
+	project, err := a.ProjectID(ctx, project)
+	if err != nil {
+		return Task{}, err
+	}
+	account, home := DefaultServiceAccount(project), project
+	if serviceAccount != "" {
+		if home, account, err = a.ServiceAccount(ctx, serviceAccount); err != nil {
+			return Task{}, err
+		}
+	}
+	want := tokenRow{
+		Token: Token{
+			ID: a.taskTokenID(id), Kind: TokenTask, Email: account, Grants: map[string]Role{home: User},
+			Created: a.now().UTC().Truncate(time.Second),
+		},
+		Salt: newTokenID(), Task: id,
+	}
+	row := want
+	err = a.store.Update(ctx, func(tx store.Tx) error {
+		old, err := readToken(ctx, tx, want.ID)
+		if resource.IsNotFound(err) {
+			return putToken(ctx, tx, want)
+		}
+		row = old
+		return err
+	})
+	if err != nil {
+		return Task{}, fmt.Errorf("credentials of %s: %w", id, err)
+	}
+	if row.Email != account {
+		return Task{}, resource.Errorf(codes.AlreadyExists, "workload %s already runs as %s, not as %s", id, row.Email, account)
+	}
+	t := a.task(row)
+	t.Project = project
+	return t, nil
+}
+
+func (a *Authority) task(row tokenRow) Task {
+	project, _ := ServiceAccountProject(row.Email)
+	return Task{
+		ID: row.Task, Project: project, Email: row.Email, Port: row.Port, tokenID: row.ID,
+		Path: a.derive("metadata path", row.ID, row.Salt)[:32],
+	}
+}
+
+// taskTokenID is the same for the same workload, and tells strangers nothing.
+func (a *Authority) taskTokenID(id string) string { return a.derive("task", id)[:idLength] }
+
+// SetTaskPort remembers where the task's metadata server listens.
+func (a *Authority) SetTaskPort(ctx context.Context, t Task, port int) error {
+	err := a.store.Update(ctx, func(tx store.Tx) error {
+		row, err := readToken(ctx, tx, t.tokenID)
+		if err != nil {
+			return err
+		}
+		row.Port = port
+		return putToken(ctx, tx, row)
+	})
+	if err != nil {
+		return fmt.Errorf("credentials of %s: %w", t.ID, err)
+	}
+	return nil
+}
+
+// TaskToken makes an access token of the task's service account.
+func (a *Authority) TaskToken(ctx context.Context, t Task) (Access, error) {
+	row, err := a.tokenRow(ctx, t.tokenID)
+	if err != nil {
+		return Access{}, fmt.Errorf("credentials of %s: %w", t.ID, err)
+	}
+	return a.access(row), nil
+}
+
+// CloseTask ends the identity of a workload: all its tokens are dead at once.
+func (a *Authority) CloseTask(ctx context.Context, id string) error {
+	return a.revoke(ctx, a.taskTokenID(id))
+}
+
+// Tasks lists the workloads that have an identity.
+func (a *Authority) Tasks(ctx context.Context) ([]Task, error) {
+	rows, err := a.store.List(ctx, store.Query{Kind: kindTokens, States: []string{string(TokenTask)}})
+	if err != nil {
+		return nil, fmt.Errorf("list tasks with credentials: %w", err)
+	}
+	tasks := make([]Task, 0, len(rows))
+	for _, r := range rows {
+		t, err := decodeToken(r)
+		if err != nil {
+			return nil, err
+		}
+		tasks = append(tasks, a.task(t))
+	}
+	return tasks, nil
+}
