@@ -1,0 +1,194 @@
+// Package modelformat says what to start for a model: a server in the model's
+// container image, or an evaluator of ours inside this process. It reads model
+// files; it starts nothing and keeps no state.
+//
+// A model is served natively when its artifact_uri holds a LightGBM text model
+// and its container image is absent, is tategu/lightgbm (any registry and tag),
+// or is one of Vertex AI's prebuilt prediction images. An image that the
+// configuration has a rule for, and every other image, is started as it is: a
+// server of the user's own may do more than evaluate the file.
+package modelformat
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"regexp"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/blob"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// Objects is what is needed of the object store.
+type Objects interface {
+	ListObjects(ctx context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error)
+	ReadObject(ctx context.Context, bucket, name string) (io.ReadCloser, error)
+}
+
+// nativeImage is the image name that asks for evaluation inside the server.
+const nativeImage = "tategu/lightgbm"
+
+// defaultStart bounds how long a replica may take until its first good health
+// answer, when the model does not say.
+const defaultStart = 15 * time.Minute
+
+// Planner plans; the zero value of HasImage means that no image has a rule.
+type Planner struct {
+	Objects  Objects
+	HasImage func(image string) bool
+}
+
+// Target says for whom replicas run; it fills the AIP_* variables.
+type Target struct {
+	Project       string
+	Endpoint      string // id; "" for batch prediction
+	DeployedModel string // id; the job's id for batch prediction
+	Machine       *pb.MachineSpec
+}
+
+// Plan is what to start. Exactly one of Native and Container is set.
+type Plan struct {
+	Native    *Native
+	Container *Container
+}
+
+// Container is a server to start, once for every replica.
+type Container struct {
+	Image         string
+	Command, Args []string
+	Env           map[string]string
+	Artifact      string // gs:// URI, "" without one
+	HealthRoute   string
+	PredictRoute  string
+	InvokePrefix  string
+	Start         time.Duration // until the first good health answer
+}
+
+// Workload gives the container as a program to run.
+func (c *Container) Workload(id, owner, project, account string, res runtime.Resources) runtime.Workload {
+	w := runtime.Workload{
+		ID: id, Owner: owner, Project: project, ServiceAccount: account,
+		Image: c.Image, Command: c.Command, Args: c.Args, Env: maps.Clone(c.Env),
+		Resources: res, Port: true,
+	}
+	if c.Artifact != "" {
+		w.Fetch = []string{c.Artifact}
+	}
+	return w
+}
+
+// Plan decides for a model.
+func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, error) {
+	spec := model.GetContainerSpec()
+	image := spec.GetImageUri()
+	ruled := image != "" && p.HasImage != nil && p.HasImage(image)
+	prebuilt := prebuiltImage(image)
+	if ruled || image != "" && !isNativeImage(image) && !prebuilt {
+		c, err := container(model, t)
+		return Plan{Container: c}, err
+	}
+	file, err := p.findLightGBM(ctx, model.GetArtifactUri())
+	if err != nil {
+		return Plan{}, err
+	}
+	if file.name == "" {
+		return Plan{}, notNative(model, image, prebuilt)
+	}
+	native, err := p.load(ctx, file)
+	return Plan{Native: native}, err
+}
+
+// notNative explains why a model that nobody else can serve is not served here.
+func notNative(model *pb.Model, image string, prebuilt bool) error {
+	switch {
+	case prebuilt:
+		return resource.Unimplemented("the prebuilt prediction image " + image).WithResource(model.GetName()).
+			WithHint("give the model a LightGBM text file (model.txt) in artifact_uri, or a container image that the configuration's images list maps to a program")
+	case model.GetArtifactUri() == "":
+		return resource.Errorf(codes.FailedPrecondition, "the model has neither a container image nor an artifact_uri: there is nothing to serve").
+			WithResource(model.GetName()).WithCause(resource.CauseModel)
+	}
+	return resource.Errorf(codes.FailedPrecondition, "no LightGBM text model was found in %s, and the model has no container image of its own", model.GetArtifactUri()).
+		WithResource(model.GetName()).WithCause(resource.CauseModel).
+		WithHint(`save the model with booster.save_model("model.txt") and upload it there`)
+}
+
+// prebuiltImage reports one of Vertex AI's prediction images, such as
+// us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest.
+func prebuiltImage(image string) bool {
+	ok, err := regexp.MatchString(`^(us|europe|asia)-docker\.pkg\.dev/vertex-ai(-restricted)?/prediction/.+`, image)
+	return ok && err == nil
+}
+
+func isNativeImage(image string) bool {
+	ok, err := regexp.MatchString(`^(.+/)?`+nativeImage+`([:@].*)?$`, image)
+	return ok && err == nil
+}
+
+// container reads a ModelContainerSpec. The variables and the default routes are
+// those of Vertex AI's page "Custom container requirements for prediction".
+func container(model *pb.Model, t Target) (*Container, error) {
+	spec := model.GetContainerSpec()
+	if len(spec.GetGrpcPorts()) > 0 && len(spec.GetPorts()) == 0 {
+		return nil, resource.Unimplemented("a model container that speaks only gRPC").WithResource(model.GetName())
+	}
+	base := path.Join("/v1/endpoints", t.Endpoint, "deployedModels", t.DeployedModel)
+	c := &Container{
+		Image: spec.GetImageUri(), Artifact: model.GetArtifactUri(), HealthRoute: spec.GetHealthRoute(),
+		PredictRoute: spec.GetPredictRoute(), InvokePrefix: spec.GetInvokeRoutePrefix(), Start: defaultStart,
+	}
+	if c.HealthRoute == "" {
+		c.HealthRoute = base
+	}
+	if c.PredictRoute == "" {
+		c.PredictRoute = base + ":predict"
+	}
+	if d := spec.GetDeploymentTimeout(); d != nil {
+		c.Start = d.AsDuration()
+	}
+	c.Env = variables(c, t)
+	for _, e := range spec.GetEnv() {
+		c.Env[e.GetName()] = expand(e.GetValue(), c.Env)
+	}
+	for _, word := range spec.GetCommand() {
+		c.Command = append(c.Command, expand(word, c.Env))
+	}
+	for _, word := range spec.GetArgs() {
+		c.Args = append(c.Args, expand(word, c.Env))
+	}
+	return c, nil
+}
+
+// variables of the contract; AIP_HTTP_PORT and PORT come from the runtime.
+func variables(c *Container, t Target) map[string]string {
+	return map[string]string{
+		"AIP_HEALTH_ROUTE": c.HealthRoute, "AIP_PREDICT_ROUTE": c.PredictRoute,
+		"AIP_STORAGE_URI": c.Artifact, "AIP_ENDPOINT_ID": t.Endpoint, "AIP_DEPLOYED_MODEL_ID": t.DeployedModel,
+		"AIP_MODEL_NAME": t.Endpoint, "AIP_VERSION_NAME": t.DeployedModel,
+		"AIP_MODE": "PREDICTION", "AIP_MODE_VERSION": "1.0.0", "AIP_FRAMEWORK": "CUSTOM_CONTAINER",
+		"AIP_MACHINE_TYPE": t.Machine.GetMachineType(), "AIP_ACCELERATOR_TYPE": accelerator(t.Machine),
+		"AIP_PROJECT_NUMBER": t.Project,
+	}
+}
+
+func accelerator(m *pb.MachineSpec) string {
+	if m.GetAcceleratorType() == pb.AcceleratorType_ACCELERATOR_TYPE_UNSPECIFIED {
+		return ""
+	}
+	return m.GetAcceleratorType().String()
+}
+
+// Check reports a plan with nothing in it.
+func (p Plan) Check() error {
+	if (p.Native == nil) == (p.Container == nil) {
+		return fmt.Errorf("a plan needs exactly one of Native and Container")
+	}
+	return nil
+}
