@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"time"
 
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -35,42 +36,47 @@ func (a *Authority) ProjectID(ctx context.Context, idOrNumber string) (string, e
 	return string(row.Data), nil
 }
 
+// Project is an id and its number.
+type Project struct {
+	ID      string    `json:"id"`
+	Number  string    `json:"number"`
+	Created time.Time `json:"created"`
+}
+
 // ProjectNumber gives a project's number, made once and then the same for good.
 func (a *Authority) ProjectNumber(ctx context.Context, id string) (string, error) {
-	if isNumber(id) {
-		_, err := a.ProjectID(ctx, id)
-		return id, err
-	}
-	if err := checkProjectID(id); err != nil {
-		return "", err
+	p, err := a.Project(ctx, id)
+	return p.Number, err
+}
+
+// Project gives a project by id, which makes its number on first use, or by number.
+func (a *Authority) Project(ctx context.Context, idOrNumber string) (Project, error) {
+	id, err := a.ProjectID(ctx, idOrNumber)
+	if err != nil {
+		return Project{}, err
 	}
 	row, err := a.store.Get(ctx, kindProjects, id)
-	if err == nil {
-		return string(row.Data), nil
+	if resource.IsNotFound(err) {
+		err = a.store.Update(ctx, func(tx store.Tx) error { return newProjectNumber(ctx, tx, id) })
+		if err == nil {
+			row, err = a.store.Get(ctx, kindProjects, id)
+		}
 	}
-	if !resource.IsNotFound(err) {
-		return "", fmt.Errorf("project %s: %w", id, err)
-	}
-	var number string
-	err = a.store.Update(ctx, func(tx store.Tx) error {
-		var err error
-		number, err = newProjectNumber(ctx, tx, id)
-		return err
-	})
 	if err != nil {
-		return "", fmt.Errorf("project %s: %w", id, err)
+		return Project{}, fmt.Errorf("project %s: %w", id, err)
 	}
-	return number, nil
+	return projectOf(row), nil
+}
+
+func projectOf(row store.Row) Project {
+	return Project{ID: row.Key, Number: string(row.Data), Created: row.Created}
 }
 
 // newProjectNumber runs inside a transaction: two first uses agree on one number.
-func newProjectNumber(ctx context.Context, tx store.Tx, id string) (string, error) {
-	row, err := tx.Get(ctx, kindProjects, id)
-	if err == nil {
-		return string(row.Data), nil
-	}
+func newProjectNumber(ctx context.Context, tx store.Tx, id string) error {
+	_, err := tx.Get(ctx, kindProjects, id)
 	if !resource.IsNotFound(err) {
-		return "", err
+		return err // nil: somebody else was first
 	}
 	for {
 		number := randomProjectNumber()
@@ -79,12 +85,12 @@ func newProjectNumber(ctx context.Context, tx store.Tx, id string) (string, erro
 			continue // taken
 		}
 		if !resource.IsNotFound(err) {
-			return "", err
+			return err
 		}
 		if err := tx.Put(ctx, store.Row{Kind: kindProjectNumbers, Key: number, Data: []byte(id)}); err != nil {
-			return "", err
+			return err
 		}
-		return number, tx.Put(ctx, store.Row{Kind: kindProjects, Key: id, Data: []byte(number)})
+		return tx.Put(ctx, store.Row{Kind: kindProjects, Key: id, Data: []byte(number)})
 	}
 }
 
@@ -92,12 +98,6 @@ func newProjectNumber(ctx context.Context, tx store.Tx, id string) (string, erro
 func randomProjectNumber() string {
 	n, _ := rand.Int(rand.Reader, big.NewInt(900_000_000_000)) // its reader never fails since Go 1.24
 	return n.Add(n, big.NewInt(100_000_000_000)).String()
-}
-
-// Project is an id and its number.
-type Project struct {
-	ID     string `json:"id"`
-	Number string `json:"number"`
 }
 
 // Projects lists the projects that p may see, by id: for callers with a role in
@@ -121,11 +121,11 @@ func (a *Authority) Projects(ctx context.Context, p Principal) ([]Project, error
 	slices.Sort(ids)
 	projects := make([]Project, 0, len(ids))
 	for _, id := range slices.Compact(ids) {
-		number, err := a.ProjectNumber(ctx, id)
+		p, err := a.Project(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		projects = append(projects, Project{ID: id, Number: number})
+		projects = append(projects, p)
 	}
 	return projects, nil
 }

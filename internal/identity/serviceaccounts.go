@@ -78,77 +78,66 @@ type Task struct {
 	Project string
 	Email   string // its service account, in our own domain
 	Path    string // secret part of its metadata server's path
-	Port    int    // of its metadata server; 0 until SetTaskPort
+	Port    int    // of its metadata server
 	tokenID string
 }
 
-// OpenTask gives a workload an identity until CloseTask; "" is the project's
-// default account. The same id gives the same Task, also after a restart; another
-// account under the same id is an error.
-func (a *Authority) OpenTask(ctx context.Context, id, project, serviceAccount string) (Task, error) {
-	project, err := a.ProjectID(ctx, project)
+// TaskSpec asks for the identity of a workload.
+type TaskSpec struct {
+	ID             string
+	Project        string
+	ServiceAccount string // "" = the project's default account
+	Port           int    // where its metadata server will listen
+}
+
+// OpenTask gives a workload an identity until CloseTask. The same id gives the
+// same Task, also after a restart, with the port it had first; another account
+// under the same id is an error.
+func (a *Authority) OpenTask(ctx context.Context, spec TaskSpec) (Task, error) {
+	project, err := a.ProjectID(ctx, spec.Project)
 	if err != nil {
 		return Task{}, err
 	}
 	account, home := DefaultServiceAccount(project), project
-	if serviceAccount != "" {
-		if home, account, err = a.ServiceAccount(ctx, serviceAccount); err != nil {
+	if spec.ServiceAccount != "" {
+		if home, account, err = a.ServiceAccount(ctx, spec.ServiceAccount); err != nil {
 			return Task{}, err
 		}
 	}
-	want := tokenRow{
+	row := tokenRow{
 		Token: Token{
-			ID: a.taskTokenID(id), Kind: TokenTask, Email: account, Grants: map[string]Role{home: User},
+			ID: a.taskTokenID(spec.ID), Kind: TokenTask, Email: account, Grants: map[string]Role{home: User},
 			Created: a.now().UTC().Truncate(time.Second),
 		},
-		Salt: newTokenID(), Task: id,
+		Salt: newTokenID(), Task: spec.ID, Project: project, Port: spec.Port,
 	}
-	row := want
 	err = a.store.Update(ctx, func(tx store.Tx) error {
-		old, err := readToken(ctx, tx, want.ID)
+		old, err := readToken(ctx, tx, row.ID)
 		if resource.IsNotFound(err) {
-			return putToken(ctx, tx, want)
+			return putToken(ctx, tx, row)
 		}
 		row = old
 		return err
 	})
 	if err != nil {
-		return Task{}, fmt.Errorf("credentials of %s: %w", id, err)
+		return Task{}, fmt.Errorf("credentials of %s: %w", spec.ID, err)
 	}
-	if row.Email != account {
-		return Task{}, resource.Errorf(codes.AlreadyExists, "workload %s already runs as %s, not as %s", id, row.Email, account)
+	if row.Email != account || row.Project != project {
+		return Task{}, resource.Errorf(codes.AlreadyExists, "workload %s runs as %s in project %s already, not as %s in %s",
+			spec.ID, row.Email, row.Project, account, project)
 	}
-	t := a.task(row)
-	t.Project = project
-	return t, nil
+	return a.task(row), nil
 }
 
 func (a *Authority) task(row tokenRow) Task {
-	project, _ := ServiceAccountProject(row.Email)
 	return Task{
-		ID: row.Task, Project: project, Email: row.Email, Port: row.Port, tokenID: row.ID,
+		ID: row.Task, Project: row.Project, Email: row.Email, Port: row.Port, tokenID: row.ID,
 		Path: a.derive("metadata path", row.ID, row.Salt)[:32],
 	}
 }
 
 // taskTokenID is the same for the same workload, and tells strangers nothing.
 func (a *Authority) taskTokenID(id string) string { return a.derive("task", id)[:idLength] }
-
-// SetTaskPort remembers where the task's metadata server listens.
-func (a *Authority) SetTaskPort(ctx context.Context, t Task, port int) error {
-	err := a.store.Update(ctx, func(tx store.Tx) error {
-		row, err := readToken(ctx, tx, t.tokenID)
-		if err != nil {
-			return err
-		}
-		row.Port = port
-		return putToken(ctx, tx, row)
-	})
-	if err != nil {
-		return fmt.Errorf("credentials of %s: %w", t.ID, err)
-	}
-	return nil
-}
 
 // TaskToken makes an access token of the task's service account.
 func (a *Authority) TaskToken(ctx context.Context, t Task) (Access, error) {

@@ -57,8 +57,11 @@ type tokenRow struct {
 	Token
 	Hash string `json:"hash,omitempty"` // SHA-256 of the secret; none for tasks
 	Salt string `json:"salt,omitempty"` // see Authority.shortLived
-	Task string `json:"task,omitempty"` // the workload, for tasks
-	Port int    `json:"port,omitempty"` // of its metadata server
+
+	// Of tasks only: the workload, its project and the port of its metadata server.
+	Task    string `json:"task,omitempty"`
+	Project string `json:"project,omitempty"`
+	Port    int    `json:"port,omitempty"`
 }
 
 func (r tokenRow) principal() Principal {

@@ -71,8 +71,9 @@ func (s *Server) routes(t *task) http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) })
 	}
 	text("/{$}", "computeMetadata/\n")
+	text("/computeMetadata/v1", "instance/\nproject/\nuniverse/\n")
 	text("/computeMetadata/v1/{$}", "instance/\nproject/\nuniverse/\n")
-	text("/computeMetadata/v1/instance", "service-accounts/\n")
+	text("/computeMetadata/v1/instance", "service-accounts/\n") // without the slash a redirect would lose the secret path
 	text("/computeMetadata/v1/instance/{$}", "service-accounts/\n")
 	text("/computeMetadata/v1/project/project-id", t.Project)
 	text("/computeMetadata/v1/universe/universe-domain", "googleapis.com")
@@ -87,7 +88,7 @@ func (s *Server) routes(t *task) http.Handler {
 	accounts := "/computeMetadata/v1/instance/service-accounts/"
 	text(accounts+"{$}", "default/\n"+t.Email+"/\n")
 	account := func(path string, h http.HandlerFunc) {
-		mux.HandleFunc(accounts+"{account}/"+path, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(accounts+"{account}"+path, func(w http.ResponseWriter, r *http.Request) {
 			if a := r.PathValue("account"); a != "default" && a != t.Email {
 				http.NotFound(w, r)
 				return
@@ -95,12 +96,13 @@ func (s *Server) routes(t *task) http.Handler {
 			h(w, r)
 		})
 	}
-	account("{$}", func(w http.ResponseWriter, r *http.Request) { describe(w, r, t) })
-	account("email", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(t.Email)) })
-	account("aliases", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("default\n")) })
-	account("scopes", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(cloudPlatform + "\n")) })
-	account("token", func(w http.ResponseWriter, r *http.Request) { s.token(w, r, t) })
-	account("identity", func(w http.ResponseWriter, _ *http.Request) {
+	account("", func(w http.ResponseWriter, r *http.Request) { describe(w, r, t) })
+	account("/{$}", func(w http.ResponseWriter, r *http.Request) { describe(w, r, t) })
+	account("/email", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(t.Email)) })
+	account("/aliases", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("default\n")) })
+	account("/scopes", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(cloudPlatform + "\n")) })
+	account("/token", func(w http.ResponseWriter, r *http.Request) { s.token(w, r, t) })
+	account("/identity", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "identity tokens are not supported by tategu; use access tokens", http.StatusNotImplemented)
 	})
 	return mux

@@ -43,8 +43,9 @@ func New(authority *identity.Authority, log *slog.Logger, now func() time.Time) 
 	return &Server{authority: authority, log: log, now: now, tasks: map[string]*task{}}
 }
 
-// task is one open metadata server.
+// task is one metadata server; address is empty while it is not open.
 type task struct {
+	mu sync.Mutex // held while the task opens or closes
 	identity.Task
 	address string // HOST:PORT it listens on
 	http    *http.Server
@@ -54,67 +55,109 @@ type task struct {
 // to it. The same id gets the same port and path again after a restart. end
 // revokes the identity; it must not be called when only this server stops.
 func (s *Server) Open(ctx context.Context, id, project, serviceAccount string) (env map[string]string, end func(), err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, nil, resource.Errorf(codes.Unavailable, "the metadata server is shutting down")
-	}
-	cred, err := s.authority.OpenTask(ctx, id, project, serviceAccount)
+	t, err := s.entry(id)
 	if err != nil {
 		return nil, nil, err
 	}
-	t, open := s.tasks[id]
-	if !open {
-		if t, err = s.start(ctx, cred); err != nil {
-			return nil, nil, err
-		}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	spec := identity.TaskSpec{ID: id, Project: project, ServiceAccount: serviceAccount, Port: t.Port}
+	if t.address != "" {
+		_, err = s.authority.OpenTask(ctx, spec) // the same account as before?
+	} else {
+		err = s.start(ctx, t, spec)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.env(), func() { s.end(id) }, nil
+}
+
+func (s *Server) entry(id string) (*task, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, resource.Errorf(codes.Unavailable, "the metadata server is shutting down")
+	}
+	t, ok := s.tasks[id]
+	if !ok {
+		t = &task{}
 		s.tasks[id] = t
 	}
-	return t.env(cred.Project), func() { s.end(id) }, nil
+	return t, nil
 }
 
 // env is what clients read. Python's first probe asks GCE_METADATA_IP, all else
 // GCE_METADATA_HOST; Node probes for seconds unless told that we are there.
-func (t *task) env(project string) map[string]string {
+func (t *task) env() map[string]string {
 	host := t.address + "/t/" + t.Path
 	return map[string]string{
 		"GCE_METADATA_HOST":         host,
 		"GCE_METADATA_IP":           host,
 		"METADATA_SERVER_DETECTION": "assume-present",
-		"GOOGLE_CLOUD_PROJECT":      project,
+		"GOOGLE_CLOUD_PROJECT":      t.Project,
 	}
 }
 
-func (s *Server) start(ctx context.Context, cred identity.Task) (*task, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(cred.Port)))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, resource.Errorf(codes.FailedPrecondition, "port %d, where workload %s asks for its credentials, is taken by another program", cred.Port, cred.ID).
-			WithHint("stop that program, or cancel the job and run it again").WithCause(resource.CauseResource)
-	}
+// start listens before it writes the identity, so that one write holds the port
+// too; an identity from before a restart brings its own port.
+func (s *Server) start(ctx context.Context, t *task, spec identity.TaskSpec) error {
+	ln, err := listen(ctx, 0)
 	if err != nil {
-		return nil, fmt.Errorf("metadata server of %s: %w", cred.ID, err)
+		return fmt.Errorf("metadata server of %s: %w", spec.ID, err)
 	}
-	if cred.Port == 0 {
-		cred.Port = ln.Addr().(*net.TCPAddr).Port
-		if err := s.authority.SetTaskPort(ctx, cred, cred.Port); err != nil {
-			return nil, errors.Join(err, ln.Close())
+	spec.Port = port(ln)
+	cred, err := s.authority.OpenTask(ctx, spec)
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	if cred.Port != spec.Port {
+		if err := ln.Close(); err != nil {
+			return fmt.Errorf("metadata server of %s: %w", spec.ID, err)
+		}
+		ln, err = listen(ctx, cred.Port)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return resource.Errorf(codes.FailedPrecondition, "port %d, where workload %s asks for its credentials, is taken by another program", cred.Port, cred.ID).
+				WithHint("stop that program, or cancel the job and run it again").WithCause(resource.CauseResource)
+		}
+		if err != nil {
+			return fmt.Errorf("metadata server of %s: %w", spec.ID, err)
 		}
 	}
-	t := &task{Task: cred, address: ln.Addr().String()}
-	t.http = &http.Server{
+	return s.serve(t, cred, ln)
+}
+
+func listen(ctx context.Context, port int) (net.Listener, error) {
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+}
+
+func port(ln net.Listener) int {
+	addr, _ := ln.Addr().(*net.TCPAddr) // a tcp4 listener has no other
+	return addr.Port
+}
+
+func (s *Server) serve(t *task, cred identity.Task, ln net.Listener) error {
+	s.mu.Lock() // against Close, which stops every server it finds
+	defer s.mu.Unlock()
+	if s.closed {
+		return errors.Join(resource.Errorf(codes.Unavailable, "the metadata server is shutting down"), ln.Close())
+	}
+	t.Task, t.address = cred, ln.Addr().String()
+	server := &http.Server{
 		Handler:           s.handler(t),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	t.http = server
 	s.wg.Go(func() {
-		if err := t.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("metadata server ended", slog.String("workload", cred.ID), slog.Any("error", err))
 		}
 	})
-	return t, nil
+	return nil
 }
 
 // end closes the task's server and revokes its tokens. It is called from the
@@ -134,7 +177,11 @@ func (s *Server) close(ctx context.Context, id string) error {
 	s.mu.Unlock()
 	var err error
 	if ok {
-		err = t.http.Close()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.http != nil {
+			err = t.http.Close()
+		}
 	}
 	return errors.Join(s.authority.CloseTask(ctx, id), err)
 }
@@ -166,10 +213,12 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	var errs []error
-	for id, t := range s.tasks {
-		errs = append(errs, t.http.Close())
-		delete(s.tasks, id)
+	for _, t := range s.tasks {
+		if t.http != nil {
+			errs = append(errs, t.http.Close())
+		}
 	}
+	clear(s.tasks)
 	s.mu.Unlock()
 	s.wg.Wait()
 	return errors.Join(errs...)

@@ -1,0 +1,107 @@
+package cloud
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"tategu/internal/resource"
+)
+
+// handle writes a handler's error in the cloud's envelope, once, here.
+func (s *Service) handle(h func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		if resource.CodeOf(err) == codes.Unknown {
+			s.cfg.Log.ErrorContext(r.Context(), "request failed", slog.String("path", r.URL.Path), slog.Any("error", err))
+			err = resource.Errorf(codes.Internal, "the request failed inside the server; its log has the cause").WithCause(resource.CausePlatform)
+		}
+		writeError(w, err)
+	}
+}
+
+// writeError writes {"error": {code, message, status, details}}.
+func writeError(w http.ResponseWriter, err error) {
+	st := status.Convert(err)
+	code := httpStatus(st.Code())
+	body := map[string]any{"code": code, "message": st.Message(), "status": statusName(st.Code())}
+	if details, err := protojson.Marshal(st.Proto()); err == nil {
+		var p struct {
+			Details []json.RawMessage `json:"details"`
+		}
+		if json.Unmarshal(details, &p) == nil && len(p.Details) > 0 {
+			body["details"] = p.Details
+		}
+	}
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="tategu"`)
+	}
+	writeStatus(w, code, map[string]any{"error": body})
+}
+
+// writeOAuthError is the form of RFC 6749, section 5.2, which OAuth clients read.
+func writeOAuthError(w http.ResponseWriter, code, description string) error {
+	writeStatus(w, http.StatusBadRequest, map[string]string{"error": code, "error_description": description})
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	writeStatus(w, http.StatusOK, v)
+	return nil
+}
+
+func writeStatus(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
+}
+
+// httpStatus follows google/rpc/code.proto.
+func httpStatus(c codes.Code) int {
+	switch c {
+	case codes.OK:
+		return http.StatusOK
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
+		return http.StatusBadRequest
+	case codes.Unauthenticated:
+		return http.StatusUnauthorized
+	case codes.PermissionDenied:
+		return http.StatusForbidden
+	case codes.NotFound:
+		return http.StatusNotFound
+	case codes.AlreadyExists, codes.Aborted:
+		return http.StatusConflict
+	case codes.ResourceExhausted:
+		return http.StatusTooManyRequests
+	case codes.Unimplemented:
+		return http.StatusNotImplemented
+	case codes.Unavailable:
+		return http.StatusServiceUnavailable
+	case codes.DeadlineExceeded:
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// statusName is the name of the enum value, such as PERMISSION_DENIED.
+func statusName(c codes.Code) string {
+	var out []byte
+	for i, r := range []byte(c.String()) {
+		if i > 0 && r >= 'A' && r <= 'Z' && c != codes.OK {
+			out = append(out, '_')
+		}
+		if r >= 'a' && r <= 'z' {
+			r -= 'a' - 'A'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
