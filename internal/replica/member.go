@@ -1,0 +1,253 @@
+package replica
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// member is one place in the set; instances come and go in it. The fields below
+// index are guarded by the set's lock.
+type member struct {
+	set   *Set
+	index int
+	leave chan struct{} // closed when the replica shall go
+
+	state    State
+	backend  Backend
+	inFlight int
+	failures int
+	err      error
+	message  string
+	leaving  bool
+	gone     bool
+}
+
+func (m *member) become(state State, backend Backend, message string) {
+	s := m.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.state, m.message = state, message
+	if backend != nil {
+		m.backend = backend
+	}
+	if state == Ready {
+		m.failures, m.err = 0, nil
+	}
+	s.pump()
+	s.signal()
+}
+
+func (m *member) fail(state State, err error) {
+	s := m.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.state, m.err, m.message = state, err, err.Error()
+	m.failures++
+	s.pump()
+	s.signal()
+}
+
+// run keeps one replica alive until it is told to leave (which ends the replica)
+// or ctx ends (which leaves it running).
+func (m *member) run(ctx context.Context) {
+	attempt, inst := m.adopt(ctx)
+	for {
+		var err error
+		if inst == nil {
+			attempt++
+			inst, err = m.start(ctx, attempt)
+		}
+		if err == nil {
+			err = m.watch(ctx, inst)
+		}
+		switch {
+		case m.asked():
+			m.end(ctx, inst)
+			return
+		case ctx.Err() != nil:
+			return
+		}
+		if inst != nil {
+			m.discard(ctx, inst)
+			inst = nil
+		}
+		if permanent(err) {
+			m.fail(Failed, err)
+			m.pause(ctx, 0)
+			return
+		}
+		m.fail(Waiting, err)
+		m.set.log(ctx, slog.LevelWarn, "replica ended", slog.Int("replica", m.index), slog.Int("attempt", attempt), slog.Any("error", err))
+		if !m.pause(ctx, m.delay()) {
+			return
+		}
+		m.become(Starting, nil, "starting again")
+	}
+}
+
+func (m *member) asked() bool {
+	select {
+	case <-m.leave:
+		return true
+	default:
+		return false
+	}
+}
+
+// pause waits; 0 is for ever. It reports whether to go on.
+func (m *member) pause(ctx context.Context, d time.Duration) bool {
+	var after <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		after = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-m.leave:
+	case <-after:
+		return true
+	}
+	return false
+}
+
+// delay doubles with each failure in a row.
+func (m *member) delay() time.Duration {
+	m.set.mu.Lock()
+	defer m.set.mu.Unlock()
+	return min(restartFirst<<min(m.failures-1, 10), restartMax)
+}
+
+// adopt finds what an earlier server process started in this place, and the
+// number of its last attempt. Ended instances are cleaned up.
+func (m *member) adopt(ctx context.Context) (attempt int, live runtime.Instance) {
+	all, err := m.set.cfg.Runtime.List(ctx)
+	if err != nil {
+		m.set.log(ctx, slog.LevelWarn, "cannot look for replicas of an earlier run", slog.Any("error", err))
+		return 0, nil
+	}
+	prefix := m.set.cfg.Name + "-" + strconv.Itoa(m.index) + "-"
+	for _, inst := range all {
+		rest, ok := strings.CutPrefix(inst.ID(), prefix)
+		n, err := strconv.Atoi(rest)
+		if !ok || err != nil {
+			continue
+		}
+		if inst.Status().Phase == runtime.Ended {
+			m.discard(ctx, inst)
+		} else if live == nil {
+			live = inst
+		} else {
+			m.end(ctx, inst) // there is one in this place already
+		}
+		attempt = max(attempt, n)
+	}
+	return attempt, live
+}
+
+func (m *member) start(ctx context.Context, attempt int) (runtime.Instance, error) {
+	id := fmt.Sprintf("%s-%d-%d", m.set.cfg.Name, m.index, attempt)
+	inst, err := m.set.cfg.Runtime.Start(ctx, m.set.cfg.Workload(id))
+	if err == nil {
+		return inst, nil
+	}
+	if e, ok := errors.AsType[*resource.Error](err); ok {
+		// The runtime refuses workloads that can never run: no use in trying again.
+		refused := *e
+		refused.Op = opStart
+		return nil, &refused
+	}
+	return nil, fmt.Errorf("start replica %d: %w", m.index, err)
+}
+
+// end drains and stops an instance and removes what it leaves.
+func (m *member) end(ctx context.Context, inst runtime.Instance) {
+	m.become(Draining, nil, "")
+	m.set.mu.Lock()
+	drain := m.set.drain
+	m.set.mu.Unlock()
+	if drain > 0 {
+		drained, cancel := context.WithTimeout(ctx, drain)
+		// The wait ends at the limit too: what is still in flight is cut off.
+		_ = m.set.wait(drained, func() (bool, error) { return m.inFlight == 0, nil })
+		cancel()
+	}
+	if inst != nil {
+		m.discard(ctx, inst)
+	}
+}
+
+// discard stops what may still run and removes the working directory.
+func (m *member) discard(ctx context.Context, inst runtime.Instance) {
+	err := inst.Stop(ctx, stopGrace)
+	if err == nil {
+		_, err = inst.Wait(ctx)
+	}
+	if err == nil {
+		err = inst.Release(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.set.log(ctx, slog.LevelWarn, "cannot clean up a replica", slog.String("workload", inst.ID()), slog.Any("error", err))
+	}
+}
+
+// ended explains an exit that nobody asked for.
+func (m *member) ended(exit runtime.Exit, ready bool) error {
+	when := "before it answered its health route " + m.set.cfg.Health
+	if ready {
+		when = "while it served"
+	}
+	e := resource.Errorf(codes.FailedPrecondition, "replica %d of %s ended with exit code %d %s", m.index, m.set.cfg.Title, exit.Code, when)
+	if exit.Message != "" {
+		e.Message += ": " + exit.Message
+	}
+	if len(exit.Tail) > 0 {
+		e.Message += "; its last output:\n" + strings.Join(exit.Tail, "\n")
+	}
+	if e.Cause = exit.Cause; e.Cause == "" {
+		e.Cause = resource.CauseUserCode
+	}
+	return e
+}
+
+// late explains a replica that runs but never became healthy.
+func (m *member) late(ctx context.Context, inst runtime.Instance, last error) error {
+	e := resource.Errorf(codes.FailedPrecondition, "replica %d of %s did not answer its health route %s with 200 within %v: %w",
+		m.index, m.set.cfg.Title, m.set.cfg.Health, m.set.cfg.Start, last).WithCause(resource.CauseUserCode).
+		WithHint("the server must listen on the port in $AIP_HTTP_PORT; containerSpec.deploymentTimeout gives it more time")
+	if lines := tail(ctx, inst); len(lines) > 0 {
+		e.Message += "; its last output:\n" + strings.Join(lines, "\n")
+	}
+	return e
+}
+
+// tail reads the last lines of a running instance's output.
+func tail(ctx context.Context, inst runtime.Instance) []string {
+	const keep, limit = 20, 64 << 20
+	r, err := inst.Log(ctx, 0)
+	if err != nil {
+		return nil // the output is an extra; the failure itself is told anyway
+	}
+	defer func() { _ = r.Close() }() // only read
+	var lines []string
+	in := bufio.NewScanner(io.LimitReader(r, limit))
+	for in.Scan() {
+		if lines = append(lines, in.Text()); len(lines) > 2*keep {
+			lines = slices.Clone(lines[keep:])
+		}
+	}
+	return lines[max(0, len(lines)-keep):]
+}

@@ -1,0 +1,143 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// watch follows one instance until it ends, is told to leave (nil) or ctx ends
+// (nil). It returns why the instance has to be replaced.
+func (m *member) watch(ctx context.Context, inst runtime.Instance) error {
+	exits := make(chan runtime.Exit, 1)
+	alive, cancel := context.WithCancel(ctx)
+	var waitErr error
+	go func() {
+		defer close(exits)
+		defer cancel() // a probe need not wait for its limit any more
+		exit, err := inst.Wait(alive)
+		if waitErr = err; err == nil {
+			exits <- exit
+		}
+	}()
+	defer func() {
+		cancel()
+		for range exits { // until the goroutine above is gone
+		}
+	}()
+	h := health{member: m, inst: inst, next: probeFirst, deadline: time.Now().Add(m.set.cfg.Start)}
+	timer := time.NewTimer(h.next)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.leave:
+			return nil
+		case exit, ok := <-exits:
+			if !ok {
+				return fmt.Errorf("wait for replica %d: %w", m.index, waitErr)
+			}
+			return m.ended(exit, h.ready)
+		case <-timer.C:
+			if alive.Err() != nil {
+				continue // ended: the exit comes next
+			}
+			if err := h.probe(alive); err != nil {
+				return err
+			}
+			timer.Reset(h.next)
+		}
+	}
+}
+
+// health is what is known of one instance.
+type health struct {
+	member   *member
+	inst     runtime.Instance
+	ready    bool // has been, at least once
+	bad      int  // bad answers in a row
+	refused  int  // of these, connections that could not be made
+	next     time.Duration
+	deadline time.Time
+}
+
+// probe asks once and moves the replica in or out of rotation.
+func (h *health) probe(ctx context.Context) error {
+	m := h.member
+	address := h.inst.Address()
+	err := errors.New("it has no address yet")
+	if address != "" {
+		err = m.set.get(ctx, address)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		if !h.ready || h.bad >= unhealthyAfter {
+			m.become(Ready, &remote{m.set.transport, address}, "")
+		}
+		h.ready, h.bad, h.refused, h.next = true, 0, 0, probeReady
+		return nil
+	}
+	if !h.ready {
+		h.next = min(h.next*2, probeStarting)
+		m.progress(h.inst.Status().Message)
+		if time.Now().After(h.deadline) {
+			return m.late(ctx, h.inst, err)
+		}
+		return nil
+	}
+	h.bad++
+	h.refused++
+	if _, ok := errors.AsType[*net.OpError](err); !ok {
+		h.refused = 0
+	}
+	if h.refused >= unhealthyAfter {
+		return resource.Errorf(codes.FailedPrecondition, "replica %d of %s accepts no connections any more: %w", m.index, m.set.cfg.Title, err).
+			WithCause(resource.CauseUserCode)
+	}
+	if h.bad == unhealthyAfter {
+		m.become(Unhealthy, nil, err.Error())
+	}
+	return nil
+}
+
+// progress notes what a starting replica is doing.
+func (m *member) progress(message string) {
+	m.set.mu.Lock()
+	defer m.set.mu.Unlock()
+	m.message = message
+}
+
+// get asks the health route once.
+func (s *Set) get(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+s.cfg.Health, nil)
+	if err != nil {
+		return fmt.Errorf("health route %q: %w", s.cfg.Health, err)
+	}
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	// What it says does not matter; reading it lets the connection be used again.
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	if err := resp.Body.Close(); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the health route answered %s", resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+// Package replica keeps one set of instances of a server: it starts them through
+// the runtime port, probes their health route, restarts those that end with a
+// growing delay, hands requests to them from one bounded queue, drains and stops
+// them. A set can also be a function inside this process.
+//
+// It knows nothing of models, endpoints or jobs: engines decide what a set runs,
+// how many and for how long. Replicas are not children of a set: when Run's
+// context ends they go on, and a set of the same name finds them again.
+package replica
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"tategu/internal/runtime"
+)
+
+// Request is what a replica is asked.
+type Request struct {
+	Method string
+	Path   string // with query
+	Header http.Header
+	Body   []byte
+}
+
+// Response is what it answered. Body must be closed; it may be a stream.
+type Response struct {
+	Status int
+	Header http.Header
+	Body   io.ReadCloser
+}
+
+// Backend answers requests.
+type Backend interface {
+	Do(ctx context.Context, r *Request) (*Response, error)
+}
+
+// Config of a set. Either Local or Runtime and Workload are given.
+type Config struct {
+	Name        string // makes the workloads' ids: NAME-INDEX-ATTEMPT
+	Title       string // what error texts call it, such as "deployed model 5"
+	Count       int    // replicas wanted
+	Concurrency int    // requests in flight in one replica at most; 0 = 100
+	Queue       int    // requests that may wait; 0 = 10000
+	QueueBytes  int64  // bytes of requests that may wait; 0 = 64 MiB
+
+	// Local answers inside this process; Count is then of no meaning.
+	Local Backend
+
+	Runtime  runtime.Runtime
+	Workload func(id string) runtime.Workload
+	Health   string        // route that answers 200 when a replica can serve
+	Start    time.Duration // until the first such answer, at most; 0 = 15 minutes
+
+	Log *slog.Logger
+}
+
+// State of one replica.
+type State string
+
+// The states. A replica that is Unhealthy gets no requests but is left alone.
+const (
+	Starting  State = "STARTING"
+	Ready     State = "READY"
+	Unhealthy State = "UNHEALTHY"
+	Waiting   State = "WAITING" // for its next start after a failure
+	Failed    State = "FAILED"  // for good: it can never start
+	Draining  State = "DRAINING"
+)
+
+// Status of one replica.
+type Status struct {
+	Index    int
+	State    State
+	Address  string
+	InFlight int
+	Failures int    // in a row without having been ready
+	Message  string // the last failure, or what the runtime is doing
+}
+
+// Times of health probing and restarts. The route must answer within probeLimit
+// and is dropped from rotation after unhealthyAfter bad answers, as on Vertex AI.
+const (
+	probeFirst     = 25 * time.Millisecond
+	probeStarting  = 300 * time.Millisecond
+	probeReady     = 10 * time.Second
+	probeLimit     = 10 * time.Second
+	unhealthyAfter = 4
+	startLimit     = 15 * time.Minute
+	restartFirst   = 500 * time.Millisecond
+	restartMax     = time.Minute
+	giveUpAfter    = 3 // failed starts in a row until callers are told
+	stopGrace      = 10 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	if c.Concurrency == 0 {
+		c.Concurrency = 100
+	}
+	if c.Queue == 0 {
+		c.Queue = 10_000
+	}
+	if c.QueueBytes == 0 {
+		c.QueueBytes = 64 << 20
+	}
+	if c.Start == 0 {
+		c.Start = startLimit
+	}
+	return c
+}

@@ -1,0 +1,211 @@
+package replica
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	goruntime "runtime"
+	"sync"
+	"time"
+
+	"tategu/internal/resource"
+)
+
+// Set is a number of replicas of one server behind one queue.
+type Set struct {
+	cfg       Config
+	transport *http.Transport
+
+	mu       sync.Mutex
+	want     int
+	stopping bool
+	drain    time.Duration
+	members  []*member
+	queue    list.List // of *waiter
+	queued   int64     // bytes in queue
+	changed  chan struct{}
+}
+
+// New makes a set; nothing starts before Run.
+func New(cfg Config) *Set {
+	cfg = cfg.withDefaults()
+	s := &Set{cfg: cfg, want: cfg.Count, changed: make(chan struct{})}
+	if cfg.Local != nil {
+		s.want = 0
+		s.cfg.Concurrency = goruntime.GOMAXPROCS(0)
+		s.members = []*member{{set: s, state: Ready, backend: cfg.Local}}
+		return s
+	}
+	s.transport = newTransport(cfg.Concurrency)
+	return s
+}
+
+// Run keeps the wanted number of replicas until ctx ends, which leaves them
+// running for the next set of the same name, or until Stop has ended them.
+func (s *Set) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer func() {
+		wg.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stopping = true // nobody keeps the replicas any more: answer who still waits
+		s.pump()
+		if s.transport != nil {
+			s.transport.CloseIdleConnections()
+		}
+	}()
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.adjust(ctx, &wg)
+		done := s.stopping && len(s.members) == 0
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// adjust starts missing members and asks surplus ones to leave. The caller holds
+// the lock.
+func (s *Set) adjust(ctx context.Context, wg *sync.WaitGroup) {
+	if s.cfg.Local != nil {
+		if m := s.members; s.stopping && len(m) > 0 && m[0].inFlight == 0 {
+			s.members = nil
+		}
+		return
+	}
+	kept := s.members[:0]
+	for _, m := range s.members {
+		if !m.gone {
+			kept = append(kept, m)
+		}
+	}
+	s.members = kept
+	taken := map[int]bool{}
+	for _, m := range s.members {
+		taken[m.index] = true
+		if m.index >= s.want && !m.leaving {
+			m.leaving = true
+			close(m.leave)
+		}
+	}
+	for i := range s.want {
+		if taken[i] {
+			continue
+		}
+		m := &member{set: s, index: i, state: Starting, leave: make(chan struct{})}
+		s.members = append(s.members, m)
+		wg.Go(func() {
+			m.run(ctx)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			m.gone = true
+			s.signal()
+		})
+	}
+}
+
+// Resize sets the number of replicas. Those that go are drained first.
+func (s *Set) Resize(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.Local == nil && !s.stopping {
+		s.want = n
+		s.signal()
+	}
+}
+
+// Stop takes no more requests, lets those in flight end for at most drain, and
+// ends all replicas. Run returns when that is done; ctx bounds only the wait.
+func (s *Set) Stop(ctx context.Context, drain time.Duration) error {
+	s.mu.Lock()
+	s.stopping, s.want, s.drain = true, 0, drain
+	s.pump()
+	s.signal()
+	s.mu.Unlock()
+	return s.wait(ctx, func() (bool, error) { return len(s.members) == 0, nil })
+}
+
+// WaitReady waits until all wanted replicas have been healthy at the same time.
+// A replica that cannot start ends the wait with the reason, which holds the
+// exit code and the last lines of its output.
+func (s *Set) WaitReady(ctx context.Context) error {
+	return s.wait(ctx, func() (bool, error) {
+		ready := 0
+		for _, m := range s.members {
+			switch {
+			case m.state == Ready:
+				ready++
+			case m.state == Failed || m.failures >= giveUpAfter:
+				return false, m.err
+			}
+		}
+		return s.cfg.Local != nil || ready >= s.want, nil
+	})
+}
+
+// wait calls done under the lock after each change until it is satisfied.
+func (s *Set) wait(ctx context.Context, done func() (bool, error)) error {
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		ok, err := done()
+		s.mu.Unlock()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// Status gives the replicas in order.
+func (s *Set) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Status, 0, len(s.members))
+	for _, m := range s.members {
+		st := Status{Index: m.index, State: m.state, InFlight: m.inFlight, Failures: m.failures, Message: m.message}
+		if b, ok := m.backend.(*remote); ok {
+			st.Address = b.address
+		}
+		all = append(all, st)
+	}
+	return all
+}
+
+// Waiting is the number of requests in the queue.
+func (s *Set) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue.Len()
+}
+
+// signal wakes everyone who waits for a change. The caller holds the lock.
+func (s *Set) signal() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Set) log(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
+	s.cfg.Log.LogAttrs(ctx, level, msg, append([]slog.Attr{slog.String("set", s.cfg.Name)}, attrs...)...)
+}
+
+// permanent reports a failure that another start cannot cure.
+func permanent(err error) bool {
+	e, ok := errors.AsType[*resource.Error](err)
+	return ok && e.Op == opStart
+}
+
+const opStart = "start replica"

@@ -1,0 +1,165 @@
+package serving
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+
+	"tategu/internal/replica"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+// drainLimit is how long requests in flight may take when a model is undeployed.
+const drainLimit = 30 * time.Second
+
+// retryAfter is the pause before a deployed model that could not be planned is
+// tried again (its file may be back).
+const retryAfter = 30 * time.Second
+
+// deployment is a deployed model whose set runs.
+type deployment struct {
+	key, id string
+	model   *pb.Model
+	set     *replica.Set
+	route   string        // of predictions in a replica
+	done    chan struct{} // closed when the set has ended
+	outcome chan error    // of the first start, one value
+}
+
+// actor brings one deployment row about.
+type actor struct {
+	engine  *Engine
+	key     string
+	log     *slog.Logger
+	pending bool // Ready waits for us
+	current *deployment
+	broken  bool // a deployed model that could not be planned
+}
+
+func (a *actor) run(ctx context.Context, wake <-chan struct{}) {
+	defer a.adopted()
+	defer func() {
+		if a.current != nil {
+			<-a.current.done
+		}
+	}()
+	for {
+		again, err := a.step(ctx)
+		if err != nil && ctx.Err() == nil {
+			a.log.ErrorContext(ctx, "cannot act on a deployment", slog.Any("error", err))
+			a.broken = true
+		}
+		a.adopted()
+		if !again && a.engine.retire(a.key) {
+			return
+		}
+		if !a.wait(ctx, wake) {
+			return
+		}
+	}
+}
+
+// adopted tells Ready, once, that this row has been taken over.
+func (a *actor) adopted() {
+	if a.pending {
+		a.pending = false
+		a.engine.adopted.Done()
+	}
+}
+
+// wait returns when something happened; false at the end of the server.
+func (a *actor) wait(ctx context.Context, wake <-chan struct{}) bool {
+	var outcome chan error
+	if a.current != nil {
+		outcome = a.current.outcome
+	}
+	var retry <-chan time.Time
+	if a.broken {
+		a.broken = false
+		t := time.NewTimer(retryAfter)
+		defer t.Stop()
+		retry = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-wake:
+	case <-retry:
+	case err := <-outcome:
+		a.current.outcome = nil
+		if err := ignoreCancel(ctx, a.started(ctx, err)); err != nil {
+			a.log.ErrorContext(ctx, "cannot record a deployment", slog.Any("error", err))
+			a.broken = true
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// step compares the row with what runs. It reports whether there is more to do
+// for this row, ever.
+func (a *actor) step(ctx context.Context) (again bool, err error) {
+	req := &pb.DeployModelRequest{}
+	row, err := store.GetMessage(ctx, a.engine.cfg.Store, resource.KindDeployments, a.key, req)
+	if resource.IsNotFound(err) {
+		return false, a.stop(ctx)
+	}
+	if err != nil {
+		return true, err
+	}
+	switch row.State {
+	case resource.StateDeploying:
+		if a.current != nil {
+			return true, nil
+		}
+		if err := a.start(ctx, req); err != nil {
+			return true, a.failed(ctx, err)
+		}
+	case resource.StateDeployed:
+		if a.current == nil {
+			if err := a.start(ctx, req); err != nil {
+				return true, err
+			}
+			a.engine.admit(a.current)
+			a.current.outcome = nil // the operation is over: the set keeps trying
+			return true, nil
+		}
+		a.current.set.Resize(replicas(req.GetDeployedModel()))
+	case resource.StateUndeploying:
+		return true, a.undeploy(ctx)
+	}
+	return true, nil
+}
+
+// stop ends what runs for the row, whatever it was.
+func (a *actor) stop(ctx context.Context) error {
+	d := a.current
+	if d == nil {
+		return replica.Cleanup(ctx, a.engine.cfg.Runtime, setName(a.key))
+	}
+	a.engine.dismiss(d)
+	if err := d.set.Stop(ctx, drainLimit); err != nil {
+		return err
+	}
+	<-d.done
+	a.current = nil
+	return nil
+}
+
+// admit puts a deployment into rotation.
+func (e *Engine) admit(d *deployment) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running[d.key] = d
+}
+
+// dismiss takes it out.
+func (e *Engine) dismiss(d *deployment) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running[d.key] == d {
+		delete(e.running, d.key)
+	}
+}

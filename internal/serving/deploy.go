@@ -1,0 +1,256 @@
+package serving
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	goruntime "runtime"
+	"strconv"
+	"sync"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"tategu/internal/modelformat"
+	"tategu/internal/operation"
+	"tategu/internal/replica"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/store"
+)
+
+// setName is the prefix of a deployment's workloads.
+func setName(key string) string {
+	n, err := resource.ParseName(key)
+	if err != nil {
+		return "replica-" + resource.ETag([]byte(key))
+	}
+	return "replica-" + n.ID()
+}
+
+// replicas is the number of replicas of a deployed model.
+func replicas(dm *pb.DeployedModel) int {
+	n := dm.GetDedicatedResources().GetMinReplicaCount()
+	if n == 0 {
+		n = dm.GetAutomaticResources().GetMinReplicaCount()
+	}
+	return max(1, int(n))
+}
+
+// needs turns a machine spec into resources. A machine type is a hint, and no
+// request of it may exceed the machine; accelerators are meant as they are.
+func needs(m *pb.MachineSpec) runtime.Resources {
+	res := runtime.Resources{GPUs: int(m.GetAcceleratorCount())}
+	if cores := regexp.MustCompile(`-(\d+)$`).FindStringSubmatch(m.GetMachineType()); cores != nil {
+		if n, err := strconv.Atoi(cores[1]); err == nil {
+			res.Cores = float64(min(n, goruntime.NumCPU()))
+		}
+	}
+	return res
+}
+
+// start plans the model and starts its set.
+func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
+	e, dm := a.engine, req.GetDeployedModel()
+	model, err := e.model(ctx, e.cfg.Store, dm.GetModel(), dm.GetModelVersionId())
+	if err != nil {
+		return err
+	}
+	endpoint, err := resource.ParseName(req.GetEndpoint())
+	if err != nil {
+		return err
+	}
+	machine := dm.GetDedicatedResources().GetMachineSpec()
+	plan, err := e.planner.Plan(ctx, model, modelformat.Target{
+		Project: endpoint.Project(), Endpoint: endpoint.ID(), DeployedModel: dm.GetId(), Machine: machine,
+	})
+	if err != nil {
+		return err
+	}
+	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), outcome: make(chan error, 1)}
+	cfg := replica.Config{Name: setName(a.key), Title: "deployed model " + dm.GetId(), Count: replicas(dm), Runtime: e.cfg.Runtime, Log: a.log}
+	if plan.Native != nil {
+		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
+		a.log.InfoContext(ctx, "serving natively", slog.String("model", plan.Native.Describe()))
+	} else {
+		c := plan.Container
+		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
+		cfg.Workload = func(id string) runtime.Workload {
+			return c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), needs(machine))
+		}
+	}
+	d.set = replica.New(cfg)
+	a.current = d
+	go func() {
+		defer close(d.done)
+		var wait sync.WaitGroup
+		defer wait.Wait()
+		outcome := d.outcome
+		wait.Go(func() { outcome <- d.set.WaitReady(ctx) })
+		if err := d.set.Run(ctx); err != nil {
+			a.log.ErrorContext(ctx, "replica set ended", slog.Any("error", err))
+		}
+	}()
+	return nil
+}
+
+// started ends the deploy operation after the first start.
+func (a *actor) started(ctx context.Context, outcome error) error {
+	if ctx.Err() != nil {
+		return nil // the next server goes on
+	}
+	if outcome != nil {
+		return a.failed(ctx, outcome)
+	}
+	e, d := a.engine, a.current
+	e.admit(d)
+	var endpoint string
+	err := e.cfg.Store.Update(ctx, func(tx store.Tx) (err error) {
+		endpoint, err = a.commit(ctx, tx)
+		return err
+	})
+	if err == nil {
+		e.forget(endpoint)
+		a.log.InfoContext(ctx, "model deployed")
+		return nil
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return a.failed(ctx, err)
+}
+
+// errNotDeploying says that the row changed under us.
+var errNotDeploying = errors.New("the deployment is not wanted any more")
+
+// commit makes the deployed model part of its endpoint and answers the operation. It gives the endpoint's name.
+func (a *actor) commit(ctx context.Context, tx store.Tx) (string, error) {
+	req := &pb.DeployModelRequest{}
+	row, err := store.GetMessage(ctx, tx, resource.KindDeployments, a.key, req)
+	if err != nil {
+		return "", err
+	}
+	if row.State != resource.StateDeploying {
+		return "", errNotDeploying
+	}
+	endpoint := &pb.Endpoint{}
+	at, err := store.GetMessage(ctx, tx, resource.KindEndpoints, req.GetEndpoint(), endpoint)
+	if err != nil {
+		return "", err
+	}
+	now := timestamppb.New(a.engine.cfg.Now())
+	dm := proto.CloneOf(req.GetDeployedModel())
+	dm.CreateTime = now
+	if dm.GetDisplayName() == "" {
+		dm.DisplayName = a.current.model.GetDisplayName()
+	}
+	first := len(endpoint.GetDeployedModels()) == 0
+	endpoint.DeployedModels = append(endpoint.DeployedModels, dm)
+	endpoint.TrafficSplit = split(endpoint, req.GetTrafficSplit(), dm.GetId(), first)
+	endpoint.UpdateTime = now
+	if err := seal(endpoint); err != nil {
+		return "", err
+	}
+	if err := store.PutMessage(ctx, tx, store.Row{Kind: at.Kind, Key: at.Key, Parent: at.Parent, State: at.State}, endpoint); err != nil {
+		return "", err
+	}
+	if err := a.answer(ctx, tx, func(op string) (bool, error) {
+		done, err := operation.Finish(ctx, tx, op, &pb.DeployModelResponse{DeployedModel: dm})
+		return done.GetResponse() == nil, err
+	}); err != nil {
+		return "", err
+	}
+	req.DeployedModel = dm
+	return endpoint.GetName(), store.PutMessage(ctx, tx, store.Row{Kind: row.Kind, Key: row.Key, Parent: row.Parent, State: resource.StateDeployed}, req)
+}
+
+// split gives the new traffic split: the one asked for, else the old one, and
+// everything to the first model.
+func split(endpoint *pb.Endpoint, asked map[string]int32, id string, first bool) map[string]int32 {
+	if len(asked) == 0 {
+		if first {
+			return map[string]int32{id: 100}
+		}
+		return endpoint.GetTrafficSplit()
+	}
+	kept := map[string]int32{}
+	for _, dm := range endpoint.GetDeployedModels() {
+		if share, ok := asked[dm.GetId()]; ok {
+			kept[dm.GetId()] = share
+		}
+	}
+	return kept
+}
+
+// seal sets the etag, as package aiplatform does for its own writes.
+func seal(endpoint *pb.Endpoint) error {
+	endpoint.Etag = ""
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(endpoint)
+	if err != nil {
+		return fmt.Errorf("etag: %w", err)
+	}
+	endpoint.Etag = resource.ETag(data)
+	return nil
+}
+
+// answer ends the operation that waits on this deployment, if there is one.
+// finish reports whether the operation had been ended by somebody else.
+func (a *actor) answer(ctx context.Context, tx store.Tx, finish func(op string) (cancelled bool, err error)) error {
+	row, err := tx.Get(ctx, resource.KindDeploymentOps, a.key)
+	if resource.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	cancelled, err := finish(string(row.Data))
+	if err != nil {
+		return err
+	}
+	if cancelled {
+		return resource.Errorf(codes.Canceled, "the deploy operation was cancelled")
+	}
+	return tx.Delete(ctx, resource.KindDeploymentOps, a.key)
+}
+
+// failed leaves nothing behind: the operation carries the reason, the rows go,
+// and so do the replicas.
+func (a *actor) failed(ctx context.Context, cause error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	a.log.WarnContext(ctx, "deployment failed", slog.Any("error", cause))
+	if err := a.stop(ctx); err != nil {
+		return err
+	}
+	return a.engine.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if err := a.answer(ctx, tx, func(op string) (bool, error) {
+			_, err := operation.Fail(ctx, tx, op, cause)
+			return false, err
+		}); err != nil {
+			return err
+		}
+		return tx.Delete(ctx, resource.KindDeployments, a.key)
+	})
+}
+
+// undeploy drains and ends the replicas and removes the row. An operation that
+// waits on the row is answered with it.
+func (a *actor) undeploy(ctx context.Context) error {
+	if err := a.stop(ctx); err != nil {
+		return ignoreCancel(ctx, err)
+	}
+	return a.engine.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if err := a.answer(ctx, tx, func(op string) (bool, error) {
+			_, err := operation.Finish(ctx, tx, op, &pb.UndeployModelResponse{})
+			return false, err
+		}); err != nil {
+			return err
+		}
+		return tx.Delete(ctx, resource.KindDeployments, a.key)
+	})
+}

@@ -1,0 +1,193 @@
+// Package serving keeps deployed models running and answers predictions. It acts
+// on the rows that the API writes (deployments) and finishes their operations;
+// its data plane is called directly by the API. What to start comes from
+// modelformat, keeping it alive from replica.
+//
+// It does not scale by load yet: a deployed model has its min_replica_count
+// replicas, at least one. Set.Resize is where an autoscaler will act.
+package serving
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+
+	"tategu/internal/modelformat"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/store"
+)
+
+// Config names the ports of the engine.
+type Config struct {
+	Store    store.Store
+	Objects  modelformat.Objects
+	Runtime  runtime.Runtime
+	HasImage func(image string) bool // whether an images rule fits; nil = never
+	Limit    time.Duration           // longest prediction; 0 = one minute
+	Log      *slog.Logger
+	Now      func() time.Time
+	Random   func(n int) int // for the traffic split; nil = math/rand
+}
+
+// Engine runs deployed models.
+type Engine struct {
+	cfg     Config
+	planner modelformat.Planner
+
+	mu        sync.RWMutex
+	running   map[string]*deployment // by deployment key: those that take requests
+	endpoints map[string]*pb.Endpoint
+	epoch     int // grows when something is forgotten
+	actors    map[string]chan struct{} // wake-up of each deployment's goroutine
+
+	ready   chan struct{} // closed once the rows of an earlier run are taken over
+	adopted sync.WaitGroup
+}
+
+// New makes an engine; nothing happens before Run.
+func New(cfg Config) *Engine {
+	if cfg.Limit == 0 {
+		cfg.Limit = time.Minute
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.IntN //nolint:gosec // spreads load, guards nothing
+	}
+	return &Engine{
+		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage},
+		running: map[string]*deployment{}, endpoints: map[string]*pb.Endpoint{},
+		actors: map[string]chan struct{}{}, ready: make(chan struct{}),
+	}
+}
+
+// Ready waits until the deployed models of an earlier run take requests again
+// (their replicas may still be starting).
+func (e *Engine) Ready(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.ready:
+		return nil
+	}
+}
+
+// Run acts on rows until ctx ends. Replicas outlive it: the next Run of a server
+// on the same rows finds them again.
+func (e *Engine) Run(ctx context.Context) error {
+	w := e.cfg.Store.Watch(resource.KindDeployments, resource.KindEndpoints)
+	defer w.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	var actors sync.WaitGroup
+	defer actors.Wait()
+	defer cancel()
+	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindDeployments})
+	if err != nil {
+		return fmt.Errorf("serving: %w", err)
+	}
+	for _, row := range rows {
+		if row.State == resource.StateDeployed {
+			e.adopted.Add(1)
+		}
+		e.wake(ctx, &actors, row.Key, row.State == resource.StateDeployed)
+	}
+	actors.Go(func() {
+		e.adopted.Wait()
+		close(e.ready)
+	})
+	for {
+		changes, err := w.Next(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("serving: %w", err)
+		}
+		for _, c := range changes {
+			if c.Kind == resource.KindDeployments {
+				e.wake(ctx, &actors, c.Key, false)
+			} else {
+				e.forget(c.Key)
+			}
+		}
+	}
+}
+
+// wake tells a deployment's goroutine that its row changed, and starts it when
+// there is none. first marks a row that Ready waits for.
+func (e *Engine) wake(ctx context.Context, actors *sync.WaitGroup, key string, first bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ch, ok := e.actors[key]; ok {
+		select {
+		case ch <- struct{}{}:
+		default: // a wake-up is pending already
+		}
+		return
+	}
+	ch := make(chan struct{}, 1)
+	e.actors[key] = ch
+	actors.Go(func() {
+		a := &actor{engine: e, key: key, log: e.cfg.Log.With(slog.String("deployment", key)), pending: first}
+		a.run(ctx, ch)
+	})
+}
+
+// retire removes an actor unless its row changed meanwhile.
+func (e *Engine) retire(key string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.actors[key]) > 0 {
+		return false
+	}
+	delete(e.actors, key)
+	return true
+}
+
+// forget drops what is cached of an endpoint.
+func (e *Engine) forget(endpoint string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.endpoints, endpoint)
+	e.epoch++
+}
+
+// model reads the version of the model that a deployment asks for.
+func (e *Engine) model(ctx context.Context, r store.Reader, name, version string) (*pb.Model, error) {
+	return LoadModel(ctx, r, name, version)
+}
+
+// LoadModel reads a model by name (which may end in @VERSION) and version id; no
+// version means the default one.
+func LoadModel(ctx context.Context, r store.Reader, name, version string) (*pb.Model, error) {
+	n, err := resource.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	if version == "" {
+		version = n.Version
+	}
+	m := &pb.Model{}
+	if version == "" {
+		_, err = store.GetMessage(ctx, r, resource.KindModels, n.String(), m)
+	} else {
+		_, err = store.GetMessage(ctx, r, resource.KindModelVersions, resource.VersionName(n.String(), version), m)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	return m, nil
+}
+
+// ignoreCancel drops the error of work that the end of the server cut short.
+func ignoreCancel(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
