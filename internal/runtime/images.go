@@ -1,0 +1,93 @@
+package runtime
+
+import (
+	"regexp"
+	"strings"
+
+	"tategu/internal/resource"
+)
+
+// ImageRule says what to run where a caller names a container image. The first
+// rule whose Match fits wins; the built-in rules for Python base images follow.
+type ImageRule struct {
+	Match string `yaml:"match"` // glob over the whole image name: * is any text (slashes too), ? one character
+	// Python runs the program in an environment of this version, "3.11".
+	Python string `yaml:"python"`
+	// PythonMatch "any" accepts another version than Python; a status says so.
+	PythonMatch string `yaml:"python.match"`
+	// Rootfs runs the program in a directory that holds an unpacked image.
+	Rootfs string `yaml:"rootfs"`
+	// Command is a host program that stands in for the image; the workload's
+	// command and arguments become its arguments.
+	Command []string `yaml:"command"`
+}
+
+// Plan is what the rules make of an image. The zero Plan is a plain host program.
+type Plan struct {
+	Command   []string // stands in front of the workload's command
+	Python    bool     // runs in a Python environment ...
+	Version   string   // ... of this version; "" = the server's default
+	AnyPython bool     // another version will do
+}
+
+// Resolve finds the plan for an image; an image that no rule fits is an error.
+// No image is a plain host program.
+func Resolve(rules []ImageRule, image string) (Plan, error) {
+	if image == "" {
+		return Plan{}, nil
+	}
+	for _, rule := range rules {
+		if !glob(rule.Match, image) {
+			continue
+		}
+		if rule.Rootfs != "" {
+			return Plan{}, resource.Unimplemented("running image " + image + " from an unpacked root file system (images: rootfs)")
+		}
+		if rule.Python == "" && len(rule.Command) == 0 {
+			return Plan{}, resource.Invalid("images", "the images rule %q says neither python, rootfs nor command", rule.Match).
+				WithHint("add one of them in tategu.yaml")
+		}
+		return Plan{Command: rule.Command, Python: rule.Python != "", Version: rule.Python, AnyPython: rule.PythonMatch == "any"}, nil
+	}
+	if version, ok := pythonImage(image); ok {
+		return Plan{Python: true, Version: version}, nil
+	}
+	return Plan{}, resource.Invalid("image", "nothing is known about the image %q", image).WithResource(image).WithHint(
+		`add a rule to images: in tategu.yaml, such as {match: %q, python: "3.11"} or {match: %q, command: [PROGRAM]}`, image, image)
+}
+
+// pythonImage recognises the official Python images, which are also what kfp
+// names as the base image of its components, with any registry in front.
+func pythonImage(image string) (version string, ok bool) {
+	name, _, _ := strings.Cut(image, "@")
+	m := regexp.MustCompile(`(?:^|/)python(?::(\d+)(\.\d+)?[^/]*|:[a-z][^/]*)?$`).FindStringSubmatch(name)
+	if m == nil {
+		return "", false
+	}
+	if m[2] == "" {
+		return "", true // python, python:3, python:slim: the newest one, our default
+	}
+	return m[1] + m[2], true
+}
+
+// glob matches with * for any text and ? for one byte.
+func glob(pattern, s string) bool {
+	// Classic two-pointer match: on a mismatch the last star takes one byte more.
+	p, i, star, mark := 0, 0, -1, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, mark = p, i
+			p++
+		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
+			p++
+			i++
+		case star >= 0:
+			mark++
+			p, i = star+1, mark
+		default:
+			return false
+		}
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}

@@ -1,0 +1,330 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// instance is one workload's life. Its goroutine is drive; everybody else reads
+// status under mu.
+type instance struct {
+	r    *Runtime
+	rec  record
+	dir  string
+	logs *shipper
+
+	done chan struct{} // closed once status.Exit is set
+	stop chan struct{} // closed by the first Stop: preparation ends
+	once sync.Once
+
+	// Of drive alone.
+	credentials map[string]string
+	python      string // what of the Python environment a person should know
+
+	mu     sync.Mutex
+	status runtime.Status
+	watch  wrapperFile // set once the phase is Running
+}
+
+func newInstance(r *Runtime, rec record) *instance {
+	in := &instance{
+		r: r, rec: rec, dir: filepath.Join(r.cfg.Dir, rec.Workload.ID),
+		done: make(chan struct{}), stop: make(chan struct{}),
+		status: runtime.Status{Phase: runtime.Preparing, Message: "accepted"},
+	}
+	in.logs = &shipper{sink: r.cfg.Logs, stream: rec.Workload.ID, dir: in.dir}
+	return in
+}
+
+// ID implements runtime.Instance.
+func (in *instance) ID() string { return in.rec.Workload.ID }
+
+// Address implements runtime.Instance.
+func (in *instance) Address() string {
+	if in.rec.Port == 0 {
+		return ""
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(in.rec.Port))
+}
+
+// Status implements runtime.Instance.
+func (in *instance) Status() runtime.Status {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.status
+}
+
+// Wait implements runtime.Instance.
+func (in *instance) Wait(ctx context.Context) (runtime.Exit, error) {
+	select {
+	case <-in.done:
+		return *in.Status().Exit, nil
+	case <-ctx.Done():
+		return runtime.Exit{}, ctx.Err()
+	}
+}
+
+// Stop implements runtime.Instance. The wish is on disk when it takes effect, so
+// a restarted server holds to it. It waits for the end.
+func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
+	select {
+	case <-in.done:
+		return nil
+	default:
+	}
+	if err := writeJSON(filepath.Join(in.dir, fileStop), stopFile{Grace: grace}); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // released meanwhile
+		}
+		return fmt.Errorf("stop %s: %w", in.ID(), err)
+	}
+	in.once.Do(func() { close(in.stop) })
+	in.signalStop()
+	_, err := in.Wait(ctx)
+	return err
+}
+
+// signalStop tells a running wrapper to read stop.json.
+func (in *instance) signalStop() {
+	in.mu.Lock()
+	w := in.watch
+	in.mu.Unlock()
+	if w.PID != 0 && alive(w.PID, w.Start) {
+		_ = syscall.Kill(w.PID, syscall.SIGTERM) // gone already is fine
+	}
+}
+
+// Log implements runtime.Instance.
+func (in *instance) Log(_ context.Context, offset int64) (io.ReadCloser, error) {
+	f, err := os.Open(filepath.Join(in.dir, fileOutput))
+	if errors.Is(err, fs.ErrNotExist) {
+		if exists(in.dir) {
+			return io.NopCloser(eof{}), nil // nothing written yet
+		}
+		return nil, resource.NotFound(in.ID())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the output of %s: %w", in.ID(), err)
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		_ = f.Close() // the seek error is the one to tell
+		return nil, fmt.Errorf("read the output of %s: %w", in.ID(), err)
+	}
+	return f, nil
+}
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
+
+// Release implements runtime.Instance.
+func (in *instance) Release(_ context.Context) error {
+	if in.Status().Exit == nil {
+		return resource.Errorf(codes.FailedPrecondition, "workload %s still runs", in.ID()).WithHint("stop it first")
+	}
+	in.r.mu.Lock()
+	defer in.r.mu.Unlock()
+	// The record goes first: what is left without one is rubbish to adopt.
+	if err := os.Remove(filepath.Join(in.dir, fileRecord)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("release %s: %w", in.ID(), err)
+	}
+	if err := removeAll(in.dir); err != nil {
+		return fmt.Errorf("release %s: %w", in.ID(), err)
+	}
+	delete(in.r.instances, in.ID())
+	return nil
+}
+
+func (in *instance) set(phase runtime.Phase, format string, args ...any) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.status.Phase, in.status.Message = phase, fmt.Sprintf(format, args...)
+}
+
+// loadEnd takes over an end that an earlier server recorded.
+func (in *instance) loadEnd() bool {
+	var exit runtime.Exit
+	if err := readJSON(filepath.Join(in.dir, fileEnd), &exit); err != nil {
+		return false
+	}
+	in.finish(exit)
+	return true
+}
+
+func (in *instance) finish(exit runtime.Exit) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.status.Phase, in.status.Message, in.status.Exit = runtime.Ended, exit.Message, &exit
+	close(in.done)
+}
+
+// drive sees the workload from its record to its end. When ctx ends first the
+// server is going down: everything on disk stays as it is.
+func (in *instance) drive(ctx context.Context) {
+	endCredentials, err := in.open(ctx)
+	defer endCredentials()
+	if err == nil {
+		in.logs.begin()
+		err = in.launch(ctx)
+	}
+	var exit runtime.Exit
+	if err == nil {
+		exit, err = in.await(ctx)
+	}
+	if ctx.Err() != nil {
+		in.logs.end()
+		return
+	}
+	in.logs.end()
+	if err != nil {
+		exit = in.failed(err)
+	}
+	exit = in.settle(ctx, exit)
+	if ctx.Err() != nil {
+		return
+	}
+	if err := writeJSON(filepath.Join(in.dir, fileEnd), exit); err != nil {
+		in.r.cfg.Log.ErrorContext(ctx, "record the end of a workload", slog.String("workload", in.ID()), slog.Any("error", err))
+	}
+	in.finish(exit)
+}
+
+// launch makes the wrapper run, unless one did already. An end before the
+// program ran comes back as an error; failed turns it into an Exit.
+func (in *instance) launch(ctx context.Context) error {
+	if in.reattach() {
+		return nil
+	}
+	if exists(filepath.Join(in.dir, fileStop)) {
+		return errStopped
+	}
+	prep, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-in.stop:
+			cancel()
+		case <-prep.Done():
+		}
+	}()
+	s, err := in.prepare(prep)
+	if err != nil {
+		if prep.Err() != nil && ctx.Err() == nil {
+			return errStopped
+		}
+		return err
+	}
+	if err := writeJSON(filepath.Join(in.dir, fileSpec), s); err != nil {
+		return fmt.Errorf("write the program's description: %w", err)
+	}
+	return in.wrap(ctx, s)
+}
+
+var errStopped = errors.New("stopped")
+
+// wrap starts the wrapper and waits until it has taken the workload over.
+func (in *instance) wrap(ctx context.Context, s spec) error {
+	out, err := in.output()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.Close() }() // the wrapper has its own descriptor
+	mode := mountMode{}
+	if s.GCS != "" {
+		mode = in.r.mounts()
+	}
+	p, err := startWrapper(in.r.cfg.Self, in.dir, out, mode)
+	if err != nil {
+		return fmt.Errorf("start the wrapper: %w", err)
+	}
+	gone := make(chan struct{})
+	go func() { // ends with the wrapper, which may outlive the server
+		_, _ = p.Wait() // its exit status is in exit.json
+		close(gone)
+	}()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !in.reattach() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-gone:
+			if in.reattach() {
+				return nil
+			}
+			return fmt.Errorf("the wrapper %s %s ended before it began", in.r.cfg.Self, Verb)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// reattach finds a wrapper that took this workload.
+func (in *instance) reattach() bool {
+	path := filepath.Join(in.dir, fileWrapper)
+	var w wrapperFile
+	if err := readJSON(path, &w); err != nil {
+		return false
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	var s spec
+	if err := readJSON(filepath.Join(in.dir, fileSpec), &s); err != nil {
+		return false
+	}
+	in.mu.Lock()
+	in.watch = w
+	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), s.Note
+	in.mu.Unlock()
+	if exists(filepath.Join(in.dir, fileStop)) {
+		in.signalStop() // asked for between the start and now, perhaps of an earlier server
+	}
+	return true
+}
+
+// await returns once the wrapper has recorded the end.
+func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
+	if err := waitExit(ctx, in.watch.PID, in.watch.Start); err != nil {
+		return runtime.Exit{}, err
+	}
+	var e exitFile
+	err := readJSON(filepath.Join(in.dir, fileExit), &e)
+	if errors.Is(err, fs.ErrNotExist) {
+		killStrays(in.watch.PID, in.dir)
+		return runtime.Exit{
+			Code: 128 + int(syscall.SIGKILL), Signal: "SIGKILL", Cause: resource.CausePlatform, Ended: in.r.cfg.Now(),
+			Message: "the program was lost: its wrapper was killed or the machine restarted",
+		}, nil
+	}
+	if err != nil {
+		return runtime.Exit{}, err
+	}
+	return in.explain(e), nil
+}
+
+// output opens the file that the program and we write to.
+func (in *instance) output() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(in.dir, fileOutput), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the output file: %w", err)
+	}
+	return f, nil
+}

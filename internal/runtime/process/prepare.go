@@ -1,0 +1,180 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// check refuses what can never run here.
+func (r *Runtime) check(w runtime.Workload) error {
+	if !r.ids.MatchString(w.ID) {
+		return resource.Invalid("id", "%q is not a workload id: 1 to 200 letters, digits and . _ -", w.ID)
+	}
+	plan, err := runtime.Resolve(r.cfg.Images, w.Image)
+	if err != nil {
+		return err
+	}
+	if len(plan.Command)+len(w.Command)+len(w.Args) == 0 && (w.Python == nil || w.Python.Script == "") {
+		return resource.Invalid("command", "workload %s has no command", w.ID)
+	}
+	if r.cfg.Files == nil && (len(w.Fetch) > 0 || w.Publish) {
+		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
+	}
+	return r.fits(w.Resources)
+}
+
+// fits refuses by name what is more than the machine has.
+func (r *Runtime) fits(want runtime.Resources) error {
+	var what string
+	switch {
+	case want.Cores > r.total.Cores:
+		what = fmt.Sprintf("%g CPU cores are asked for and this machine has %g", want.Cores, r.total.Cores)
+	case want.MemoryBytes > r.total.MemoryBytes:
+		what = fmt.Sprintf("%d MiB of memory are asked for and this machine has %d MiB", want.MemoryBytes>>20, r.total.MemoryBytes>>20)
+	case want.GPUs > r.total.GPUs:
+		what = fmt.Sprintf("%d GPUs are asked for and this machine has %d", want.GPUs, r.total.GPUs)
+	default:
+		return nil
+	}
+	return resource.Errorf(codes.FailedPrecondition, "%s", what).WithCause(resource.CauseResource).WithHint("ask for less, or run tategu on a larger machine")
+}
+
+// open gets the workload's credentials; after a restart they are the same.
+func (in *instance) open(ctx context.Context) (end func(), err error) {
+	w := in.rec.Workload
+	if in.r.cfg.Credentials == nil {
+		return func() {}, nil
+	}
+	env, end, err := in.r.cfg.Credentials.Open(ctx, w.ID, w.Project, w.ServiceAccount)
+	if err != nil {
+		return func() {}, fmt.Errorf("open credentials: %w", err)
+	}
+	in.credentials = env
+	return end, nil
+}
+
+// prepare makes everything the program needs and says how to run it.
+func (in *instance) prepare(ctx context.Context) (spec, error) {
+	w := in.rec.Workload
+	for _, d := range []string{dirGCS, dirWork, dirTmp} {
+		if err := os.MkdirAll(filepath.Join(in.dir, d), 0o700); err != nil {
+			return spec{}, err
+		}
+	}
+	plan, err := runtime.Resolve(in.r.cfg.Images, w.Image)
+	if err != nil {
+		return spec{}, err
+	}
+	out, err := in.output()
+	if err != nil {
+		return spec{}, err
+	}
+	defer func() { _ = out.Close() }() // every line was written when its Write returned
+	var venv string
+	if plan.Python || w.Python != nil {
+		if venv, err = in.environment(ctx, plan, out); err != nil {
+			return spec{}, err
+		}
+	}
+	if err := in.fetch(ctx); err != nil {
+		return spec{}, err
+	}
+	in.set(runtime.Preparing, "starting")
+	return in.describe(plan, venv)
+}
+
+// describe turns the workload into a command line and an environment.
+func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
+	w := in.rec.Workload
+	work := filepath.Join(in.dir, dirWork)
+	script := filepath.Join(work, "component.py")
+	command := slices.Concat(plan.Command, w.Command, w.Args)
+	if w.Python != nil && w.Python.Script != "" {
+		if err := os.WriteFile(script, []byte(w.Python.Script), 0o600); err != nil {
+			return spec{}, err
+		}
+		if len(w.Command) == 0 {
+			command = slices.Concat(plan.Command, []string{"python3", script}, w.Args)
+		}
+	}
+	s := spec{Dir: work, Command: make([]string, len(command)), Note: in.r.mounts().say}
+	if in.python != "" {
+		s.Note = in.python + "; " + s.Note
+	}
+	mapGCS := func(text string) string { return text }
+	env := in.variables(venv)
+	if in.r.mounts().flags != 0 {
+		s.GCS = filepath.Join(in.dir, dirGCS)
+	} else {
+		mapGCS = func(text string) string { return rewriteGCS(text, filepath.Join(in.dir, dirGCS)) }
+		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
+	}
+	for i, arg := range command {
+		s.Command[i] = mapGCS(strings.ReplaceAll(arg, runtime.ScriptPath, script))
+	}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		value := env[name]
+		if _, ours := w.Env[name]; ours {
+			value = mapGCS(value)
+		}
+		s.Env = append(s.Env, name+"="+value)
+	}
+	return s, nil
+}
+
+// variables builds the environment from an allow-list: nothing of the server's
+// own settings and secrets passes to a program.
+func (in *instance) variables(venv string) map[string]string {
+	w := in.rec.Workload
+	env := map[string]string{}
+	for _, name := range inherited() {
+		if value, ok := os.LookupEnv(name); ok {
+			env[name] = value
+		}
+	}
+	maps.Copy(env, in.r.cfg.ExtraEnv)
+	maps.Copy(env, in.credentials)
+	if w.Resources.Cores > 0 {
+		threads := strconv.Itoa(max(1, int(w.Resources.Cores)))
+		for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TORCH_NUM_THREADS"} {
+			env[name] = threads
+		}
+	}
+	env["TMPDIR"] = filepath.Join(in.dir, dirTmp)
+	env["PYTHONUNBUFFERED"] = "1" // output shows as it is made
+	if w.Python != nil && w.Python.Script != "" {
+		env["_KFP_RUNTIME"] = "true" // kfp skips what only its compiler needs; its own command line sets it too
+	}
+	maps.Copy(env, w.Env)
+	if in.rec.Port != 0 {
+		env["PORT"] = strconv.Itoa(in.rec.Port)
+		env["AIP_HTTP_PORT"] = env["PORT"]
+	}
+	env[dirVariable] = in.dir
+	if venv != "" {
+		activate(env, in.dir, venv)
+	}
+	return env
+}
+
+// inherited names what a program takes over from the server's environment. The
+// last ones let pip inside a program find packages as the server does.
+func inherited() []string {
+	return []string{
+		"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+		"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_DEFAULT_TIMEOUT",
+		"UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS",
+	}
+}

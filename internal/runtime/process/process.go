@@ -1,0 +1,291 @@
+// Package process runs workloads as child processes of this machine. It owns the
+// working directories, the Python environments, the /gcs mapping, log shipping
+// and the wrapper that records exit statuses. It does not own objects, tokens or
+// logs at rest: those come in through the runtime port's interfaces.
+//
+// Every workload has a directory under Config.Dir with these files; each is
+// written whole and renamed, so what exists is true:
+//
+//	record.json   the workload as accepted (Start returned)
+//	spec.json     what the wrapper runs (preparation is done)
+//	wrapper.json  pid and start time of the wrapper (the program may be running)
+//	stop.json     Stop was asked for
+//	exit.json     how the program ended, by the wrapper
+//	end.json      the final Exit, after uploads
+//	output        stdout and stderr
+//	gcs/ work/ tmp/ venv/
+//
+// A server that is killed at any point reads them again and goes on: before
+// wrapper.json it prepares anew, after it the wrapper is watched by pid and start
+// time, after exit.json the rest is done again.
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// Config lists what the adapter needs. Dir and CacheDir are required.
+type Config struct {
+	Dir      string // one directory a workload
+	CacheDir string // Python environments, safe to delete while nothing runs
+
+	Images      []runtime.ImageRule
+	Files       runtime.Files       // nil: workloads with Fetch or Publish are refused
+	Credentials runtime.Credentials // nil: no identity
+	Logs        runtime.LogSink     // nil: output stays in the working directory
+
+	Log *slog.Logger
+	Now func() time.Time
+
+	UV       string            // path of uv; "" = found in PATH, else python -m venv and pip
+	Python   string            // version where none is asked for; "" = the newest found
+	Self     string            // our binary, which serves Verb; "" = the running one
+	ExtraEnv map[string]string // for every workload: certificates, proxies
+	GPUs     int               // accelerators to hand out; 0 = counted
+	Keep     time.Duration     // directories of ended workloads nobody released; 0 = a day
+	NoMounts bool              // map /gcs by the Python hook even where mounts work
+}
+
+// Runtime implements runtime.Runtime.
+type Runtime struct {
+	cfg    Config
+	envs   *environments
+	mounts func() mountMode
+	total  runtime.Resources
+	ids    *regexp.Regexp
+
+	spawn  func(func(ctx context.Context)) // runs under the context that Close ends
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	instances map[string]*instance
+}
+
+// New reads the records of earlier servers and takes their workloads up again.
+func New(cfg Config) (*Runtime, error) {
+	if os.Getenv(wrapperMark) != "" {
+		return nil, fmt.Errorf("%s was started as a wrapper but does not serve the verb %s (tests: call process.Main in TestMain)", os.Args[0], Verb)
+	}
+	if err := cfg.defaults(); err != nil {
+		return nil, err
+	}
+	r := &Runtime{cfg: cfg, instances: map[string]*instance{}, total: inventory(cfg.GPUs), ids: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)}
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	r.spawn = func(f func(context.Context)) { r.wg.Go(func() { f(ctx) }) }
+	r.envs = &environments{dir: filepath.Join(cfg.CacheDir, "envs"), uv: cfg.UV, log: cfg.Log, now: cfg.Now, interpreters: map[string]interpreter{}}
+	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg) })
+	if err := r.adopt(); err != nil {
+		cancel()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (c *Config) defaults() error {
+	if c.Dir == "" || c.CacheDir == "" || c.Log == nil || c.Now == nil {
+		return errors.New("process: Dir, CacheDir, Log and Now are required")
+	}
+	if c.Self == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find our own binary: %w", err)
+		}
+		c.Self = self
+	}
+	if c.Keep == 0 {
+		c.Keep = 24 * time.Hour
+	}
+	for _, dir := range []*string{&c.Dir, &c.CacheDir} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return fmt.Errorf("process: %w", err)
+		}
+		if err := os.MkdirAll(abs, 0o700); err != nil {
+			return fmt.Errorf("process: %w", err)
+		}
+		*dir = abs
+	}
+	return nil
+}
+
+// adopt loads every record and goes on where the last server stopped.
+func (r *Runtime) adopt() error {
+	entries, err := os.ReadDir(r.cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("read workloads: %w", err)
+	}
+	for _, e := range entries {
+		dir := filepath.Join(r.cfg.Dir, e.Name())
+		var rec record
+		switch err := readJSON(filepath.Join(dir, fileRecord), &rec); {
+		case errors.Is(err, fs.ErrNotExist):
+			// Start did not return, so nobody counts on it.
+			if err := removeAll(dir); err != nil {
+				r.cfg.Log.Warn("remove an unfinished workload directory", slog.String("dir", dir), slog.Any("error", err))
+			}
+			continue
+		case err != nil:
+			return fmt.Errorf("read workload %s: %w", e.Name(), err)
+		}
+		r.begin(newInstance(r, rec))
+	}
+	return nil
+}
+
+// begin makes the instance known and starts the goroutine that sees it to its end.
+func (r *Runtime) begin(in *instance) {
+	r.mu.Lock()
+	r.instances[in.rec.Workload.ID] = in
+	r.mu.Unlock()
+	if in.loadEnd() {
+		return
+	}
+	r.spawn(in.drive)
+}
+
+// Run removes old directories until ctx ends. It closes the runtime then;
+// workloads go on without it.
+func (r *Runtime) Run(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		r.sweep(ctx)
+		select {
+		case <-ctx.Done():
+			return r.Close()
+		case <-tick.C:
+		}
+	}
+}
+
+// Close stops watching. It does not end workloads; a later New finds them.
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.wg.Wait()
+	return nil
+}
+
+func (r *Runtime) sweep(ctx context.Context) {
+	for _, in := range r.known() {
+		exit := in.Status().Exit
+		if exit == nil || r.cfg.Now().Sub(exit.Ended) < r.cfg.Keep {
+			continue
+		}
+		if err := in.Release(ctx); err != nil {
+			r.cfg.Log.WarnContext(ctx, "remove an old workload directory", slog.String("workload", in.ID()), slog.Any("error", err))
+		}
+	}
+}
+
+func (r *Runtime) known() []*instance {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Values(r.instances), func(a, b *instance) int { return strings.Compare(a.ID(), b.ID()) })
+}
+
+// Inventory gives what this machine has in all.
+func (r *Runtime) Inventory() runtime.Resources { return r.total }
+
+// Start implements runtime.Runtime.
+func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instance, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := r.check(w); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if in, ok := r.instances[w.ID]; ok {
+		return in, nil
+	}
+	if r.closed {
+		return nil, errors.New("the runtime is closed")
+	}
+	rec := record{Workload: w, Created: r.cfg.Now()}
+	if w.Port {
+		port, err := freePort(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rec.Port = port
+	}
+	in := newInstance(r, rec)
+	if err := os.MkdirAll(in.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start %s: %w", w.ID, err)
+	}
+	if err := writeJSON(filepath.Join(in.dir, fileRecord), rec); err != nil {
+		return nil, fmt.Errorf("start %s: %w", w.ID, err)
+	}
+	r.instances[w.ID] = in
+	r.spawn(in.drive)
+	return in, nil
+}
+
+// Find implements runtime.Runtime.
+func (r *Runtime) Find(_ context.Context, id string) (runtime.Instance, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if in, ok := r.instances[id]; ok {
+		return in, nil
+	}
+	return nil, resource.NotFound(id)
+}
+
+// List implements runtime.Runtime.
+func (r *Runtime) List(context.Context) ([]runtime.Instance, error) {
+	known := r.known()
+	out := make([]runtime.Instance, len(known))
+	for i, in := range known {
+		out[i] = in
+	}
+	return out, nil
+}
+
+// record is record.json.
+type record struct {
+	Workload runtime.Workload
+	Created  time.Time
+	Port     int
+}
+
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	return writeDurable(path, b)
+}
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}

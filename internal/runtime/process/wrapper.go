@@ -1,0 +1,244 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Verb is the hidden verb of our binary that runs one workload: the main program
+// calls Main with what follows it.
+const Verb = "exec-workload"
+
+// wrapperMark in the environment tells a program that it runs as a wrapper, so
+// that one that does not serve Verb stops instead of starting servers of its own.
+const wrapperMark = "TATEGU_WRAPPER"
+
+// spec is spec.json: what the wrapper runs.
+type spec struct {
+	Command []string
+	Env     []string
+	Dir     string
+	GCS     string // bind this directory on /gcs; "" = do not
+	Note    string // for people
+}
+
+// wrapperFile is wrapper.json: who watches the program.
+type wrapperFile struct {
+	PID   int
+	Start string // start time in the kernel's own units
+}
+
+// stopFile is stop.json.
+type stopFile struct{ Grace time.Duration }
+
+// exitFile is exit.json: how the program ended.
+type exitFile struct {
+	Code     int
+	Signal   string
+	Stopped  bool   // Stop was asked for before the end
+	Error    string // why it never started
+	NotFound bool   // the program does not exist
+	OOM      bool   // the kernel killed for memory meanwhile
+	Ended    time.Time
+}
+
+// Main is the wrapper: it runs the workload of the directory args[0] and writes
+// how it ended. It outlives the server, so it speaks to it by files only. The
+// result is its exit code.
+func Main(args []string) int {
+	if len(args) == 2 && args[0] == "--probe" {
+		if err := probe(args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: "+Verb+" DIR")
+		return 2
+	}
+	if err := wrap(args[0]); err != nil {
+		fmt.Fprintln(os.Stderr, err) // kept in the output file
+		return 1
+	}
+	return 0
+}
+
+func wrap(dir string) error {
+	lock, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // ends the lock with us
+	switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil // another wrapper of this workload is at it
+	case err != nil:
+		return fmt.Errorf("lock: %w", err)
+	}
+	if exists(filepath.Join(dir, fileWrapper)) {
+		return nil // it was started before: a program runs once at most
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM)
+	// Taken and dropped: a program would inherit an ignored signal.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT)
+
+	var s spec
+	if err := readJSON(filepath.Join(dir, fileSpec), &s); err != nil {
+		return err
+	}
+	start, err := startTime(os.Getpid())
+	if err != nil {
+		return err
+	}
+	if err := writeJSON(filepath.Join(dir, fileWrapper), wrapperFile{PID: os.Getpid(), Start: start}); err != nil {
+		return err
+	}
+	exit := run(dir, s, signals)
+	exit.Ended = time.Now()
+	return writeJSON(filepath.Join(dir, fileExit), exit)
+}
+
+// run starts the program and sees its whole tree to the end.
+func run(dir string, s spec, signals <-chan os.Signal) exitFile {
+	if s.GCS != "" {
+		if err := mountGCS(dir, s.GCS); err != nil {
+			return exitFile{Code: -1, Error: "map /gcs: " + err.Error()}
+		}
+	}
+	if err := becomeReaper(); err != nil {
+		return exitFile{Code: -1, Error: "become the parent of orphans: " + err.Error()}
+	}
+	ooms := oomKills()
+	pid, err := spawn(s)
+	if err != nil {
+		return exitFile{
+			Code: -1, Error: err.Error(),
+			NotFound: errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC),
+		}
+	}
+	status, stopped := supervise(dir, pid, signals)
+	exit := exitFile{Stopped: stopped, OOM: oomKills() > ooms}
+	if status.Signaled() {
+		exit.Code, exit.Signal = 128+int(status.Signal()), signalName(status.Signal())
+	} else {
+		exit.Code = status.ExitStatus()
+	}
+	return exit
+}
+
+func spawn(s spec) (pid int, err error) {
+	path, err := lookPath(s.Command[0], s.Dir, s.Env)
+	if err != nil {
+		return 0, err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = null.Close() }() // opened for reading
+	// Stdout and stderr are the output file that the server gave us.
+	pid, err = syscall.ForkExec(path, s.Command, &syscall.ProcAttr{
+		Dir: s.Dir, Env: s.Env, Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true},
+	})
+	if err != nil {
+		return 0, &fs.PathError{Op: "start", Path: path, Err: err}
+	}
+	return pid, nil
+}
+
+// lookPath finds a program by the PATH of the workload, not by ours.
+func lookPath(name, dir string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return name, nil
+	}
+	for _, v := range env {
+		path, ok := strings.CutPrefix(v, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, d := range filepath.SplitList(path) {
+			full := filepath.Join(d, name)
+			if st, err := os.Stat(full); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+				return full, nil
+			}
+		}
+	}
+	return "", &fs.PathError{Op: "start", Path: name, Err: fs.ErrNotExist}
+}
+
+// supervise waits for the program, then ends what it left behind. A SIGTERM
+// passes Stop on: the program's group is asked, and killed after the grace.
+func supervise(dir string, pid int, signals <-chan os.Signal) (status syscall.WaitStatus, stopped bool) {
+	reaped := make(chan syscall.WaitStatus, 1)
+	none := make(chan struct{})
+	go reap(pid, reaped, none) // ends when no child is left
+	var grace <-chan time.Time
+	var again <-chan time.Time // kills anew what was forked meanwhile
+	ended := false
+	for {
+		select {
+		case status = <-reaped:
+			ended = true
+			killTree(pid)
+			again = time.After(10 * time.Millisecond)
+		case <-none:
+			if !ended {
+				status = <-reaped // sent before none was closed
+			}
+			return status, stopped
+		case <-signals:
+			var s stopFile
+			if err := readJSON(filepath.Join(dir, fileStop), &s); err != nil {
+				s.Grace = 0
+			}
+			stopped = true
+			_ = syscall.Kill(-pid, syscall.SIGTERM) // gone already is fine
+			grace = time.After(s.Grace)
+		case <-grace:
+			killTree(pid)
+			again = time.After(10 * time.Millisecond)
+		case <-again:
+			killTree(pid)
+			again = time.After(50 * time.Millisecond)
+		}
+	}
+}
+
+// reap collects every child, also orphans that the kernel gave us.
+func reap(pid int, reaped chan<- syscall.WaitStatus, none chan<- struct{}) {
+	defer close(none)
+	for {
+		var status syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil: // ECHILD
+			return
+		case got == pid:
+			reaped <- status
+		}
+	}
+}
+
+func signalName(s syscall.Signal) string {
+	names := map[syscall.Signal]string{
+		syscall.SIGKILL: "SIGKILL", syscall.SIGTERM: "SIGTERM", syscall.SIGSEGV: "SIGSEGV", syscall.SIGABRT: "SIGABRT",
+		syscall.SIGBUS: "SIGBUS", syscall.SIGFPE: "SIGFPE", syscall.SIGILL: "SIGILL", syscall.SIGINT: "SIGINT", syscall.SIGPIPE: "SIGPIPE",
+	}
+	if name, ok := names[s]; ok {
+		return name
+	}
+	return s.String()
+}
