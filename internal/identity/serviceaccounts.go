@@ -60,7 +60,7 @@ func isAccountName(s string) bool {
 // check a job would lend its creator the rights of any account.
 func (a *Authority) ActAs(ctx context.Context, p Principal, email string) error {
 	project, _, err := a.ServiceAccount(ctx, email)
-	if resource.IsNotFound(err) && !p.Operator {
+	if resource.IsNotFound(err) && p.roleIn("*") == "" {
 		return denied(p, "", PermissionActAs)
 	}
 	if err != nil {

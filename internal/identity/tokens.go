@@ -28,6 +28,8 @@ const (
 	defaultTTL    = 30 * 24 * time.Hour
 	maxTTL        = 366 * 24 * time.Hour
 	shortLifetime = time.Hour // of tokens made from refresh tokens and tasks
+
+	maxGrants = 100
 )
 
 // TokenSpec asks for a token.
@@ -217,6 +219,9 @@ func (a *Authority) MayGrant(ctx context.Context, p Principal, grants map[string
 func (a *Authority) mayAll(ctx context.Context, p Principal, grants map[string]Role, permission string) error {
 	if p.Anonymous() {
 		return unauthenticated("%s needs a token: the request has none", permission)
+	}
+	if len(grants) > maxGrants {
+		return resource.Invalid("grants", "a token names at most %d projects", maxGrants).WithHint(`use "*" for every project`)
 	}
 	for project := range grants {
 		if project == "*" {

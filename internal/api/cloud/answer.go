@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -30,8 +31,8 @@ func (s *Service) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 // writeError writes {"error": {code, message, status, details}}.
 func writeError(w http.ResponseWriter, err error) {
 	st := status.Convert(err)
-	code := httpStatus(st.Code())
-	body := map[string]any{"code": code, "message": st.Message(), "status": statusName(st.Code())}
+	answer := httpStatus(st.Code())
+	body := map[string]any{"code": answer, "message": st.Message(), "status": code.Code(st.Code()).String()}
 	if details, err := protojson.Marshal(st.Proto()); err == nil {
 		var p struct {
 			Details []json.RawMessage `json:"details"`
@@ -40,15 +41,15 @@ func writeError(w http.ResponseWriter, err error) {
 			body["details"] = p.Details
 		}
 	}
-	if code == http.StatusUnauthorized {
+	if answer == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="tategu"`)
 	}
-	writeStatus(w, code, map[string]any{"error": body})
+	writeStatus(w, answer, map[string]any{"error": body})
 }
 
 // writeOAuthError is the form of RFC 6749, section 5.2, which OAuth clients read.
-func writeOAuthError(w http.ResponseWriter, code, description string) error {
-	writeStatus(w, http.StatusBadRequest, map[string]string{"error": code, "error_description": description})
+func writeOAuthError(w http.ResponseWriter, name, description string) error {
+	writeStatus(w, http.StatusBadRequest, map[string]string{"error": name, "error_description": description})
 	return nil
 }
 
@@ -57,9 +58,9 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-func writeStatus(w http.ResponseWriter, code int, v any) {
+func writeStatus(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	w.WriteHeader(code)
+	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
 }
 
@@ -89,19 +90,4 @@ func httpStatus(c codes.Code) int {
 	default:
 		return http.StatusInternalServerError
 	}
-}
-
-// statusName is the name of the enum value, such as PERMISSION_DENIED.
-func statusName(c codes.Code) string {
-	var out []byte
-	for i, r := range []byte(c.String()) {
-		if i > 0 && r >= 'A' && r <= 'Z' && c != codes.OK {
-			out = append(out, '_')
-		}
-		if r >= 'a' && r <= 'z' {
-			r -= 'a' - 'A'
-		}
-		out = append(out, r)
-	}
-	return string(out)
 }

@@ -17,6 +17,9 @@ import (
 
 const bodyLimit = 64 << 10
 
+// auditedProjects bounds the trails that one refused request can write to.
+const auditedProjects = 100
+
 // Names of the platform's own methods in the audit trail.
 const (
 	methodLogin  = "tategu.v1.Tokens/Login"
@@ -126,6 +129,9 @@ func (s *Service) createToken(w http.ResponseWriter, r *http.Request) error {
 func (s *Service) auditProjects(ctx context.Context, grants map[string]identity.Role) []string {
 	ids := map[string]bool{}
 	for project := range grants {
+		if len(ids) == auditedProjects {
+			break
+		}
 		id, err := s.authority.ProjectID(ctx, project)
 		if err != nil {
 			id = ""
