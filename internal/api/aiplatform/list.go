@@ -18,6 +18,7 @@ import (
 type ListOptions struct {
 	Kind        store.Kind // of the rows; the collection of the listed message when empty
 	Parent      string     // of the rows; the request's parent when empty
+	Prefix      string     // of the rows' keys, instead of a parent
 	OldestFirst bool       // the order without order_by, which is newest first
 	Aliases     map[string]string
 	Calls       []string // with Call, the functions that the filter may use
@@ -90,20 +91,11 @@ func (s *Standard) newLister(req, resp protoreflect.Message, o ListOptions) (*li
 		return nil, fmt.Errorf("%s lists nothing", resp.Descriptor().FullName())
 	}
 	l.new = func() proto.Message { return resp.NewField(l.items).List().NewElement().Message().New().Interface() }
-	typ, err := typeOf(l.items.Message())
-	if err != nil {
+	if err := l.locate(getString(req, "parent")); err != nil {
 		return nil, err
 	}
-	if l.Kind == "" {
-		l.Kind = typ.kind()
-	}
-	if l.Parent == "" {
-		l.Parent = getString(req, "parent")
-		if !typ.matchesParent(l.Parent) || strings.HasPrefix(l.Parent, "projects/-/") {
-			return nil, resource.Invalid("parent", "%q is not a parent of %s: want %s", l.Parent, typ.collection, typ.parentPattern())
-		}
-	}
-	schema := resource.Schema{Message: l.items.Message(), Calls: o.Calls, Aliases: typ.aliases(o.Aliases)}
+	schema := resource.Schema{Message: l.items.Message(), Calls: o.Calls, Aliases: l.Aliases}
+	var err error
 	if l.filter, err = resource.ParseFilter(getString(req, "filter"), schema); err != nil {
 		return nil, err
 	}
@@ -118,6 +110,29 @@ func (s *Standard) newLister(req, resp protoreflect.Message, o ListOptions) (*li
 	return l, l.readPage(req)
 }
 
+// locate says which rows are listed, unless the options said it.
+func (l *lister) locate(parent string) error {
+	if l.Prefix != "" {
+		return nil
+	}
+	typ, err := typeOf(l.items.Message())
+	if err != nil {
+		return err
+	}
+	if l.Kind == "" {
+		l.Kind = typ.kind()
+	}
+	l.Aliases = typ.aliases(l.Aliases)
+	if l.Parent != "" {
+		return nil
+	}
+	l.Parent = parent
+	if !typ.matchesParent(parent) || strings.HasPrefix(parent, "projects/-/") {
+		return resource.Invalid("parent", "%q is not a parent of %s: want %s", parent, typ.collection, typ.parentPattern())
+	}
+	return nil
+}
+
 func (l *lister) readPage(req protoreflect.Message) error {
 	asked := 0
 	if fd := field(req, "page_size", protoreflect.Int32Kind); fd != nil {
@@ -127,7 +142,7 @@ func (l *lister) readPage(req protoreflect.Message) error {
 	if l.size, err = resource.PageSize(asked); err != nil {
 		return err
 	}
-	l.query = strings.Join([]string{string(l.Kind), l.Parent, getString(req, "filter"), getString(req, "order_by")}, "\x00")
+	l.query = strings.Join([]string{string(l.Kind), l.Parent, l.Prefix, getString(req, "filter"), getString(req, "order_by")}, "\x00")
 	if token := getString(req, "page_token"); token != "" {
 		l.page, err = resource.ParsePage(token, l.query)
 	}
@@ -159,6 +174,10 @@ func (l *lister) rows() (q store.Query, keep func(store.Row) bool) {
 	q = store.Query{Kind: l.Kind, Order: store.ByNewest}
 	if l.OldestFirst {
 		q.Order = store.ByCreated
+	}
+	if l.Prefix != "" {
+		q.Prefix = l.Prefix
+		return q, func(store.Row) bool { return true }
 	}
 	prefix, _, wild := strings.Cut(l.Parent+"/", "/-/")
 	if !wild {

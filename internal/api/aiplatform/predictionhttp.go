@@ -1,0 +1,200 @@
+package aiplatform
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"tategu/internal/resource"
+	"tategu/internal/serving"
+)
+
+// predictHTTP passes the body on and adds the identity of the model to the answer.
+func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name string) (err error) {
+	body, err := readRequest(r)
+	if err != nil {
+		return err
+	}
+	answer, err := p.predictor.Predict(r.Context(), name, serving.Request{Body: body})
+	if err != nil {
+		return retryHint(w, err)
+	}
+	if answer.Status >= http.StatusMultipleChoices {
+		_, err := readAnswer(answer)
+		return retryHint(w, err)
+	}
+	defer func() { err = errors.Join(err, answer.Body.Close()) }()
+	return splice(w, answer)
+}
+
+// splice writes the answer, an object, with the identity fields in front.
+func splice(w http.ResponseWriter, a *serving.Response) error {
+	in := bufio.NewReaderSize(a.Body, 32<<10)
+	first, skipped, err := nextByte(in)
+	if err == nil && first != '{' {
+		err = errors.New("it is not a JSON object")
+	}
+	if err != nil {
+		return notPredictions(a, err)
+	}
+	second, more, err := nextByte(in)
+	if err != nil {
+		return notPredictions(a, err)
+	}
+	if err := in.UnreadByte(); err != nil {
+		return err
+	}
+	front := append([]byte{'{'}, identityFields(a)...)
+	if second != '}' {
+		front = append(front, ',')
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json; charset=UTF-8")
+	if n, err := strconv.Atoi(a.Header.Get("Content-Length")); err == nil {
+		h.Set("Content-Length", strconv.Itoa(n-skipped-1-more+len(front)))
+	}
+	if _, err := w.Write(front); err != nil {
+		return nil // the caller left
+	}
+	if _, err := io.Copy(w, in); err != nil {
+		panic(http.ErrAbortHandler) // the answer began already: cut it off visibly
+	}
+	return nil
+}
+
+// nextByte reads up to the first byte that is no white space; skipped counts the
+// bytes before it.
+func nextByte(in *bufio.Reader) (c byte, skipped int, err error) {
+	for {
+		if c, err = in.ReadByte(); err != nil {
+			return 0, skipped, err
+		}
+		if c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			return c, skipped, nil
+		}
+		skipped++
+	}
+}
+
+// rawPredictHTTP passes body and answer on as they are. Generated REST clients
+// wrap both in an HttpBody message; they are told by $alt.
+func (p *Prediction) rawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
+	if wrapped(r) {
+		return p.wrappedHTTP(w, r, name)
+	}
+	return p.passHTTP(w, r, name, false)
+}
+
+func (p *Prediction) streamRawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
+	if wrapped(r) {
+		return resource.Unimplemented("streamRawPredict through the generated REST client").
+			WithHint("use gRPC, or Endpoint.stream_raw_predict, which sends plain bytes")
+	}
+	return p.passHTTP(w, r, name, true)
+}
+
+// wrapped reports a request of a generated client: they ask for enums as numbers
+// (google.api_core's rest transports add $alt=json;enum-encoding=int to each call).
+func wrapped(r *http.Request) bool {
+	return strings.Contains(r.URL.RawQuery, "enum-encoding") && strings.Contains(r.Header.Get("Content-Type"), "json")
+}
+
+func (p *Prediction) wrappedHTTP(w http.ResponseWriter, r *http.Request, name string) error {
+	body, err := readRequest(r)
+	if err != nil {
+		return err
+	}
+	req := &pb.RawPredictRequest{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, req); err != nil {
+		return resource.Invalid("http_body", "the request is not a RawPredictRequest: %w", err)
+	}
+	answer, err := p.predictor.Predict(r.Context(), name, rawRequest(req.GetHttpBody(), false))
+	if err != nil {
+		return retryHint(w, err)
+	}
+	data, err := readAnswer(answer)
+	if err != nil {
+		return retryHint(w, err)
+	}
+	out, err := protojson.Marshal(&httpbody.HttpBody{ContentType: answer.Header.Get("Content-Type"), Data: data})
+	if err != nil {
+		return err
+	}
+	setModelHeaders(w, answer)
+	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
+	_, _ = w.Write(out) // fails when the caller left
+	return nil
+}
+
+func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name string, stream bool) (err error) {
+	body, err := readRequest(r)
+	if err != nil {
+		return err
+	}
+	answer, err := p.predictor.Predict(r.Context(), name, serving.Request{Header: passHeaders(r.Header), Body: body, Stream: stream})
+	if err != nil {
+		return retryHint(w, err)
+	}
+	defer func() { err = errors.Join(err, answer.Body.Close()) }()
+	for key, values := range passHeaders(answer.Header) {
+		w.Header()[key] = values
+	}
+	if n := answer.Header.Get("Content-Length"); n != "" {
+		w.Header().Set("Content-Length", n)
+	}
+	setModelHeaders(w, answer)
+	w.WriteHeader(answer.Status)
+	var out io.Writer = w
+	if stream {
+		out = &flusher{w, http.NewResponseController(w)}
+	}
+	if _, err := io.Copy(out, answer.Body); err != nil && r.Context().Err() == nil {
+		panic(http.ErrAbortHandler) // the answer began already: cut it off visibly
+	}
+	return nil
+}
+
+func setModelHeaders(w http.ResponseWriter, a *serving.Response) {
+	for key, value := range modelHeaders(a) {
+		w.Header().Set(key, value)
+	}
+}
+
+// passHeaders copies the headers that are about the content or the user's own:
+// not those of one connection, nor the caller's credentials.
+func passHeaders(in http.Header) http.Header {
+	out := make(http.Header, len(in))
+	for key, values := range in {
+		switch key {
+		case "Authorization", "Cookie", "Set-Cookie", "Proxy-Authorization", "Connection", "Keep-Alive", "Te", "Trailer",
+			"Transfer-Encoding", "Upgrade", "Content-Length", "Accept-Encoding", "Date", "Server":
+			continue
+		}
+		if strings.HasPrefix(key, "X-Goog-") {
+			continue
+		}
+		out[key] = values
+	}
+	return out
+}
+
+// flusher sends every part at once.
+type flusher struct {
+	w http.ResponseWriter
+	c *http.ResponseController
+}
+
+func (f *flusher) Write(p []byte) (int, error) {
+	n, err := f.w.Write(p)
+	if err == nil {
+		err = f.c.Flush()
+	}
+	return n, err
+}
