@@ -44,7 +44,7 @@ type Engine struct {
 	mu        sync.RWMutex
 	running   map[string]*deployment // by deployment key: those that take requests
 	endpoints map[string]*pb.Endpoint
-	epoch     int // grows when something is forgotten
+	epoch     int                      // grows when something is forgotten
 	actors    map[string]chan struct{} // wake-up of each deployment's goroutine
 
 	ready   chan struct{} // closed once the rows of an earlier run are taken over

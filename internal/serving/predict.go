@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -29,6 +30,7 @@ type Request struct {
 
 // Response is a container's answer and who gave it. Body must be closed.
 type Response struct {
+	Endpoint      string // id
 	DeployedModel string
 	Model         string
 	ModelVersion  string
@@ -60,6 +62,7 @@ func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Resp
 		return nil, err
 	}
 	return &Response{
+		Endpoint:      endpoint[strings.LastIndexByte(endpoint, '/')+1:],
 		DeployedModel: d.id, Model: d.model.GetName(), ModelVersion: d.model.GetVersionId(), ModelDisplay: d.model.GetDisplayName(),
 		Status: resp.Status, Header: resp.Header, Body: &bounded{resp.Body, cancel},
 	}, nil
