@@ -1,0 +1,225 @@
+package wire
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+)
+
+// Route sends plain HTTP requests to a handler, which finds the caller in
+// identity.FromContext and asks for permissions itself. The first match wins.
+type Route struct {
+	Name     string   // in the log and as a metric label
+	Hosts    []string // any of these; "*.x" is every name below x; none = every host
+	Prefixes []string // any of these path prefixes; none = every path
+	Exact    []string // or one of these paths
+	Handler  http.Handler
+	Open     bool // asks for no credential: the token endpoints
+	Audit    bool // whatever is not a read is audited before it is answered
+}
+
+// GCSRoutes sends everything of the storage API to h.
+func GCSRoutes(h http.Handler) []Route {
+	return []Route{
+		{Name: "storage", Audit: true, Handler: h, Hosts: []string{"storage.googleapis.com", "*.storage.googleapis.com"}},
+		{Name: "storage", Audit: true, Handler: h, Prefixes: []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/"}},
+	}
+}
+
+// CloudRoutes sends the small neighbours of the API to h: token endpoints, which
+// are open, and the REST side of projects and service accounts.
+func CloudRoutes(h http.Handler) []Route {
+	return []Route{
+		{Name: "token", Open: true, Handler: h, Hosts: []string{"oauth2.googleapis.com", "sts.googleapis.com"}},
+		{Name: "token", Open: true, Handler: h, Exact: []string{"/token", "/v1/token", "/revoke"}},
+		{Name: "token", Open: true, Handler: h, Hosts: []string{"www.googleapis.com"}, Prefixes: []string{"/oauth2/"}},
+		{Name: "cloud", Audit: true, Handler: h, Hosts: []string{"iamcredentials.googleapis.com"}},
+		{Name: "cloud", Audit: true, Handler: h, Hosts: []string{"cloudresourcemanager.googleapis.com"}, Prefixes: []string{"/v1/", "/v1beta1/", "/v2/"}},
+	}
+}
+
+// ConsoleRoutes sends the pages to h: the paths given, the start page, and the
+// links to the cloud's console that SDKs print.
+func ConsoleRoutes(h http.Handler, prefixes ...string) []Route {
+	return []Route{
+		{Name: "console", Handler: h, Hosts: []string{"console.cloud.google.com"}},
+		{Name: "console", Handler: h, Prefixes: prefixes, Exact: []string{"/"}},
+	}
+}
+
+func (rt *Route) matches(host, path string) bool {
+	if len(rt.Hosts) > 0 && !slices.ContainsFunc(rt.Hosts, func(h string) bool {
+		below, wild := strings.CutPrefix(h, "*")
+		return h == host || wild && strings.HasSuffix(host, below)
+	}) {
+		return false
+	}
+	return len(rt.Prefixes)+len(rt.Exact) == 0 || slices.Contains(rt.Exact, path) ||
+		slices.ContainsFunc(rt.Prefixes, func(p string) bool { return strings.HasPrefix(path, p) })
+}
+
+// newHandler is the way in of every HTTP request.
+func (s *Server) newHandler() http.Handler {
+	origin := http.NewCrossOriginProtection()
+	exposition := promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	own := map[string]*Route{
+		"/metrics": {Name: "metrics", Handler: exposition},
+		"/healthz": {Name: "health", Open: true, Handler: http.HandlerFunc(healthy)},
+		"/readyz":  {Name: "health", Open: true, Handler: http.HandlerFunc(s.readiness)},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.hosts.check(r, connOf(r.Context()), origin); err != nil {
+			s.cfg.Log.WarnContext(r.Context(), "refused", slog.String("host", r.Host), slog.String("path", r.URL.Path), slog.Any("error", err))
+			writeError(w, err)
+			return
+		}
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			s.grpc.ServeHTTP(w, r)
+			return
+		}
+		host := canonicalHost(r.Host)
+		if rt := own[r.URL.Path]; rt != nil && !implemented(host) {
+			s.servePlain(w, r, rt)
+			return
+		}
+		for i := range s.cfg.Routes {
+			if rt := &s.cfg.Routes[i]; rt.matches(host, r.URL.Path) {
+				s.servePlain(w, r, rt)
+				return
+			}
+		}
+		s.serveREST(w, r)
+	})
+}
+
+// servePlain takes a plain handler along the road of every call.
+func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
+	c := s.calls.newCall(r.Context(), rt.Name+" "+boundedMethod(r.Method), "http", r.Header.Get)
+	c.open = rt.Open
+	c.resource = r.URL.Path
+	w.Header().Set("X-Request-Id", c.id)
+	out := &tracked{ResponseWriter: w}
+	if rt.Audit && !isRead(r.Method) {
+		out.before = func(status int) error { return s.calls.audit(r.Context(), c, codeOfHTTP(status)) }
+	}
+	err := s.calls.run(r.Context(), c, func(ctx context.Context) error {
+		rt.Handler.ServeHTTP(out, r.WithContext(ctx))
+		if err := out.finish(); err != nil {
+			return err
+		}
+		c.code = codeOfHTTP(out.status)
+		return nil
+	})
+	if err != nil {
+		out.fail(err)
+	}
+}
+
+func isRead(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions
+}
+
+func boundedMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "OTHER"
+}
+
+func healthy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
+	_, _ = w.Write([]byte("ok\n")) // the caller may be gone
+}
+
+func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Ready != nil {
+		if err := s.cfg.Ready(); err != nil {
+			writeError(w, resource.Errorf(codes.Unavailable, "not ready: %w", err))
+			return
+		}
+	}
+	healthy(w, r)
+}
+
+// tracked knows what has been answered so far. before runs once, ahead of the
+// answer; when it fails, its error is the answer and the rest is dropped.
+type tracked struct {
+	http.ResponseWriter
+	status int
+	before func(status int) error
+	failed error
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (t *tracked) WriteHeader(status int) {
+	if t.status != 0 || t.failed != nil {
+		return
+	}
+	if status >= 200 { // 1xx are no answers yet
+		if t.before != nil {
+			if t.failed = t.before(status); t.failed != nil {
+				return
+			}
+		}
+		t.status = status
+	}
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (t *tracked) Write(b []byte) (int, error) {
+	t.WriteHeader(http.StatusOK)
+	if t.failed != nil {
+		return 0, t.failed
+	}
+	return t.ResponseWriter.Write(b)
+}
+
+// ReadFrom keeps sendfile for object downloads.
+func (t *tracked) ReadFrom(r io.Reader) (int64, error) {
+	t.WriteHeader(http.StatusOK)
+	if t.failed != nil {
+		return 0, t.failed
+	}
+	return io.Copy(t.ResponseWriter, r)
+}
+
+// FlushError implements what http.ResponseController asks for.
+func (t *tracked) FlushError() error {
+	t.WriteHeader(http.StatusOK)
+	if t.failed != nil {
+		return t.failed
+	}
+	return http.NewResponseController(t.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher.
+func (t *tracked) Flush() { _ = t.FlushError() } // the next write meets the error again
+
+// Unwrap lets http.ResponseController find the rest.
+func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// finish makes sure that there is an answer, and tells whether before failed.
+func (t *tracked) finish() error {
+	t.WriteHeader(http.StatusOK)
+	return t.failed
+}
+
+// fail writes err, or cuts the answer off where one has begun: a client must
+// not take half an answer for a whole one.
+func (t *tracked) fail(err error) {
+	if t.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	t.before, t.failed = nil, nil
+	writeError(t, err)
+}

@@ -1,0 +1,165 @@
+package wire
+
+import (
+	"fmt"
+	"strings"
+
+	// The descriptors of every service that clients may ask for: a method that is
+	// not in the table must still be known by name to be refused by name.
+	_ "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
+	_ "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	_ "cloud.google.com/go/iam/apiv1/iampb"
+	_ "cloud.google.com/go/longrunning/autogen/longrunningpb"
+	_ "cloud.google.com/go/resourcemanager/apiv3/resourcemanagerpb"
+	_ "google.golang.org/genproto/googleapis/cloud/location"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"tategu/internal/api"
+	"tategu/internal/resource"
+)
+
+const (
+	packageV1      = "google.cloud.aiplatform.v1"
+	packageV1beta1 = "google.cloud.aiplatform.v1beta1"
+)
+
+// method is one callable method of one API version.
+type method struct {
+	name    string // as called: google.cloud.aiplatform.v1.ModelService/GetModel
+	version string // resource.V1, resource.V1beta1, or "" for unversioned services
+	desc    protoreflect.MethodDescriptor
+	in, out protoreflect.MessageType // as called
+	// The rest is set only when the table lists the method.
+	listed  bool
+	api     api.Method
+	request protoreflect.MessageType // what the handler takes
+	fields  *requestPlan
+}
+
+// methods knows every method of the services we speak, listed or not.
+type methods struct {
+	byName   map[string]*method
+	planners map[string]planner // by version
+}
+
+func newMethods(table *api.Table) (*methods, error) {
+	ms := &methods{byName: map[string]*method{}, planners: map[string]planner{
+		"": newPlanner(), resource.V1: newPlanner(), resource.V1beta1: newPlanner(),
+	}}
+	services := map[string]bool{
+		"google.longrunning.Operations": true, "google.cloud.location.Locations": true,
+		"google.iam.v1.IAMPolicy": true, "google.cloud.resourcemanager.v3.Projects": true,
+	}
+	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+		if f.Package() == packageV1 || f.Package() == packageV1beta1 {
+			for i := range f.Services().Len() {
+				services[string(f.Services().Get(i).FullName())] = true
+			}
+		}
+		return true
+	})
+	for _, name := range table.Names() {
+		service, _, _ := strings.Cut(name, "/")
+		services[service] = true
+	}
+	for service := range services {
+		if err := ms.addService(service, table); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range table.Names() {
+		if ms.byName[name] == nil {
+			return nil, fmt.Errorf("the table lists %s, which no descriptor knows", name)
+		}
+	}
+	return ms, nil
+}
+
+func (ms *methods) addService(name string, table *api.Table) error {
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	if err != nil {
+		return fmt.Errorf("service %s: %w", name, err)
+	}
+	service, ok := d.(protoreflect.ServiceDescriptor)
+	if !ok {
+		return fmt.Errorf("%s is no service", name)
+	}
+	for i := range service.Methods().Len() {
+		m, err := ms.newMethod(service.Methods().Get(i), table)
+		if err != nil {
+			return err
+		}
+		ms.byName[m.name] = m
+	}
+	return nil
+}
+
+func (ms *methods) newMethod(desc protoreflect.MethodDescriptor, table *api.Table) (*method, error) {
+	m := &method{name: string(desc.Parent().FullName()) + "/" + string(desc.Name()), desc: desc}
+	var err error
+	if m.in, err = messageType(desc.Input()); err != nil {
+		return nil, err
+	}
+	if m.out, err = messageType(desc.Output()); err != nil {
+		return nil, err
+	}
+	stored := m.name
+	switch desc.ParentFile().Package() {
+	case packageV1:
+		m.version = resource.V1
+		stored = packageV1beta1 + strings.TrimPrefix(m.name, packageV1)
+	case packageV1beta1:
+		m.version = resource.V1beta1
+	}
+	if m.api, m.listed = table.Lookup(stored); !m.listed {
+		return m, nil
+	}
+	if desc.IsStreamingClient() {
+		return nil, fmt.Errorf("the table lists %s, whose requests are a stream: not possible yet", m.name)
+	}
+	if desc.IsStreamingServer() != (m.api.Stream != nil) {
+		return nil, fmt.Errorf("the table's handler of %s does not fit its descriptor: one streams and one does not", m.name)
+	}
+	request := desc.Input()
+	if m.version == resource.V1 {
+		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.Replace(stored, "/", ".", 1)))
+		if err != nil {
+			return nil, fmt.Errorf("method %s: %w", stored, err)
+		}
+		if beta, ok := d.(protoreflect.MethodDescriptor); ok {
+			request = beta.Input()
+		}
+	}
+	if m.request, err = messageType(request); err != nil {
+		return nil, err
+	}
+	m.fields, err = ms.planners[m.version].request(m)
+	return m, err
+}
+
+func messageType(d protoreflect.MessageDescriptor) (protoreflect.MessageType, error) {
+	t, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+	if err != nil {
+		return nil, fmt.Errorf("message %s: %w", d.FullName(), err)
+	}
+	return t, nil
+}
+
+// convert gives m as type to; the API versions share field numbers, so that
+// bytes of one are bytes of the other.
+func convert(m proto.Message, to protoreflect.MessageType) (proto.Message, error) {
+	if m.ProtoReflect().Descriptor().FullName() == to.Descriptor().FullName() {
+		return m, nil
+	}
+	data, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("convert %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	}
+	out := to.New().Interface()
+	if err := proto.Unmarshal(data, out); err != nil {
+		return nil, fmt.Errorf("convert to %s: %w", to.Descriptor().FullName(), err)
+	}
+	return out, nil
+}
