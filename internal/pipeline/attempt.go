@@ -1,0 +1,202 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"strings"
+	"time"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+const (
+	stopGrace = 10 * time.Second // between SIGTERM and SIGKILL of a cancelled task
+	// maxOutput bounds what the engine reads of one parameter file; bulk data
+	// belongs into artifacts.
+	maxOutput = 8 << 20
+)
+
+// attempt is a started program of this process's run of the engine.
+type attempt struct {
+	path    string
+	ready   chan struct{} // closed when inst is set or starting failed
+	inst    runtime.Instance
+	settled chan struct{} // closed when its outcome was sent
+}
+
+// start runs an attempt; the same one twice is one. An event says at once that
+// it cannot run.
+func (j *job) start(ctx context.Context, a start) event {
+	n := j.m.nodes[a.path]
+	id := n.Workload[len(n.Workload)-1]
+	if j.attempts[id] != nil {
+		return nil
+	}
+	p := j.m.program(n)
+	w, err := p.workload(n.def)
+	if err != nil {
+		return ended{path: a.path, attempt: a.attempt, outcome: outcome{exit: runtime.Exit{
+			Code: -1, Cause: resource.CauseInput, Message: err.Error(), Ended: j.cfg.Now(),
+		}}}
+	}
+	w.ID, w.Owner, w.Project, w.ServiceAccount = id, taskRow(j.m.run.name, n.ID), j.m.run.project, j.m.run.account
+	if _, set := w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"]; !set {
+		w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"] = string(encode(j.m.run.labels)) // how kfp knows where it runs
+	}
+	att := &attempt{path: a.path, ready: make(chan struct{}), settled: make(chan struct{})}
+	j.attempts[id] = att
+	j.wg.Go(func() {
+		o, err := j.run(ctx, att, w, p)
+		close(att.settled)
+		if ctx.Err() != nil {
+			return // the program goes on; the next process adopts it
+		}
+		if err != nil {
+			o = outcome{exit: failedStart(err, j.cfg.Now())}
+		}
+		select {
+		case j.events <- ended{path: a.path, attempt: a.attempt, outcome: o}:
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+// failedStart is the exit of a program that the runtime could not run.
+func failedStart(err error, now time.Time) runtime.Exit {
+	exit := runtime.Exit{Code: -1, Cause: resource.CausePlatform, Message: err.Error(), Ended: now}
+	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
+		exit.Cause = e.Cause
+	} else if ok {
+		exit.Cause = resource.CauseInput
+	}
+	return exit
+}
+
+// run starts or adopts the program, waits for its end and gathers what it left.
+func (j *job) run(ctx context.Context, att *attempt, w runtime.Workload, p *program) (outcome, error) {
+	inst, err := j.cfg.Runtime.Start(ctx, w)
+	att.inst = inst
+	close(att.ready)
+	if err != nil {
+		return outcome{}, err
+	}
+	exit, err := inst.Wait(ctx)
+	if err != nil {
+		return outcome{}, fmt.Errorf("wait for the program: %w", err)
+	}
+	if !exit.OK() {
+		return outcome{exit: exit}, nil
+	}
+	return j.gather(ctx, p, exit)
+}
+
+// gather reads the outputs that the runtime published.
+func (j *job) gather(ctx context.Context, p *program, exit runtime.Exit) (outcome, error) {
+	o := outcome{exit: exit, files: map[string][]byte{}, content: map[string]bool{}}
+	var err error
+	if o.output, err = j.read(ctx, p.dir+"/"+path.Base(p.output)); err != nil {
+		return o, err
+	}
+	for k := range p.files {
+		text, err := j.read(ctx, p.dir+"/"+k)
+		if err != nil {
+			return o, err
+		}
+		if text != nil {
+			o.files[k] = text
+		}
+	}
+	for _, uri := range j.mentioned(p, o.output) {
+		there, err := j.cfg.Objects.Exists(ctx, uri)
+		if err != nil {
+			return o, fmt.Errorf("look for output %s: %w", uri, err)
+		}
+		o.content[uri] = there
+	}
+	return o, nil
+}
+
+// mentioned lists the gs:// URIs of the output artifacts, those planned and those
+// that the program named itself.
+func (j *job) mentioned(p *program, output []byte) []string {
+	var uris []string
+	for _, list := range p.artifacts {
+		for _, a := range list {
+			uris = append(uris, a.URI)
+		}
+	}
+	eo, err := decodeOutput(output)
+	if err != nil {
+		return uris // the machine reports it
+	}
+	for _, list := range eo.Artifacts {
+		for _, a := range list.Artifacts {
+			if strings.HasPrefix(a.URI, "gs://") {
+				uris = append(uris, a.URI)
+			}
+		}
+	}
+	return uris
+}
+
+// read gives an object, nil when there is none.
+func (j *job) read(ctx context.Context, uri string) ([]byte, error) {
+	data, err := j.cfg.Objects.ReadObject(ctx, uri, maxOutput)
+	if resource.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read output %s: %w", uri, err)
+	}
+	if data == nil {
+		data = []byte{} // an empty file was written, and counts
+	}
+	return data, nil
+}
+
+// stop ends the program of an attempt; the outcome comes as for any other end.
+func (j *job) stop(ctx context.Context, workload string) {
+	att := j.attempts[workload]
+	if att == nil {
+		return
+	}
+	j.wg.Go(func() {
+		<-att.ready
+		if att.inst == nil {
+			return
+		}
+		if err := att.inst.Stop(ctx, stopGrace); err != nil && ctx.Err() == nil {
+			j.cfg.Log.ErrorContext(ctx, "cannot stop task", slog.String("workload", workload), slog.Any("error", err))
+		}
+	})
+}
+
+// releaseDone removes the working directories of attempts whose outcome is
+// durable.
+func (j *job) releaseDone(ctx context.Context) {
+	for id, att := range j.attempts {
+		n := j.m.nodes[att.path]
+		current := n.State == Running && n.Workload[len(n.Workload)-1] == id
+		if current || !settled(att) {
+			continue
+		}
+		delete(j.attempts, id)
+		if att.inst != nil {
+			j.release(ctx, att.inst)
+		}
+	}
+}
+
+func settled(att *attempt) bool {
+	select {
+	case <-att.settled:
+		return true
+	default:
+		return false
+	}
+}

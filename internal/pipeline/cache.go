@@ -1,0 +1,60 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	ps "tategu/internal/pipeline/pipelinespec"
+)
+
+// cacheEntry says what a task gave for one set of inputs; it is a row.
+type cacheEntry struct {
+	Key     string `json:"-"`
+	Task    string `json:"task"` // row of the task that ran
+	Outputs Values `json:"outputs"`
+}
+
+// cacheKey hashes everything that an attempt's outputs can depend on: pipeline,
+// program (which carries its packages), variables, interface and resolved inputs,
+// defaults included. Tasks without inputs of their own differ by their program.
+func cacheKey(pipeline string, t *task, inputs Values) string {
+	c := t.container()
+	key := map[string]any{"pipeline": pipeline, "component": t.spec.GetComponentRef().GetName(), "interface": outline(t.comp)}
+	if custom := t.spec.GetCachingOptions().GetCacheKey(); custom != "" {
+		key["key"] = custom
+		return digest(key)
+	}
+	env := map[string]string{}
+	for _, e := range c.GetEnv() {
+		env[e.GetName()] = e.GetValue()
+	}
+	artifacts := map[string][]map[string]any{}
+	for k, list := range inputs.Artifacts {
+		for _, a := range list {
+			artifacts[k] = append(artifacts[k], map[string]any{"uri": a.URI, "schema": a.Schema, "metadata": a.Metadata})
+		}
+	}
+	key["image"], key["command"], key["args"], key["env"] = c.GetImage(), c.GetCommand(), c.GetArgs(), env
+	key["parameters"], key["artifacts"] = inputs.Parameters, artifacts
+	return digest(key)
+}
+
+// outline is the interface of a component without descriptions and defaults.
+func outline(c *ps.ComponentSpec) map[string]any {
+	artifacts := map[string]Schema{}
+	for k, a := range c.GetOutputDefinitions().GetArtifacts() {
+		artifacts[k] = schemaOf(a.GetArtifactType())
+	}
+	return map[string]any{"in": inputTypes(c), "out": outputTypes(c), "artifacts": artifacts}
+}
+
+// digest relies on encoding/json sorting the keys of maps.
+func digest(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil { // only strings, numbers and maps of them
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}

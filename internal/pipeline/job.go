@@ -1,0 +1,402 @@
+package pipeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+// RunNumberLabel is the label whose value is the numeric id of a run.
+const RunNumberLabel = "vertex-ai-pipelines-run-billing-id"
+
+// unfinished lists the states of jobs that need an owner.
+func unfinished() []string {
+	return []string{
+		pb.PipelineState_PIPELINE_STATE_QUEUED.String(), pb.PipelineState_PIPELINE_STATE_PENDING.String(),
+		pb.PipelineState_PIPELINE_STATE_RUNNING.String(), pb.PipelineState_PIPELINE_STATE_CANCELLING.String(),
+	}
+}
+
+// Finished reports a state that a job never leaves.
+func Finished(s pb.PipelineState) bool { return !slices.Contains(unfinished(), s.String()) }
+
+// job runs the machine of one PipelineJob: it feeds it events, makes what it
+// decided durable, and only then acts on it.
+type job struct {
+	*Engine
+	m        *machine
+	parent   string
+	events   chan event
+	attempts map[string]*attempt // by workload id
+	wg       sync.WaitGroup
+	wakes    []wake
+	started  bool // the row says RUNNING
+}
+
+// runJob runs one job to its end. It returns nil when there is nothing to run.
+func (e *Engine) runJob(ctx context.Context, name string, o *owner) error {
+	e.seen(o)
+	j, queue, err := e.loadJob(ctx, name)
+	if err != nil || j == nil {
+		return err
+	}
+	ctx, stopAll := context.WithCancel(ctx)
+	defer j.wg.Wait()
+	defer stopAll()
+	for {
+		if err := j.apply(ctx, queue); err != nil {
+			return err
+		}
+		if j.m.done() {
+			return nil
+		}
+		if queue, err = j.next(ctx, o); err != nil {
+			return err
+		}
+	}
+}
+
+// loadJob reads a job and what it has done so far. It gives nil for a job that
+// does not exist or has ended.
+func (e *Engine) loadJob(ctx context.Context, name string) (*job, []event, error) {
+	msg := &pb.PipelineJob{}
+	row, err := store.GetMessage(ctx, e.cfg.Store, kindJobs, name, msg)
+	switch {
+	case resource.IsNotFound(err):
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("read job: %w", err)
+	case Finished(msg.State):
+		return nil, nil, nil
+	}
+	plan, err := Parse(msg.PipelineSpec)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := e.describe(ctx, plan, msg)
+	if err != nil {
+		return nil, nil, err
+	}
+	j := &job{Engine: e, m: newMachine(plan, r), parent: row.Parent, events: make(chan event, 64), attempts: map[string]*attempt{}}
+	j.started = msg.StartTime != nil
+	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: KindTasks, Parent: name})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list tasks: %w", err)
+	}
+	tasks := make([]*Task, 0, len(rows))
+	for _, row := range rows {
+		t, err := decodeTask(row)
+		if err != nil {
+			return nil, nil, err
+		}
+		tasks = append(tasks, t)
+	}
+	if err := j.m.restore(tasks, msg.State == pb.PipelineState_PIPELINE_STATE_CANCELLING); err != nil {
+		return nil, nil, err
+	}
+	return j, []event{began{}}, nil
+}
+
+// describe takes from the job message what the machine needs.
+func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) (run, error) {
+	name, err := resource.ParseName(msg.Name)
+	if err != nil {
+		return run{}, err
+	}
+	config := msg.GetRuntimeConfig()
+	params, err := plan.Parameters(config)
+	if err != nil {
+		return run{}, err
+	}
+	r := run{
+		name: msg.Name, id: name.ID(), project: name.Project(), location: name.Location(), number: msg.Labels[RunNumberLabel],
+		root: strings.TrimRight(config.GetGcsOutputDirectory(), "/"), account: msg.ServiceAccount, labels: msg.Labels,
+		created: msg.CreateTime.AsTime(), parameters: params, artifacts: map[string][]Artifact{},
+		failFast: config.GetFailurePolicy() == pb.PipelineFailurePolicy_PIPELINE_FAILURE_POLICY_FAIL_FAST,
+	}
+	for k, in := range config.GetInputArtifacts() {
+		a, err := InputArtifact(ctx, e.cfg.Store, name.Project(), name.Location(), in.GetArtifactId())
+		if err != nil {
+			return run{}, err
+		}
+		r.artifacts[k] = []Artifact{a}
+	}
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(r.root, "gs://"), "/")
+	if err := e.cfg.Objects.EnsureBucket(ctx, bucket, r.project, r.location); err != nil {
+		return run{}, fmt.Errorf("pipeline root %s: %w", r.root, err)
+	}
+	return r, nil
+}
+
+// next waits for something to happen and takes all that has.
+func (j *job) next(ctx context.Context, o *owner) ([]event, error) {
+	timer := time.NewTimer(j.untilWake())
+	defer timer.Stop()
+	var queue []event
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-timer.C:
+	case ev := <-j.events:
+		queue = append(queue, ev)
+	case <-o.poke:
+		cancelled, err := j.cancelled(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		if cancelled {
+			queue = append(queue, cancel{})
+		}
+	}
+	for {
+		select {
+		case ev := <-j.events:
+			queue = append(queue, ev)
+		default:
+			return append(queue, j.due()...), nil
+		}
+	}
+}
+
+// cancelled reads whether the API asked for the end of the job.
+func (j *job) cancelled(ctx context.Context, o *owner) (bool, error) {
+	j.seen(o)
+	row, err := j.cfg.Store.Get(ctx, kindJobs, j.m.run.name)
+	if resource.IsNotFound(err) {
+		return true, nil
+	}
+	return row.State == pb.PipelineState_PIPELINE_STATE_CANCELLING.String(), err
+}
+
+// untilWake is the time to the next retry; without one, long.
+func (j *job) untilWake() time.Duration {
+	until := 24 * time.Hour
+	for _, w := range j.wakes {
+		until = min(until, w.at.Sub(j.cfg.Now()))
+	}
+	return max(until, 0)
+}
+
+// due takes the wakes whose time has come.
+func (j *job) due() []event {
+	var events []event
+	now := j.cfg.Now()
+	j.wakes = slices.DeleteFunc(j.wakes, func(w wake) bool {
+		if w.at.After(now) {
+			return false
+		}
+		events = append(events, due{path: w.path})
+		return true
+	})
+	return events
+}
+
+// apply steps through events, makes the result durable, then acts. Lookups in the
+// cache give further events at once.
+func (j *job) apply(ctx context.Context, queue []event) error {
+	for len(queue) > 0 {
+		var actions []action
+		for _, ev := range queue {
+			actions = append(actions, j.m.step(j.cfg.Now(), ev)...)
+		}
+		if err := j.commit(ctx); err != nil {
+			return err
+		}
+		queue = nil
+		for _, a := range actions {
+			ev, err := j.act(ctx, a)
+			if err != nil {
+				return err
+			}
+			if ev != nil {
+				queue = append(queue, ev)
+			}
+		}
+	}
+	j.releaseDone(ctx)
+	return nil
+}
+
+func (j *job) act(ctx context.Context, a action) (event, error) {
+	switch a := a.(type) {
+	case lookup:
+		entry, err := j.findCached(ctx, a.key)
+		return looked{path: a.path, entry: entry}, err
+	case start:
+		return j.start(ctx, a), nil
+	case stop:
+		j.stop(ctx, a.workload)
+	case wake:
+		j.wakes = append(j.wakes, a)
+	}
+	return nil, nil
+}
+
+// commit writes what changed since the last commit in one transaction: tasks,
+// cache entries, events, the record of runs, and the job row when its own state
+// changes (not for each task).
+func (j *job) commit(ctx context.Context) error {
+	m := j.m
+	err := j.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		for _, path := range sortedKeys(m.changed) {
+			if err := j.putTask(ctx, tx, m.nodes[path]); err != nil {
+				return err
+			}
+		}
+		for _, c := range m.entries {
+			if err := tx.Put(ctx, store.Row{Kind: kindCache, Key: cacheRow(&m.run, c.Key), Data: encode(c)}); err != nil {
+				return err
+			}
+		}
+		for _, n := range m.notes {
+			if err := tx.Append(ctx, m.run.name, "task."+strings.ToLower(string(n.State)), encode(n)); err != nil {
+				return err
+			}
+		}
+		return j.putJob(ctx, tx)
+	})
+	if err != nil {
+		return fmt.Errorf("write the state of the run: %w", err)
+	}
+	clear(m.changed)
+	m.entries, m.notes = nil, nil
+	j.started = true
+	return nil
+}
+
+func (j *job) putTask(ctx context.Context, tx store.Tx, n *node) error {
+	data, err := json.Marshal(n.Task)
+	if err != nil {
+		return fmt.Errorf("encode task %s: %w", n.Path, err)
+	}
+	row := store.Row{Kind: KindTasks, Key: taskRow(j.m.run.name, n.ID), Parent: j.m.run.name, State: string(n.State), Data: data}
+	if err := tx.Put(ctx, row); err != nil {
+		return err
+	}
+	return j.m.record(ctx, tx, n)
+}
+
+// taskRow is the key of a task's row.
+func taskRow(job string, id int64) string { return job + "/tasks/" + strconv.FormatInt(id, 10) }
+
+func decodeTask(row store.Row) (*Task, error) {
+	t := &Task{}
+	if err := json.Unmarshal(row.Data, t); err != nil {
+		return nil, fmt.Errorf("read task %s: %w", row.Key, err)
+	}
+	return t, nil
+}
+
+// putJob writes the job row when it starts and when it ends.
+func (j *job) putJob(ctx context.Context, tx store.Tx) error {
+	if j.started && !j.m.done() {
+		return nil
+	}
+	msg := &pb.PipelineJob{}
+	row, err := store.GetMessage(ctx, tx, kindJobs, j.m.run.name, msg)
+	if resource.IsNotFound(err) {
+		return nil // deleted while it ran
+	}
+	if err != nil {
+		return err
+	}
+	now := timestamppb.New(j.cfg.Now())
+	msg.UpdateTime = now
+	if msg.StartTime == nil {
+		msg.StartTime = now
+		if msg.State != pb.PipelineState_PIPELINE_STATE_CANCELLING {
+			msg.State = pb.PipelineState_PIPELINE_STATE_RUNNING
+		}
+	}
+	if j.m.done() {
+		msg.EndTime = now
+		msg.State, msg.Error = verdict(j.m.root.Task, msg.State)
+	}
+	if err := tx.Append(ctx, msg.Name, "job."+strings.ToLower(strings.TrimPrefix(msg.State.String(), "PIPELINE_STATE_")), nil); err != nil {
+		return err
+	}
+	row.State = msg.State.String()
+	return store.PutMessage(ctx, tx, row, msg)
+}
+
+// verdict is the last state of a job whose root task ended. A cancel that was
+// acknowledged wins over a run that ended at the same moment.
+func verdict(root *Task, asked pb.PipelineState) (pb.PipelineState, *status.Status) {
+	switch {
+	case root.State == Cancelled || asked == pb.PipelineState_PIPELINE_STATE_CANCELLING:
+		return pb.PipelineState_PIPELINE_STATE_CANCELLED, nil
+	case root.State == Failed:
+		return pb.PipelineState_PIPELINE_STATE_FAILED, root.Failure.status()
+	default:
+		return pb.PipelineState_PIPELINE_STATE_SUCCEEDED, nil
+	}
+}
+
+// abandon ends a job that the engine cannot run.
+func (e *Engine) abandon(ctx context.Context, name string, cause error) {
+	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		msg := &pb.PipelineJob{}
+		row, err := store.GetMessage(ctx, tx, kindJobs, name, msg)
+		if err != nil || Finished(msg.State) {
+			return err
+		}
+		msg.EndTime = timestamppb.New(e.cfg.Now())
+		msg.UpdateTime, msg.State = msg.EndTime, pb.PipelineState_PIPELINE_STATE_FAILED
+		msg.Error = (&Failure{Message: cause.Error(), Cause: resource.CausePlatform}).status()
+		row.State = msg.State.String()
+		return store.PutMessage(ctx, tx, row, msg)
+	})
+	if err != nil && !resource.IsNotFound(err) && ctx.Err() == nil {
+		e.cfg.Log.ErrorContext(ctx, "cannot end pipeline job", slog.String("job", name), slog.Any("error", err))
+	}
+}
+
+// findCached gives the entry of a key whose artifacts are still there.
+func (j *job) findCached(ctx context.Context, key string) (*cacheEntry, error) {
+	row, err := j.cfg.Store.Get(ctx, kindCache, cacheRow(&j.m.run, key))
+	if resource.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look into the cache: %w", err)
+	}
+	entry := &cacheEntry{Key: key}
+	if err := json.Unmarshal(row.Data, entry); err != nil {
+		return nil, fmt.Errorf("read cache entry %s: %w", row.Key, err)
+	}
+	entry.Outputs.fill()
+	for _, list := range entry.Outputs.Artifacts {
+		for _, a := range list {
+			if !a.Content {
+				continue
+			}
+			there, err := j.cfg.Objects.Exists(ctx, a.URI)
+			if err != nil {
+				return nil, fmt.Errorf("look for %s: %w", a.URI, err)
+			}
+			if !there {
+				return nil, nil
+			}
+		}
+	}
+	return entry, nil
+}
+
+// cacheRow is the key of a cache row: entries are shared within a project and
+// location.
+func cacheRow(r *run, key string) string {
+	return "projects/" + r.project + "/locations/" + r.location + "/cache/" + key
+}

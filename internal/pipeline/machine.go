@@ -1,0 +1,465 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tategu/internal/resource"
+)
+
+// The machine is a run as plain data: step takes one event, changes the state and
+// says what to do. It reads no clock, starts nothing and knows no store, so that
+// a table of events tests all of it and a restart needs the task rows alone.
+
+// Run is what the machine knows of its job.
+type run struct {
+	name       string // full resource name
+	id         string
+	project    string
+	location   string
+	number     string // the numeric id, pipeline_job_uuid
+	root       string // gs:// pipeline root, without a slash at its end
+	account    string
+	labels     map[string]string
+	created    time.Time
+	parameters map[string]any
+	artifacts  map[string][]Artifact
+	failFast   bool
+}
+
+// Events.
+type (
+	event interface{ event() }
+	// began starts a fresh run, or goes on with one that was restored.
+	began struct{}
+	// looked answers a lookup; entry is nil on a miss.
+	looked struct {
+		path  string
+		entry *cacheEntry
+	}
+	// ended tells how an attempt went.
+	ended struct {
+		path    string
+		attempt int
+		outcome outcome
+	}
+	// due says that the pause before a retry is over.
+	due struct{ path string }
+	// cancel asks for the end of the run.
+	cancel struct{}
+)
+
+func (began) event()  {}
+func (looked) event() {}
+func (ended) event()  {}
+func (due) event()    {}
+func (cancel) event() {}
+
+// Actions.
+type (
+	action interface{ action() }
+	// lookup asks for a cache entry.
+	lookup struct{ path, key string }
+	// start asks for an attempt; repeating it does no harm.
+	start struct {
+		path    string
+		attempt int
+	}
+	// stop ends the running attempt.
+	stop struct{ path, workload string }
+	// wake asks for a due event.
+	wake struct {
+		path string
+		at   time.Time
+	}
+)
+
+func (lookup) action() {}
+func (start) action()  {}
+func (stop) action()   {}
+func (wake) action()   {}
+
+// node is a Task with its place in the plan.
+type node struct {
+	*Task
+	def      *task // nil for the run itself
+	graph    *graph
+	parent   *node
+	children map[string]*node
+	open     int // children that are not done
+}
+
+// workloadPrefix starts the workload ids of tasks.
+const workloadPrefix = "task-"
+
+// note is one line of the history of a job.
+type note struct {
+	Task    string   `json:"task"`
+	Name    string   `json:"name"`
+	State   State    `json:"state"`
+	Attempt int      `json:"attempt,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	Failure *Failure `json:"failure,omitempty"`
+}
+
+type machine struct {
+	plan *Plan
+	run  run
+
+	nodes      map[string]*node
+	root       *node
+	cancelling bool
+	broken     bool // a task failed: with failFast nothing new starts
+
+	now     time.Time
+	actions []action
+	changed map[string]bool // tasks to write
+	entries []cacheEntry    // cache entries to write
+	notes   []note          // events to append
+}
+
+func newMachine(plan *Plan, r run) *machine {
+	return &machine{plan: plan, run: r, nodes: map[string]*node{}, changed: map[string]bool{}}
+}
+
+// step is the only way to change the machine.
+func (m *machine) step(now time.Time, ev event) []action {
+	m.now, m.actions = now, nil
+	switch ev := ev.(type) {
+	case began:
+		m.begin()
+	case looked:
+		if n := m.nodes[ev.path]; n != nil && n.State == Pending {
+			m.answer(n, ev.entry)
+		}
+	case ended:
+		if n := m.nodes[ev.path]; n != nil && n.State == Running && n.Attempt == ev.attempt {
+			m.finishAttempt(n, ev.outcome)
+		}
+	case due:
+		if n := m.nodes[ev.path]; n != nil && n.State == Pending && !n.RetryAt.IsZero() {
+			m.attempt(n)
+		}
+	case cancel:
+		m.cancel()
+	}
+	return m.actions
+}
+
+// done reports the end of the run.
+func (m *machine) done() bool { return m.root != nil && m.root.State.done() }
+
+// begin creates the run, or wakes up what a restored run was waiting for.
+func (m *machine) begin() {
+	if m.root == nil {
+		m.root = m.add(nil, nil, m.run.id, "")
+		m.root.graph, m.root.Kind = m.plan.root, kindRoot
+		m.root.Inputs = Values{Parameters: m.run.parameters, Artifacts: m.run.artifacts}
+		m.open(m.root)
+		return
+	}
+	if m.cancelling {
+		m.cancelling = false
+		m.cancel()
+	}
+	for _, path := range slices.Sorted(maps.Keys(m.nodes)) {
+		n := m.nodes[path]
+		switch {
+		case n.State == Running && n.graph == nil:
+			m.do(start{path: n.Path, attempt: n.Attempt})
+		case n.State == Pending && !n.RetryAt.IsZero():
+			m.do(wake{path: n.Path, at: n.RetryAt})
+		case n.State == Pending:
+			m.consider(n)
+		}
+	}
+	for _, path := range slices.Backward(slices.Sorted(maps.Keys(m.nodes))) {
+		if n := m.nodes[path]; n.State == Running && n.graph != nil && n.open == 0 {
+			m.close(n)
+		}
+	}
+}
+
+func (m *machine) do(a action) { m.actions = append(m.actions, a) }
+
+// add makes the row of a task.
+func (m *machine) add(parent *node, def *task, name, path string) *node {
+	n := &node{
+		Task:   &Task{ID: m.id(path), Path: path, Name: name, State: Pending, Created: m.now, Inputs: newValues(), Outputs: newValues()},
+		def:    def,
+		parent: parent,
+	}
+	if parent != nil {
+		n.Parent, n.graph = parent.ID, def.graph
+		parent.children[name] = n
+		parent.open++
+	}
+	switch {
+	case def == nil || def.graph != nil:
+		n.Kind = kindGraph
+	case def.importer() != nil:
+		n.Kind = kindImporter
+	default:
+		n.Kind = kindContainer
+	}
+	n.History = []Transition{{Time: m.now, State: Pending}}
+	m.nodes[path] = n
+	m.changed[path] = true
+	return n
+}
+
+// id gives a number that a repeated creation gives again, and another run never.
+func (m *machine) id(path string) int64 {
+	h := sha256.Sum256([]byte(m.run.name + "\x00" + strconv.FormatInt(m.run.created.UnixNano(), 10) + "\x00" + path))
+	return int64(binary.BigEndian.Uint64(h[:])>>2 | 1<<60)
+}
+
+// set moves a task to a state.
+func (m *machine) set(n *node, s State, f *Failure) {
+	n.State, n.Failure = s, f
+	if s == Running && n.Started.IsZero() {
+		n.Started = m.now
+	}
+	if s.done() {
+		n.Ended = m.now
+	}
+	n.History = append(n.History, Transition{Time: m.now, State: s, Failure: f})
+	m.changed[n.Path] = true
+	m.notes = append(m.notes, note{Task: n.Path, Name: n.Name, State: s, Attempt: n.Attempt, Reason: n.Reason, Failure: f})
+}
+
+// open starts the tasks of a graph.
+func (m *machine) open(n *node) {
+	n.children = map[string]*node{}
+	m.set(n, Running, nil)
+	for _, name := range n.graph.order {
+		m.add(n, n.graph.tasks[name], name, strings.TrimPrefix(n.Path+"/"+name, "/"))
+	}
+	for _, name := range n.graph.order {
+		if c := n.children[name]; c.State == Pending {
+			m.consider(c)
+		}
+	}
+	if n.open == 0 && n.State == Running {
+		m.close(n)
+	}
+}
+
+// consider starts a task if everything before it is done.
+func (m *machine) consider(n *node) {
+	blocked, skipped := "", ""
+	for _, d := range n.def.deps {
+		dep := n.parent.children[d]
+		switch {
+		case !dep.State.done():
+			return
+		case dep.State.ok():
+		case dep.State == NotTriggered && !dep.Blocked:
+			if !n.def.optionalFrom(d) {
+				skipped = d
+			}
+		default:
+			blocked = d
+		}
+	}
+	switch {
+	case m.cancelling:
+		m.finish(n, Cancelled, nil)
+	case m.broken && m.run.failFast && !n.def.always:
+		n.Reason, n.Blocked = "another task failed and the failure policy is to fail fast", true
+		m.finish(n, NotTriggered, nil)
+	case n.def.always:
+		m.trigger(n)
+	case blocked != "":
+		n.Reason, n.Blocked = fmt.Sprintf("task %q before it did not succeed", blocked), true
+		m.finish(n, NotTriggered, nil)
+	case skipped != "":
+		n.Reason = fmt.Sprintf("task %q before it was not triggered", skipped)
+		m.finish(n, NotTriggered, nil)
+	default:
+		m.trigger(n)
+	}
+}
+
+// trigger works out the inputs and starts the task.
+func (m *machine) trigger(n *node) {
+	inputs, err := m.resolve(n)
+	if err != nil {
+		m.finish(n, Failed, &Failure{Message: err.Error(), Cause: resource.CauseInput})
+		return
+	}
+	n.Inputs = inputs
+	if n.def.condition != nil {
+		yes, err := evalCondition(n.def.condition, m.conditionInputs(n))
+		if err != nil {
+			m.finish(n, Failed, &Failure{Message: err.Error(), Cause: resource.CauseInput})
+			return
+		}
+		if !yes {
+			n.Reason = "its condition is false: " + n.def.spec.GetTriggerPolicy().GetCondition()
+			m.finish(n, NotTriggered, nil)
+			return
+		}
+	}
+	switch {
+	case n.graph != nil:
+		m.open(n)
+	case n.def.importer() != nil:
+		m.importArtifact(n)
+	case n.def.caches():
+		n.CacheKey = cacheKey(m.plan.Name, n.def, n.Inputs)
+		m.changed[n.Path] = true
+		m.do(lookup{path: n.Path, key: n.CacheKey})
+	default:
+		m.attempt(n)
+	}
+}
+
+// answer goes on after a cache lookup.
+func (m *machine) answer(n *node, entry *cacheEntry) {
+	if m.cancelling {
+		m.finish(n, Cancelled, nil)
+		return
+	}
+	if entry == nil {
+		m.attempt(n)
+		return
+	}
+	n.Cached, n.Outputs = entry.Task, entry.Outputs
+	m.finish(n, Skipped, nil)
+}
+
+// attempt starts the next attempt of a container.
+func (m *machine) attempt(n *node) {
+	n.Attempt++
+	n.RetryAt = time.Time{}
+	n.Workload = append(n.Workload, fmt.Sprintf("%s%d-%d", workloadPrefix, n.ID, n.Attempt))
+	m.set(n, Running, nil)
+	m.do(start{path: n.Path, attempt: n.Attempt})
+}
+
+// finishAttempt takes the outcome of an attempt.
+func (m *machine) finishAttempt(n *node, o outcome) {
+	outputs, failure := m.outputs(n, o)
+	if failure == nil {
+		n.Outputs = outputs
+		if n.CacheKey != "" {
+			m.entries = append(m.entries, cacheEntry{Key: n.CacheKey, Task: m.run.name + "/tasks/" + strconv.FormatInt(n.ID, 10), Outputs: outputs})
+		}
+		m.finish(n, Succeeded, nil)
+		return
+	}
+	if m.cancelling {
+		m.finish(n, Cancelled, nil)
+		return
+	}
+	policy := n.def.spec.GetRetryPolicy()
+	if n.Attempt > int(policy.GetMaxRetryCount()) || failure.Cause == resource.CauseInput {
+		m.finish(n, Failed, failure)
+		return
+	}
+	n.RetryAt = m.now.Add(backoff(policy, n.Attempt))
+	n.History = append(n.History, Transition{Time: m.now, State: Failed, Failure: failure})
+	m.set(n, Pending, nil)
+	m.do(wake{path: n.Path, at: n.RetryAt})
+}
+
+// finish ends a task and looks at those that wait for it.
+func (m *machine) finish(n *node, s State, f *Failure) {
+	m.set(n, s, f)
+	m.broken = m.broken || s == Failed
+	p := n.parent
+	if p == nil {
+		return
+	}
+	p.open--
+	for _, u := range n.def.users {
+		if c := p.children[u]; c.State == Pending && c.CacheKey == "" && c.RetryAt.IsZero() {
+			m.consider(c)
+		}
+	}
+	if p.open == 0 && p.State == Running {
+		m.close(p)
+	}
+}
+
+// close ends a graph whose tasks are all done. A failure that a later task dealt
+// with (an exit handler) still fails the graph.
+func (m *machine) close(n *node) {
+	var failed []*node
+	cancelled := false
+	for _, name := range n.graph.order {
+		switch c := n.children[name]; c.State {
+		case Failed:
+			failed = append(failed, c)
+		case Cancelled:
+			cancelled = true
+		default:
+		}
+	}
+	n.Outputs = graphOutputs(n)
+	switch {
+	case cancelled || n == m.root && m.cancelling:
+		m.finish(n, Cancelled, nil)
+	case len(failed) > 0:
+		m.finish(n, Failed, graphFailure(failed))
+	default:
+		m.finish(n, Succeeded, nil)
+	}
+}
+
+// cancel stops what runs and ends what waits.
+func (m *machine) cancel() {
+	if m.cancelling || m.root == nil || m.done() {
+		m.cancelling = true
+		return
+	}
+	m.cancelling = true
+	for _, path := range slices.Sorted(maps.Keys(m.nodes)) {
+		n := m.nodes[path]
+		switch {
+		case n.State == Running && n.graph == nil:
+			m.do(stop{path: path, workload: n.Workload[len(n.Workload)-1]})
+		case n.State == Pending:
+			m.finish(n, Cancelled, nil)
+		}
+	}
+}
+
+// restore puts the rows of an interrupted run back.
+func (m *machine) restore(tasks []*Task, cancelling bool) error {
+	slices.SortFunc(tasks, func(a, b *Task) int { return strings.Compare(a.Path, b.Path) })
+	for _, t := range tasks {
+		n := &node{Task: t}
+		t.Inputs.fill()
+		t.Outputs.fill()
+		if t.Path == "" {
+			n.graph, m.root = m.plan.root, n
+		} else {
+			above := strings.TrimSuffix(strings.TrimSuffix(t.Path, t.Name), "/")
+			n.parent = m.nodes[above]
+			if n.parent == nil || n.parent.graph == nil || n.parent.graph.tasks[t.Name] == nil {
+				return fmt.Errorf("task row %q does not fit the pipeline", t.Path)
+			}
+			n.def = n.parent.graph.tasks[t.Name]
+			n.graph = n.def.graph
+			n.parent.children[t.Name] = n
+			if !t.State.done() {
+				n.parent.open++
+			}
+		}
+		if n.graph != nil {
+			n.children = map[string]*node{}
+		}
+		m.broken = m.broken || t.State == Failed
+		m.nodes[t.Path] = n
+	}
+	m.cancelling = cancelling
+	return nil
+}

@@ -1,0 +1,191 @@
+package pipeline
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// outcome is everything that an attempt left behind, as it was found.
+type outcome struct {
+	exit    runtime.Exit
+	output  []byte            // executor_output.json; nil when there is none
+	files   map[string][]byte // the output files of parameters that exist
+	content map[string]bool   // URIs at which something lies
+}
+
+// executorOutput is what a program may write. kfp writes camelCase, except for
+// custom_path.
+type executorOutput struct {
+	ParameterValues  map[string]any            `json:"parameterValues"`
+	ParameterValues2 map[string]any            `json:"parameter_values"`
+	Parameters       map[string]map[string]any `json:"parameters"` // schema 2.0.0
+	Artifacts        map[string]struct {
+		Artifacts []struct {
+			Name        string         `json:"name"`
+			URI         string         `json:"uri"`
+			Metadata    map[string]any `json:"metadata"`
+			CustomPath  string         `json:"customPath"`
+			CustomPath2 string         `json:"custom_path"`
+		} `json:"artifacts"`
+	} `json:"artifacts"`
+}
+
+// decodeOutput reads executor_output.json; programs need not write one.
+func decodeOutput(text []byte) (*executorOutput, error) {
+	eo := &executorOutput{}
+	if len(text) == 0 {
+		return eo, nil
+	}
+	if err := json.Unmarshal(text, eo); err != nil {
+		return eo, fmt.Errorf("executor_output.json is not an executor output: %w", err)
+	}
+	return eo, nil
+}
+
+// parameter gives a value that the program reported.
+func (o *executorOutput) parameter(k string) (any, bool) {
+	if v, ok := o.ParameterValues[k]; ok {
+		return v, true
+	}
+	if v, ok := o.ParameterValues2[k]; ok {
+		return v, true
+	}
+	for _, v := range o.Parameters[k] { // one of stringValue, intValue, doubleValue
+		return v, true
+	}
+	return nil, false
+}
+
+// outputs judges an attempt: its outputs, or why it failed.
+func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
+	v := newValues()
+	if !o.exit.OK() {
+		f := &Failure{Message: o.exit.Message, Cause: o.exit.Cause, ExitCode: o.exit.Code, Tail: o.exit.Tail}
+		if f.Message == "" {
+			f.Message = fmt.Sprintf("the program ended with exit code %d", o.exit.Code)
+		}
+		return v, f
+	}
+	eo, err := decodeOutput(o.output)
+	if err != nil {
+		return v, m.badOutput(o, "%v", err)
+	}
+	defs := n.def.comp.GetOutputDefinitions()
+	for _, k := range sortedKeys(defs.GetParameters()) {
+		value, found := eo.parameter(k)
+		t := typeOf(defs.GetParameters()[k])
+		var err error
+		if found {
+			value, err = convert(value, t)
+		} else {
+			var file []byte
+			if file, found = o.files[k]; !found {
+				return v, m.badOutput(o, "the output parameter %q was not written: neither executor_output.json nor its output file has it", k)
+			}
+			value, err = fromText(string(file), t)
+		}
+		if err != nil {
+			return v, m.badOutput(o, "output parameter %q: %v", k, err)
+		}
+		v.Parameters[k] = value
+	}
+	p := m.program(n)
+	for k, list := range p.artifacts {
+		v.Artifacts[k] = m.outputArtifacts(n, k, list, eo, o.content)
+	}
+	return v, nil
+}
+
+// outputArtifacts takes over what the program said about an artifact.
+func (m *machine) outputArtifacts(n *node, k string, planned []Artifact, eo *executorOutput, content map[string]bool) []Artifact {
+	said := eo.Artifacts[k].Artifacts
+	out := append([]Artifact{}, planned...)
+	schema := schemaOf(n.def.comp.GetOutputDefinitions().GetArtifacts()[k].GetArtifactType())
+	for i, a := range said {
+		if i == len(out) {
+			out = append(out, Artifact{Name: m.artifactName(n, k, i), Schema: schema})
+		}
+		if a.URI != "" {
+			out[i].URI = a.URI
+		}
+		if a.Metadata != nil {
+			out[i].Metadata = a.Metadata
+		}
+		out[i].CustomPath = first(a.CustomPath, a.CustomPath2)
+	}
+	for i := range out {
+		out[i].Content = content[out[i].URI]
+	}
+	return out
+}
+
+func (m *machine) badOutput(o outcome, format string, args ...any) *Failure {
+	return &Failure{Message: fmt.Sprintf(format, args...), Cause: resource.CauseUserCode, Tail: o.exit.Tail}
+}
+
+// program works out the running attempt of a container task.
+func (m *machine) program(n *node) *program {
+	return newProgram(n.def, n.Inputs, m.dir(n), m.jobPlaceholders(n), func(output string) string { return m.artifactName(n, output, 0) })
+}
+
+// dir is where an attempt's outputs go; each attempt has its own, so that a
+// straggler cannot change what a later one left.
+func (m *machine) dir(n *node) string {
+	dir := fmt.Sprintf("%s/%s/%s/%s_%d", m.run.root, m.run.project, m.run.id, n.Name, n.ID)
+	if n.Attempt > 1 {
+		dir += fmt.Sprintf("_%d", n.Attempt)
+	}
+	return dir
+}
+
+// text is a failure in one paragraph, with the last lines of output.
+func (f *Failure) text() string {
+	s := f.Message
+	if f.Cause != "" {
+		s += " (cause: " + string(f.Cause) + ")"
+	}
+	if len(f.Tail) > 0 {
+		s += "\nlast lines of output:\n" + strings.Join(f.Tail, "\n")
+	}
+	return s
+}
+
+func codeOf(f *Failure) codes.Code {
+	switch f.Cause {
+	case resource.CauseInput:
+		return codes.InvalidArgument
+	case resource.CauseResource:
+		return codes.ResourceExhausted
+	case resource.CauseDependency:
+		return codes.Unavailable
+	case resource.CausePlatform:
+		return codes.Internal
+	default:
+		return codes.FailedPrecondition
+	}
+}
+
+// graphFailure is the failure of a graph: those of its tasks.
+func graphFailure(failed []*node) *Failure {
+	names := make([]string, len(failed))
+	parts := make([]string, len(failed))
+	for i, n := range failed {
+		names[i] = n.Name
+		parts[i] = fmt.Sprintf("task %q: %s", n.Path, n.Failure.Message)
+		if n.graph != nil {
+			parts[i] = n.Failure.Message
+		}
+	}
+	f := *failed[0].Failure
+	f.Message = strings.Join(parts, "; ")
+	if failed[0].parent.parent == nil {
+		f.Message = "The DAG failed because some tasks failed. The failed tasks are: [" + strings.Join(names, ", ") + "].; " + f.Message
+	}
+	return &f
+}

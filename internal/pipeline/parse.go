@@ -1,0 +1,222 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	ps "tategu/internal/pipeline/pipelinespec"
+	"tategu/internal/resource"
+)
+
+// maxTasks bounds a run; nested components multiply.
+const maxTasks = 10_000
+
+// field is where a client finds the IR in its request.
+const field = "pipeline_job.pipeline_spec"
+
+// Parse reads the IR that the kfp compiler writes (schema 2.0.0 and 2.1.0) and
+// checks everything that can be known before a run. Its errors name the task and
+// the field; parts of the IR that tategu cannot honour are Unimplemented errors.
+func Parse(spec *structpb.Struct) (*Plan, error) {
+	if len(spec.GetFields()) == 0 {
+		return nil, resource.Invalid(field, "the pipeline spec is empty")
+	}
+	text, err := protojson.Marshal(spec)
+	if err != nil {
+		return nil, resource.Invalid(field, "the pipeline spec is not JSON: %v", err)
+	}
+	return ParseJSON(text)
+}
+
+// ParseJSON is Parse for the IR as JSON text.
+func ParseJSON(text []byte) (*Plan, error) {
+	ir := &ps.PipelineSpec{}
+	if err := protojson.Unmarshal(text, ir); err != nil {
+		return nil, resource.Invalid(field, "the pipeline spec is not KFP IR: %s", protoError(err))
+	}
+	switch v := ir.GetSchemaVersion(); v {
+	case "2.0.0", "2.1.0":
+	case "":
+		return nil, resource.Invalid(field+".schemaVersion", "the pipeline spec has no schemaVersion").
+			WithHint("compile the pipeline with kfp 1.8 (v2) or newer")
+	default:
+		return nil, resource.Unimplemented("pipeline spec schemaVersion " + v)
+	}
+	if ir.GetRoot().GetDag() == nil {
+		return nil, resource.Invalid(field+".root.dag", "the pipeline spec has no root dag")
+	}
+	if ir.GetPipelineInfo().GetName() == "" {
+		return nil, resource.Invalid(field+".pipelineInfo.name", "the pipeline has no name")
+	}
+	config := &ps.PipelineDeploymentConfig{}
+	if d := ir.GetDeploymentSpec(); d != nil {
+		text, err := protojson.Marshal(d)
+		if err != nil {
+			return nil, resource.Invalid(field+".deploymentSpec", "the deployment spec is not JSON: %v", err)
+		}
+		if err := protojson.Unmarshal(text, config); err != nil {
+			return nil, resource.Invalid(field+".deploymentSpec", "the deployment spec is not KFP IR: %s", protoError(err))
+		}
+	}
+	exprs, err := newExpressions()
+	if err != nil {
+		return nil, err
+	}
+	p := &parser{ir: ir, executors: config.GetExecutors(), exprs: exprs, graphs: map[string]*graph{}}
+	root, err := p.graph("root", ir.GetRoot(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Plan{Name: ir.GetPipelineInfo().GetName(), Root: ir.GetDefaultPipelineRoot(), root: root}, nil
+}
+
+// protoError drops what protojson varies on purpose between builds.
+func protoError(err error) string {
+	s := strings.ReplaceAll(err.Error(), "\u00a0", " ")
+	return strings.TrimPrefix(s, "proto: ")
+}
+
+type parser struct {
+	ir        *ps.PipelineSpec
+	executors map[string]*ps.PipelineDeploymentConfig_ExecutorSpec
+	exprs     *expressions
+	graphs    map[string]*graph
+}
+
+// graph builds a component made of tasks. above lists the components that are
+// being built: one that contains itself would never end.
+func (p *parser) graph(name string, comp *ps.ComponentSpec, above []string) (*graph, error) {
+	if g, ok := p.graphs[name]; ok {
+		return g, nil
+	}
+	if slices.Contains(above, name) {
+		return nil, resource.Invalid(field+".components["+name+"]", "component %q contains itself", name)
+	}
+	g := &graph{name: name, comp: comp, tasks: map[string]*task{}}
+	for _, n := range sortedKeys(comp.GetDag().GetTasks()) {
+		t, err := p.task(g, n, comp.GetDag().GetTasks()[n], append(slices.Clip(above), name))
+		if err != nil {
+			return nil, err
+		}
+		g.tasks[n] = t
+		g.size++
+		if t.graph != nil {
+			g.size += t.graph.size
+		}
+		if g.size > maxTasks {
+			return nil, resource.Invalid(at(g, n, ""), "the pipeline has more than %d tasks", maxTasks)
+		}
+	}
+	if err := p.connect(g); err != nil {
+		return nil, err
+	}
+	if err := checkOutputs(g); err != nil {
+		return nil, err
+	}
+	p.graphs[name] = g
+	return g, nil
+}
+
+// at is the path of a task's field in the request.
+func at(g *graph, name, sub string) string {
+	where := field + ".root.dag.tasks[" + name + "]"
+	if g.name != "root" {
+		where = field + ".components[" + g.name + "].dag.tasks[" + name + "]"
+	}
+	if sub != "" {
+		where += "." + sub
+	}
+	return where
+}
+
+func invalid(g *graph, name, sub, format string, args ...any) error {
+	return resource.Invalid(at(g, name, sub), "task %q: %s", name, fmt.Sprintf(format, args...)).WithResource(name)
+}
+
+func unsupported(name, what string) error {
+	e := resource.Unimplemented(fmt.Sprintf("task %q: %s", name, what))
+	return e.WithResource(name)
+}
+
+// task reads one task without its relations to its neighbours.
+func (p *parser) task(g *graph, name string, spec *ps.PipelineTaskSpec, above []string) (*task, error) {
+	ref := spec.GetComponentRef().GetName()
+	comp := p.ir.GetComponents()[ref]
+	if comp == nil {
+		return nil, invalid(g, name, "componentRef.name", "there is no component %q", ref)
+	}
+	if err := refuse(name, spec); err != nil {
+		return nil, err
+	}
+	t := &task{name: name, spec: spec, comp: comp, selectors: map[string]cel.Program{}}
+	t.always = spec.GetTriggerPolicy().GetStrategy() == ps.PipelineTaskSpec_TriggerPolicy_ALL_UPSTREAM_TASKS_COMPLETED
+	var err error
+	if c := spec.GetTriggerPolicy().GetCondition(); c != "" {
+		if t.condition, err = compile(p.exprs.conditions, c); err != nil {
+			return nil, invalid(g, name, "triggerPolicy.condition", "the condition %v", err)
+		}
+	}
+	for k, in := range spec.GetInputs().GetParameters() {
+		if s := in.GetParameterExpressionSelector(); s != "" {
+			if t.selectors[k], err = compile(p.exprs.selectors, s); err != nil {
+				return nil, invalid(g, name, "inputs.parameters["+k+"].parameterExpressionSelector", "the selector %v", err)
+			}
+		}
+	}
+	if comp.GetDag() != nil {
+		t.graph, err = p.graph(ref, comp, above)
+		return t, err
+	}
+	return t, p.executor(g, t)
+}
+
+// refuse names what a task asks for and tategu cannot do yet.
+func refuse(name string, spec *ps.PipelineTaskSpec) error {
+	switch {
+	case spec.GetParameterIterator() != nil:
+		return unsupported(name, "a loop over parameters (parameterIterator, dsl.ParallelFor)")
+	case spec.GetArtifactIterator() != nil:
+		return unsupported(name, "a loop over artifacts (artifactIterator, dsl.ParallelFor)")
+	case spec.GetIteratorPolicy() != nil:
+		return unsupported(name, "iteratorPolicy")
+	default:
+		return nil
+	}
+}
+
+func (p *parser) executor(g *graph, t *task) error {
+	label := t.comp.GetExecutorLabel()
+	t.exec = p.executors[label]
+	if t.exec == nil {
+		return invalid(g, t.name, "componentRef.name", "its component has no dag and no executor %q", label)
+	}
+	switch x := t.exec.GetSpec().(type) {
+	case *ps.PipelineDeploymentConfig_ExecutorSpec_Container:
+		if x.Container.GetLifecycle().GetPreCacheCheck() != nil {
+			return unsupported(t.name, "lifecycle.preCacheCheck")
+		}
+		if x.Container.GetImage() == "" && len(x.Container.GetCommand()) == 0 {
+			return invalid(g, t.name, "", "its container has neither an image nor a command")
+		}
+		return checkPlaceholders(g, t)
+	case *ps.PipelineDeploymentConfig_ExecutorSpec_Importer:
+		if x.Importer.GetDownloadToWorkspace() {
+			return unsupported(t.name, "an importer that downloads to a workspace")
+		}
+		if len(t.comp.GetOutputDefinitions().GetArtifacts()) != 1 {
+			return invalid(g, t.name, "", "an importer has exactly one output artifact")
+		}
+		return nil
+	case *ps.PipelineDeploymentConfig_ExecutorSpec_Resolver:
+		return unsupported(t.name, "a resolver")
+	case *ps.PipelineDeploymentConfig_ExecutorSpec_CustomJob:
+		return unsupported(t.name, "a customJob executor")
+	default:
+		return invalid(g, t.name, "", "executor %q says nothing to run", label)
+	}
+}

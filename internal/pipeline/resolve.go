@@ -1,0 +1,294 @@
+package pipeline
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	ps "tategu/internal/pipeline/pipelinespec"
+	"tategu/internal/resource"
+)
+
+// jobPlaceholders are the placeholders about the run and the task.
+func (m *machine) jobPlaceholders(n *node) map[string]string {
+	created := m.run.created.UTC().Format(time.RFC3339)
+	return map[string]string{
+		"pipeline_job_name":              m.run.id,
+		"pipeline_job_resource_name":     m.run.name,
+		"pipeline_job_uuid":              m.run.number,
+		"pipeline_task_name":             n.Name,
+		"pipeline_task_uuid":             strconv.FormatInt(n.ID, 10),
+		"pipeline_root":                  m.run.root,
+		"pipeline_job_create_time_utc":   created,
+		"pipeline_job_schedule_time_utc": created,
+	}
+}
+
+// resolve works out the inputs of a task: values from their sources first, then
+// the constants that refer to them, then selectors, types and defaults.
+func (m *machine) resolve(n *node) (Values, error) {
+	v := newValues()
+	templates := map[string]string{}
+	for k, in := range n.def.spec.GetInputs().GetParameters() {
+		value, ok, err := m.source(n, in)
+		if err != nil {
+			return v, err
+		}
+		if s, isText := value.(string); isText && in.GetRuntimeValue() != nil && strings.Contains(s, "{{$") {
+			templates[k] = s
+			continue
+		}
+		if ok && value != nil {
+			v.Parameters[k] = value
+		}
+	}
+	s := &scope{inputs: v, types: m.sourceTypes(n), job: m.jobPlaceholders(n)}
+	expanded := map[string]any{}
+	for k, template := range templates {
+		expanded[k] = expand(template, s.lookup)
+	}
+	for k, value := range expanded {
+		v.Parameters[k] = value
+	}
+	for k, p := range n.def.selectors {
+		value, ok := v.Parameters[k]
+		if !ok {
+			continue
+		}
+		part, err := evalSelector(p, value)
+		if err != nil {
+			return v, fmt.Errorf("input %q: %w", k, err)
+		}
+		v.Parameters[k] = part
+	}
+	if err := fit(n.def.comp, v.Parameters); err != nil {
+		return v, err
+	}
+	return v, m.resolveArtifacts(n, v)
+}
+
+// source gives the value that an input names; ok is false when it is absent.
+func (m *machine) source(n *node, in *ps.TaskInputsSpec_InputParameterSpec) (value any, ok bool, err error) {
+	switch x := in.GetKind().(type) {
+	case *ps.TaskInputsSpec_InputParameterSpec_ComponentInputParameter:
+		value, ok = n.parent.Inputs.Parameters[x.ComponentInputParameter]
+	case *ps.TaskInputsSpec_InputParameterSpec_TaskOutputParameter:
+		producer := n.parent.children[x.TaskOutputParameter.GetProducerTask()]
+		value, ok = producer.Outputs.Parameters[x.TaskOutputParameter.GetOutputParameterKey()]
+	case *ps.TaskInputsSpec_InputParameterSpec_TaskFinalStatus_:
+		value, ok = m.finalStatus(n.parent.children[x.TaskFinalStatus.GetProducerTask()]), true
+	case *ps.TaskInputsSpec_InputParameterSpec_RuntimeValue:
+		if value, ok = constant(x.RuntimeValue); !ok {
+			value, ok = n.parent.Inputs.Parameters[x.RuntimeValue.GetRuntimeParameter()]
+		}
+	default:
+		return nil, false, fmt.Errorf("an input has no source")
+	}
+	return value, ok, nil
+}
+
+// sourceTypes gives the types of inputs, also of those that the component does
+// not declare and that only constants refer to.
+func (m *machine) sourceTypes(n *node) map[string]paramType {
+	types := inputTypes(n.def.comp)
+	for k, in := range n.def.spec.GetInputs().GetParameters() {
+		if _, known := types[k]; known {
+			continue
+		}
+		switch x := in.GetKind().(type) {
+		case *ps.TaskInputsSpec_InputParameterSpec_ComponentInputParameter:
+			types[k] = inputTypes(n.parent.graph.comp)[x.ComponentInputParameter]
+		case *ps.TaskInputsSpec_InputParameterSpec_TaskOutputParameter:
+			producer := n.parent.graph.tasks[x.TaskOutputParameter.GetProducerTask()]
+			types[k] = outputTypes(producer.comp)[x.TaskOutputParameter.GetOutputParameterKey()]
+		default:
+		}
+	}
+	return types
+}
+
+// fit converts values to the types that the component declares and fills in
+// defaults.
+func fit(comp *ps.ComponentSpec, params map[string]any) error {
+	defs := comp.GetInputDefinitions().GetParameters()
+	for _, k := range sortedKeys(defs) {
+		def := defs[k]
+		value, ok := params[k]
+		if !ok {
+			if def.GetDefaultValue() == nil {
+				if def.GetIsOptional() {
+					continue
+				}
+				return fmt.Errorf("the required input %q has no value", k)
+			}
+			value = def.GetDefaultValue().AsInterface()
+			if value == nil {
+				continue
+			}
+		}
+		value, err := convert(value, typeOf(def))
+		if err != nil {
+			return fmt.Errorf("input %q: %w", k, err)
+		}
+		if err := oneOf(value, def.GetLiterals()); err != nil {
+			return fmt.Errorf("input %q: %w", k, err)
+		}
+		params[k] = value
+	}
+	return nil
+}
+
+func (m *machine) resolveArtifacts(n *node, v Values) error {
+	for k, in := range n.def.spec.GetInputs().GetArtifacts() {
+		var list []Artifact
+		var ok bool
+		switch x := in.GetKind().(type) {
+		case *ps.TaskInputsSpec_InputArtifactSpec_ComponentInputArtifact:
+			list, ok = n.parent.Inputs.Artifacts[x.ComponentInputArtifact]
+		case *ps.TaskInputsSpec_InputArtifactSpec_TaskOutputArtifact:
+			producer := n.parent.children[x.TaskOutputArtifact.GetProducerTask()]
+			list, ok = producer.Outputs.Artifacts[x.TaskOutputArtifact.GetOutputArtifactKey()]
+		default:
+		}
+		if ok {
+			v.Artifacts[k] = list
+		}
+	}
+	defs := n.def.comp.GetInputDefinitions().GetArtifacts()
+	for _, k := range sortedKeys(defs) {
+		if _, ok := v.Artifacts[k]; !ok && !defs[k].GetIsOptional() {
+			return fmt.Errorf("the required input artifact %q was not produced", k)
+		}
+	}
+	return nil
+}
+
+// conditionInputs gives every declared input, absent ones as null.
+func (m *machine) conditionInputs(n *node) map[string]any {
+	params := map[string]any{}
+	for k := range n.def.comp.GetInputDefinitions().GetParameters() {
+		params[k] = nil
+	}
+	for k, v := range n.Inputs.Parameters {
+		params[k] = v
+	}
+	return params
+}
+
+// finalStatus is the value of a PipelineTaskFinalStatus input. The states are
+// those of the API, not COMPLETE as in the open-source backend.
+func (m *machine) finalStatus(producer *node) map[string]any {
+	state := string(producer.State)
+	if producer.State == Skipped {
+		state = string(Succeeded)
+	}
+	status := map[string]any{}
+	if f := producer.Failure; f != nil {
+		status["code"], status["message"] = float64(codeOf(f)), f.text()
+	}
+	return map[string]any{
+		"state": state, "error": status, "pipelineJobResourceName": m.run.name, "pipelineTaskName": producer.Name,
+	}
+}
+
+// graphOutputs collects the outputs of a graph from its tasks.
+func graphOutputs(n *node) Values {
+	v := newValues()
+	outs := n.graph.comp.GetDag().GetOutputs()
+	for k, o := range outs.GetParameters() {
+		for _, s := range parameterSelectors(o) {
+			c := n.children[s.GetProducerSubtask()]
+			if value, ok := c.Outputs.Parameters[s.GetOutputParameterKey()]; ok && c.State.ok() {
+				v.Parameters[k] = value
+				break
+			}
+		}
+	}
+	for k, o := range outs.GetArtifacts() {
+		for _, s := range o.GetArtifactSelectors() {
+			c := n.children[s.GetProducerSubtask()]
+			if list, ok := c.Outputs.Artifacts[s.GetOutputArtifactKey()]; ok && c.State.ok() {
+				v.Artifacts[k] = list
+				break
+			}
+		}
+	}
+	return v
+}
+
+// importArtifact runs an importer: it only says that an artifact exists.
+func (m *machine) importArtifact(n *node) {
+	spec := n.def.importer()
+	s := &scope{inputs: n.Inputs, types: inputTypes(n.def.comp), job: m.jobPlaceholders(n)}
+	uri := ""
+	if c, ok := constant(spec.GetArtifactUri()); ok {
+		uri = expand(plainText(c), s.lookup)
+	} else if name := spec.GetArtifactUri().GetRuntimeParameter(); strings.Contains(name, "{{$") {
+		uri = expand(name, s.lookup)
+	} else {
+		uri = plainText(n.Inputs.Parameters[name])
+	}
+	if uri == "" || uri == "null" {
+		m.finish(n, Failed, &Failure{Message: "the importer has no artifact URI", Cause: resource.CauseInput})
+		return
+	}
+	metadata, _ := expandAll(spec.GetMetadata().AsMap(), s).(map[string]any)
+	for k := range n.def.comp.GetOutputDefinitions().GetArtifacts() {
+		n.Outputs.Artifacts[k] = []Artifact{{Name: m.artifactName(n, k, 0), URI: uri, Schema: schemaOf(spec.GetTypeSchema()), Metadata: metadata}}
+	}
+	m.finish(n, Succeeded, nil)
+}
+
+// expandAll replaces placeholders in every string of a JSON value. A string that
+// is nothing but one input becomes that input's value.
+func expandAll(v any, s *scope) any {
+	switch v := v.(type) {
+	case string:
+		if r, ok := parseReference(strings.TrimSuffix(strings.TrimPrefix(v, "{{$"), "}}")); ok && !r.artifact && !r.output {
+			if value, ok := s.inputs.Parameters[r.name]; ok {
+				return value
+			}
+		}
+		return expand(v, s.lookup)
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = expandAll(v[i], s)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, item := range v {
+			out[expand(k, s.lookup)] = expandAll(item, s)
+		}
+		return out
+	default:
+		return v
+	}
+}
+
+// backoff is the pause after an attempt: the first is 1.
+func backoff(p *ps.PipelineTaskSpec_RetryPolicy, attempt int) time.Duration {
+	longest := time.Hour
+	if d := p.GetBackoffMaxDuration().AsDuration(); d > 0 && d < longest {
+		longest = d
+	}
+	factor := p.GetBackoffFactor()
+	if factor <= 0 {
+		factor = 2
+	}
+	pause := float64(p.GetBackoffDuration().AsDuration()) * math.Pow(factor, float64(attempt-1))
+	return time.Duration(math.Min(pause, float64(longest)))
+}
+
+// artifactName is the resource name of an output in the metadata store.
+func (m *machine) artifactName(n *node, output string, index int) string {
+	id := m.id(n.Path + "\x00" + output + "\x00" + strconv.Itoa(n.Attempt) + "\x00" + strconv.Itoa(index))
+	return metadataStore(m.run.project, m.run.location) + "/artifacts/" + strconv.FormatInt(id, 10)
+}
+
+func metadataStore(project, location string) string {
+	return "projects/" + project + "/locations/" + location + "/metadataStores/default"
+}
