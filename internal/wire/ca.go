@@ -226,21 +226,28 @@ func (c *CA) issue(host string) (*tls.Certificate, error) {
 // reach package indexes with it. others counts the roots that are not ours: 0
 // means that the system has none and outside hosts will not verify.
 func (c *CA) WriteBundle(path string, extra []byte) (others int, err error) {
-	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
-	seen := map[string]bool{string(c.cert.Raw): true}
-	for _, roots := range [][]byte{systemRoots(), extra} {
+	n, err := WriteBundle(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw}), extra)
+	return n - 1, err
+}
+
+// WriteBundle writes own (PEM), the system's roots and extra into one file
+// without repeats, and counts them.
+func WriteBundle(path string, own, extra []byte) (count int, err error) {
+	var bundle []byte
+	seen := map[string]bool{}
+	for _, roots := range [][]byte{own, systemRoots(), extra} {
 		for block, rest := pem.Decode(roots); block != nil; block, rest = pem.Decode(rest) {
 			if block.Type == "CERTIFICATE" && !seen[string(block.Bytes)] {
 				seen[string(block.Bytes)] = true
 				bundle = append(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes})...)
-				others++
+				count++
 			}
 		}
 	}
 	if err := writeAtomic(path, bundle, 0o644); err != nil {
 		return 0, fmt.Errorf("certificate bundle: %w", err)
 	}
-	return others, nil
+	return count, nil
 }
 
 // systemRoots reads the first root file there is, where Go's crypto/x509 looks.
