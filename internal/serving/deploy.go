@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
-	goruntime "runtime"
-	"strconv"
 	"sync"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -41,22 +38,10 @@ func replicas(dm *pb.DeployedModel) int {
 	return max(1, int(n))
 }
 
-// needs turns a machine spec into resources. A machine type is a hint, and no
-// request of it may exceed the machine; accelerators are meant as they are.
-func needs(m *pb.MachineSpec) runtime.Resources {
-	res := runtime.Resources{GPUs: int(m.GetAcceleratorCount())}
-	if cores := regexp.MustCompile(`-(\d+)$`).FindStringSubmatch(m.GetMachineType()); cores != nil {
-		if n, err := strconv.Atoi(cores[1]); err == nil {
-			res.Cores = float64(min(n, goruntime.NumCPU()))
-		}
-	}
-	return res
-}
-
 // start plans the model and starts its set.
 func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 	e, dm := a.engine, req.GetDeployedModel()
-	model, err := e.model(ctx, e.cfg.Store, dm.GetModel(), dm.GetModelVersionId())
+	model, err := modelformat.LoadModel(ctx, e.cfg.Store, dm.GetModel(), dm.GetModelVersionId())
 	if err != nil {
 		return err
 	}
@@ -80,7 +65,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 		c := plan.Container
 		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
 		cfg.Workload = func(id string) runtime.Workload {
-			return c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), needs(machine))
+			return c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), modelformat.Needs(machine))
 		}
 	}
 	d.set = replica.New(cfg)

@@ -157,33 +157,6 @@ func (e *Engine) forget(endpoint string) {
 	e.epoch++
 }
 
-// model reads the version of the model that a deployment asks for.
-func (e *Engine) model(ctx context.Context, r store.Reader, name, version string) (*pb.Model, error) {
-	return LoadModel(ctx, r, name, version)
-}
-
-// LoadModel reads a model by name (which may end in @VERSION) and version id; no
-// version means the default one.
-func LoadModel(ctx context.Context, r store.Reader, name, version string) (*pb.Model, error) {
-	n, err := resource.ParseName(name)
-	if err != nil {
-		return nil, err
-	}
-	if version == "" {
-		version = n.Version
-	}
-	m := &pb.Model{}
-	if version == "" {
-		_, err = store.GetMessage(ctx, r, resource.KindModels, n.String(), m)
-	} else {
-		_, err = store.GetMessage(ctx, r, resource.KindModelVersions, resource.VersionName(n.String(), version), m)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("model: %w", err)
-	}
-	return m, nil
-}
-
 // ignoreCancel drops the error of work that the end of the server cut short.
 func ignoreCancel(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {

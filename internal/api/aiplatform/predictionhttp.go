@@ -8,11 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"google.golang.org/genproto/googleapis/api/httpbody"
-	"google.golang.org/protobuf/encoding/protojson"
-
-	"tategu/internal/resource"
 	"tategu/internal/serving"
 )
 
@@ -83,54 +78,15 @@ func nextByte(in *bufio.Reader) (c byte, skipped int, err error) {
 	}
 }
 
-// rawPredictHTTP passes body and answer on as they are. Generated REST clients
-// wrap both in an HttpBody message; they are told by $alt.
+// rawPredictHTTP passes body and answer on as they are. Requests of generated
+// REST clients, which wrap both in an HttpBody message, do not come here: the
+// wire turns those into messages.
 func (p *Prediction) rawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	if wrapped(r) {
-		return p.wrappedHTTP(w, r, name)
-	}
 	return p.passHTTP(w, r, name, false)
 }
 
 func (p *Prediction) streamRawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	if wrapped(r) {
-		return resource.Unimplemented("streamRawPredict through the generated REST client").
-			WithHint("use gRPC, or Endpoint.stream_raw_predict, which sends plain bytes")
-	}
 	return p.passHTTP(w, r, name, true)
-}
-
-// wrapped reports a request of a generated client: they ask for enums as numbers
-// (google.api_core's rest transports add $alt=json;enum-encoding=int to each call).
-func wrapped(r *http.Request) bool {
-	return strings.Contains(r.URL.RawQuery, "enum-encoding") && strings.Contains(r.Header.Get("Content-Type"), "json")
-}
-
-func (p *Prediction) wrappedHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	body, err := readRequest(r)
-	if err != nil {
-		return err
-	}
-	req := &pb.RawPredictRequest{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, req); err != nil {
-		return resource.Invalid("http_body", "the request is not a RawPredictRequest: %w", err)
-	}
-	answer, err := p.predictor.Predict(r.Context(), name, rawRequest(req.GetHttpBody(), false))
-	if err != nil {
-		return retryHint(w, err)
-	}
-	data, err := readAnswer(answer)
-	if err != nil {
-		return retryHint(w, err)
-	}
-	out, err := protojson.Marshal(&httpbody.HttpBody{ContentType: answer.Header.Get("Content-Type"), Data: data})
-	if err != nil {
-		return err
-	}
-	setModelHeaders(w, answer)
-	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
-	_, _ = w.Write(out) // fails when the caller left
-	return nil
 }
 
 func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name string, stream bool) (err error) {
