@@ -1,0 +1,49 @@
+package modelformat
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	goruntime "runtime"
+	"strconv"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/store"
+)
+
+// LoadModel reads a model by name (which may end in @VERSION) and version id; no
+// version means the default one.
+func LoadModel(ctx context.Context, r store.Reader, name, version string) (*pb.Model, error) {
+	n, err := resource.ParseName(name)
+	if err != nil {
+		return nil, err
+	}
+	if version == "" {
+		version = n.Version
+	}
+	m := &pb.Model{}
+	if version == "" {
+		_, err = store.GetMessage(ctx, r, resource.KindModels, n.String(), m)
+	} else {
+		_, err = store.GetMessage(ctx, r, resource.KindModelVersions, resource.VersionName(n.String(), version), m)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	return m, nil
+}
+
+// Needs turns a machine spec into resources. A machine type is a hint that never
+// asks for more than the machine has; accelerators are meant as they are.
+func Needs(m *pb.MachineSpec) runtime.Resources {
+	res := runtime.Resources{GPUs: int(m.GetAcceleratorCount())}
+	if cores := regexp.MustCompile(`-(\d+)$`).FindStringSubmatch(m.GetMachineType()); cores != nil {
+		if n, err := strconv.Atoi(cores[1]); err == nil {
+			res.Cores = float64(min(n, goruntime.NumCPU()))
+		}
+	}
+	return res
+}
