@@ -16,8 +16,8 @@ import (
 	"tategu/internal/runtime"
 )
 
-// check refuses what can never run here.
-func (r *Runtime) check(w runtime.Workload) error {
+// Check refuses what can never run here: no rule for its image, more than the machine has.
+func (r *Runtime) Check(w runtime.Workload) error {
 	if !r.ids.MatchString(w.ID) {
 		return resource.Invalid("id", "%q is not a workload id: 1 to 200 letters, digits and . _ -", w.ID)
 	}

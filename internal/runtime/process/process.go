@@ -213,7 +213,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := r.check(w); err != nil {
+	if err := r.Check(w); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()

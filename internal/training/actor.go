@@ -1,0 +1,280 @@
+package training
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/store"
+)
+
+const (
+	// grace between the request to end and the kill, as for a stopped container.
+	grace = 10 * time.Second
+	// look is how often the phase of starting workloads is read.
+	look = 50 * time.Millisecond
+)
+
+// actor sees one job from its row to its end.
+type actor struct {
+	*Engine
+	key     string
+	log     *slog.Logger
+	changed <-chan struct{}
+
+	instances []runtime.Instance
+}
+
+// run returns once the job is finished, gone, or ctx ends.
+func (a *actor) run(ctx context.Context) error {
+	job := &pb.CustomJob{}
+	_, err := store.GetMessage(ctx, a.cfg.Store, resource.KindCustomJobs, a.key, job)
+	if resource.IsNotFound(err) || err == nil && Finished(job.State) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if job.State == pb.JobState_JOB_STATE_QUEUED {
+		if job, err = a.change(ctx, a.key, func(j *pb.CustomJob) {
+			if j.State == pb.JobState_JOB_STATE_QUEUED {
+				j.State = pb.JobState_JOB_STATE_PENDING
+			}
+		}); err != nil || job == nil {
+			return err
+		}
+	}
+	if err := a.start(ctx, job); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.stopAll(ctx)
+		return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, status.Convert(err))
+	}
+	return a.watch(ctx, job)
+}
+
+// start starts every replica; those that run already are found again. A job that
+// was cancelled before it started gets no program.
+func (a *actor) start(ctx context.Context, job *pb.CustomJob) error {
+	addresses, err := a.addresses(ctx, job)
+	if err != nil {
+		return err
+	}
+	list, err := workloads(job, addresses)
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		if job.State == pb.JobState_JOB_STATE_CANCELLING {
+			in, err := a.cfg.Runtime.Find(ctx, w.ID)
+			if resource.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			a.instances = append(a.instances, in)
+			continue
+		}
+		in, err := a.cfg.Runtime.Start(ctx, w)
+		if err != nil {
+			return err
+		}
+		a.instances = append(a.instances, in)
+	}
+	return nil
+}
+
+// end is the end of one replica.
+type end struct {
+	replica int
+	exit    runtime.Exit
+	err     error
+}
+
+// watch follows the replicas until the chief ends, one fails, somebody cancels,
+// or the time is over.
+func (a *actor) watch(ctx context.Context, job *pb.CustomJob) error {
+	waits, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	ends := make(chan end, len(a.instances))
+	for i, in := range a.instances {
+		waiting.Go(func() {
+			exit, err := in.Wait(waits)
+			ends <- end{i, exit, err}
+		})
+	}
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	deadline := a.deadline(job)
+	for {
+		if job.State == pb.JobState_JOB_STATE_CANCELLING {
+			a.stopAll(ctx)
+			return a.finish(ctx, pb.JobState_JOB_STATE_CANCELLED, status.New(codes.Canceled, "the job was cancelled"))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.changed:
+			now := &pb.CustomJob{}
+			if _, err := store.GetMessage(ctx, a.cfg.Store, resource.KindCustomJobs, a.key, now); resource.IsNotFound(err) {
+				a.stopAll(ctx)
+				a.release(ctx)
+				return nil
+			} else if err != nil {
+				return err
+			}
+			job = now
+		case <-tick.C:
+			if job.State != pb.JobState_JOB_STATE_PENDING {
+				tick.Stop()
+				break
+			}
+			now, err := a.started(ctx, job)
+			if err != nil {
+				return err
+			}
+			job, deadline = now, a.deadline(now)
+		case <-deadline:
+			a.stopAll(ctx)
+			return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, status.Newf(codes.DeadlineExceeded,
+				"the job ran longer than its timeout of %s; raise scheduling.timeout", job.JobSpec.Scheduling.Timeout.AsDuration()))
+		case e := <-ends:
+			if e.err != nil {
+				return e.err
+			}
+			if done, err := a.ended(ctx, job, e); done || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// started writes RUNNING once every program is past its preparation.
+func (a *actor) started(ctx context.Context, job *pb.CustomJob) (*pb.CustomJob, error) {
+	at := a.cfg.Now()
+	for _, in := range a.instances {
+		st := in.Status()
+		if st.Phase == runtime.Preparing || st.Started.IsZero() {
+			return job, nil
+		}
+		at = st.Started
+	}
+	now, err := a.change(ctx, a.key, func(j *pb.CustomJob) {
+		if j.State == pb.JobState_JOB_STATE_PENDING {
+			j.State, j.StartTime = pb.JobState_JOB_STATE_RUNNING, timestamppb.New(at)
+		}
+	})
+	if err != nil || now == nil {
+		return job, err
+	}
+	return now, nil
+}
+
+// deadline fires when the job has run for its timeout; without one it never does.
+func (a *actor) deadline(job *pb.CustomJob) <-chan time.Time {
+	timeout := job.JobSpec.GetScheduling().GetTimeout().AsDuration()
+	if timeout <= 0 || job.StartTime == nil {
+		return nil
+	}
+	return time.After(job.StartTime.AsTime().Add(timeout).Sub(a.cfg.Now()))
+}
+
+// ended handles the end of a replica: a failure is the job's, and so is the
+// chief's end. Other replicas may end before it.
+func (a *actor) ended(ctx context.Context, job *pb.CustomJob, e end) (done bool, err error) {
+	if e.exit.OK() && e.replica != 0 {
+		return false, nil
+	}
+	if job.State == pb.JobState_JOB_STATE_PENDING {
+		// It was over before anybody looked.
+		if _, err := a.started(ctx, job); err != nil {
+			return true, err
+		}
+	}
+	a.stopAll(ctx)
+	if !e.exit.OK() {
+		return true, a.finish(ctx, pb.JobState_JOB_STATE_FAILED, failure(a.instances[e.replica], e.exit))
+	}
+	// Other replicas may have made files: their uploads count.
+	for _, in := range a.instances[1:] {
+		exit, err := in.Wait(ctx)
+		if err != nil {
+			return true, err
+		}
+		if exit.Cause == resource.CauseDependency {
+			return true, a.finish(ctx, pb.JobState_JOB_STATE_FAILED, failure(in, exit))
+		}
+	}
+	return true, a.finish(ctx, pb.JobState_JOB_STATE_SUCCEEDED, nil)
+}
+
+// failure is the error of a job: what ended, why, whose turn it is, and the last
+// lines of its output.
+func failure(in runtime.Instance, exit runtime.Exit) *status.Status {
+	code := codes.Internal
+	switch exit.Cause {
+	case resource.CauseInput, resource.CauseUserCode, resource.CauseModel:
+		code = codes.InvalidArgument
+	case resource.CauseResource:
+		code = codes.ResourceExhausted
+	case resource.CauseDependency:
+		code = codes.Unavailable
+	case resource.CausePlatform:
+	}
+	message := fmt.Sprintf("replica %s: %s (exit code %d, cause: %s)", in.ID(), exit.Message, exit.Code, exit.Cause)
+	if len(exit.Tail) > 0 {
+		message += "; last lines of its output:\n" + strings.Join(exit.Tail, "\n")
+	}
+	e := resource.Errorf(code, "%s", message).WithCause(exit.Cause).WithResource(in.ID())
+	return e.GRPCStatus()
+}
+
+// stopAll ends every replica that still runs.
+func (a *actor) stopAll(ctx context.Context) {
+	var stops sync.WaitGroup
+	defer stops.Wait()
+	for _, in := range a.instances {
+		stops.Go(func() {
+			if err := in.Stop(ctx, grace); err != nil && ctx.Err() == nil {
+				a.log.WarnContext(ctx, "stop a replica", slog.String("workload", in.ID()), slog.Any("error", err))
+			}
+		})
+	}
+}
+
+// finish writes the end, then lets go of the working directories.
+func (a *actor) finish(ctx context.Context, state pb.JobState, cause *status.Status) error {
+	_, err := a.change(ctx, a.key, func(j *pb.CustomJob) {
+		if j.State == pb.JobState_JOB_STATE_CANCELLING && state == pb.JobState_JOB_STATE_FAILED {
+			state, cause = pb.JobState_JOB_STATE_CANCELLED, status.New(codes.Canceled, "the job was cancelled")
+		}
+		j.State, j.EndTime, j.Error = state, timestamppb.New(a.cfg.Now()), cause.Proto()
+	})
+	if err != nil {
+		return err
+	}
+	a.release(ctx)
+	return nil
+}
+
+func (a *actor) release(ctx context.Context) {
+	for _, in := range a.instances {
+		if err := in.Release(ctx); err != nil && ctx.Err() == nil {
+			a.log.WarnContext(ctx, "release a replica", slog.String("workload", in.ID()), slog.Any("error", err))
+		}
+	}
+}
