@@ -16,11 +16,6 @@ const (
 	KindContexts            = "contexts"            // a Context
 	KindExecutions          = "executions"          // an Execution
 	KindArtifacts           = "artifacts"           // an Artifact
-	KindContextMembers      = "contextMembers"      // key CONTEXT|MEMBER, parent CONTEXT; data is the member's name
-	KindMemberships         = "memberships"         // key MEMBER|CONTEXT, parent MEMBER; data is the context's name
-	KindContextChildren     = "contextChildren"     // key CONTEXT|CHILD, parent CONTEXT; data is the child's name
-	KindEvents              = "executionEvents"     // an Event; key EXECUTION|ARTIFACT, parent EXECUTION
-	KindArtifactEvents      = "artifactEvents"      // an Event; key ARTIFACT|EXECUTION, parent ARTIFACT
 	StateDeploying          = "DEPLOYING"           // the API asks for replicas
 	StateDeployed           = "DEPLOYED"            // serving answered the operation
 	StateUndeploying        = "UNDEPLOYING"         // the API asks for the end; serving removes the row
