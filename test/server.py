@@ -44,10 +44,16 @@ def echo_config(*patterns: str) -> str:
 class Server:
     """A running tategu with a data directory of its own."""
 
-    def __init__(self, folder: Path, config: str = "", args: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        folder: Path,
+        config: str = "",
+        args: tuple[str, ...] = (),
+        prefix: tuple[str, ...] = (),
+    ):
         self.data = folder / "data"
         self.log = folder / "server.log"
-        command = [binary(), "serve", "--data", str(self.data)]
+        command = [*prefix, binary(), "serve", "--data", str(self.data)]
         if "--listen" not in args:
             command += ["--listen", "127.0.0.1:0"]
         if config:

@@ -1,0 +1,81 @@
+"""Endpoints: deploy, predict, traffic, and failures that leave nothing behind."""
+
+import json
+
+import pytest
+from google.api_core import exceptions
+from google.cloud import aiplatform
+
+
+@pytest.fixture
+def endpoint(mode):
+    """An endpoint that is emptied and deleted."""
+    created = aiplatform.Endpoint.create(display_name="e")
+    yield created
+    created.delete(force=True)
+
+
+def test_lightgbm_file_is_served_as_it_is(endpoint, served_model, lightgbm_model):
+    _, rows, want = lightgbm_model
+    endpoint.deploy(served_model, machine_type="n1-standard-2")
+    answer = endpoint.predict(instances=rows)
+    assert answer.predictions == pytest.approx(want, abs=1e-12)
+    assert answer.model_version_id == "1"
+    assert answer.deployed_model_id == endpoint.list_models()[0].id
+    body = json.dumps({"instances": rows}).encode()
+    raw = endpoint.raw_predict(body, {"Content-Type": "application/json"})
+    assert raw.status_code == 200
+    assert raw.json()["predictions"] == pytest.approx(want, abs=1e-12)
+
+
+def test_bad_row_is_the_callers_mistake(endpoint, served_model):
+    endpoint.deploy(served_model, machine_type="n1-standard-2")
+    with pytest.raises(exceptions.BadRequest, match="4"):
+        endpoint.predict(instances=[[1.0, 2.0]])
+
+
+def test_container_model(endpoint, echo_model):
+    endpoint.deploy(echo_model, machine_type="n1-standard-2")
+    instances = [{"a": [1, 2.5]}, "text", None, True]
+    assert endpoint.predict(instances=instances).predictions == instances
+    parts = endpoint.stream_raw_predict(
+        json.dumps({"instances": [1, 2], "parameters": {"stream": True}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    text = b"".join(p if isinstance(p, bytes) else p.encode() for p in parts)
+    assert b'{"predictions": [1]}' in text
+    assert b'{"predictions": [2]}' in text
+
+
+def test_two_models_share_traffic(endpoint, echo_model, served_model):
+    endpoint.deploy(echo_model, machine_type="n1-standard-2")
+    first = endpoint.list_models()[0].id
+    endpoint.deploy(served_model, machine_type="n1-standard-2", traffic_percentage=30)
+    ids = {m.id for m in endpoint.list_models()}
+    second = (ids - {first}).pop()
+    assert endpoint.traffic_split == {first: 70, second: 30}
+    endpoint.undeploy(second, traffic_split={first: 100})
+    assert endpoint.traffic_split == {first: 100}
+    assert [m.id for m in endpoint.list_models()] == [first]
+
+
+def test_deployed_model_and_its_endpoint_stay(endpoint, echo_model):
+    endpoint.deploy(echo_model, machine_type="n1-standard-2")
+    with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+        echo_model.delete()
+    with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+        endpoint.delete()
+
+
+def test_failed_deploy_leaves_nothing(endpoint):
+    model = aiplatform.Model.upload(
+        display_name="crash", serving_container_image_uri="crash"
+    )
+    with pytest.raises(exceptions.GoogleAPICallError) as failure:
+        endpoint.deploy(model, machine_type="n1-standard-2")
+    assert "3" in str(failure.value)
+    assert "no weights here" in str(failure.value)
+    again = aiplatform.Endpoint(endpoint.resource_name)
+    assert again.list_models() == []
+    assert dict(again.traffic_split) == {}
+    model.delete()
