@@ -17,10 +17,11 @@ import (
 // Route sends plain HTTP requests to a handler, which finds the caller in
 // identity.FromContext and asks for permissions itself. The first match wins.
 type Route struct {
-	Name     string   // in the log and as a metric label
-	Hosts    []string // any of these; "*.x" is every name below x; none = every host
-	Prefixes []string // any of these path prefixes; none = every path
-	Exact    []string // or one of these paths
+	Name     string                     // in the log and as a metric label
+	Hosts    []string                   // any of these; "*.x" is every name below x; none = every host
+	Prefixes []string                   // any of these path prefixes; none = every path
+	Exact    []string                   // or one of these paths
+	Match    func(r *http.Request) bool // and this, when set
 	Handler  http.Handler
 	Open     bool // asks for no credential: the token endpoints
 	Audit    bool // whatever is not a read is audited before it is answered
@@ -34,15 +35,22 @@ func GCSRoutes(h http.Handler) []Route {
 	}
 }
 
+// CloudHandler serves the small neighbours of the API on paths of its own.
+type CloudHandler interface {
+	http.Handler
+	// Owns reports a request that is for this handler, whatever its host.
+	Owns(r *http.Request) bool
+}
+
 // CloudRoutes sends the small neighbours of the API to h: token endpoints, which
-// are open, and the REST side of projects and service accounts.
-func CloudRoutes(h http.Handler) []Route {
+// are open, and the REST side of projects and service accounts. It audits itself.
+func CloudRoutes(h CloudHandler) []Route {
 	return []Route{
 		{Name: "token", Open: true, Handler: h, Hosts: []string{"oauth2.googleapis.com", "sts.googleapis.com"}},
-		{Name: "token", Open: true, Handler: h, Exact: []string{"/token", "/v1/token", "/revoke"}},
-		{Name: "token", Open: true, Handler: h, Hosts: []string{"www.googleapis.com"}, Prefixes: []string{"/oauth2/"}},
-		{Name: "cloud", Audit: true, Handler: h, Hosts: []string{"iamcredentials.googleapis.com"}},
-		{Name: "cloud", Audit: true, Handler: h, Hosts: []string{"cloudresourcemanager.googleapis.com"}, Prefixes: []string{"/v1/", "/v1beta1/", "/v2/"}},
+		{Name: "token", Open: true, Handler: h, Exact: []string{"/token", "/tokeninfo", "/revoke", "/v1/token", "/v1/introspect"}},
+		{Name: "token", Open: true, Handler: h, Prefixes: []string{"/oauth2/"}},
+		{Name: "cloud", Handler: h, Hosts: []string{"iamcredentials.googleapis.com"}},
+		{Name: "cloud", Handler: h, Match: h.Owns},
 	}
 }
 
@@ -55,7 +63,11 @@ func ConsoleRoutes(h http.Handler, prefixes ...string) []Route {
 	}
 }
 
-func (rt *Route) matches(host, path string) bool {
+func (rt *Route) matches(host string, r *http.Request) bool {
+	path := r.URL.Path
+	if rt.Match != nil && !rt.Match(r) {
+		return false
+	}
 	if len(rt.Hosts) > 0 && !slices.ContainsFunc(rt.Hosts, func(h string) bool {
 		below, wild := strings.CutPrefix(h, "*")
 		return h == host || wild && strings.HasSuffix(host, below)
@@ -91,7 +103,7 @@ func (s *Server) newHandler() http.Handler {
 			return
 		}
 		for i := range s.cfg.Routes {
-			if rt := &s.cfg.Routes[i]; rt.matches(host, r.URL.Path) {
+			if rt := &s.cfg.Routes[i]; rt.matches(host, r) {
 				s.servePlain(w, r, rt)
 				return
 			}
