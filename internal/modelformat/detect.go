@@ -54,7 +54,7 @@ func (p *Planner) findLightGBM(ctx context.Context, uri string) (object, error) 
 	}
 	var found []object
 	for q := (blob.ListQuery{Prefix: dir, Delimiter: "/"}); ; {
-		page, err := p.Objects.ListObjects(ctx, at.bucket, q)
+		page, err := p.Objects.List(ctx, at.bucket, q)
 		if err != nil {
 			return object{}, fmt.Errorf("look for a model file in %s: %w", uri, err)
 		}

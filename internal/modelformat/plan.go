@@ -28,7 +28,7 @@ import (
 
 // Objects is what is needed of the object store.
 type Objects interface {
-	ListObjects(ctx context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error)
+	List(ctx context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error)
 	ReadObject(ctx context.Context, bucket, name string) (io.ReadCloser, error)
 }
 

@@ -6,6 +6,7 @@ For each kind: KIND.model.txt (the model), KIND.raw.txt (raw scores) and KIND.ou
 (predictions) of the rows in rows.txt, a row a line; numbers are hexadecimal, so that no bit is lost. "tiny" makes the
 small models that are committed beside this file.
 """
+
 import os
 import sys
 
@@ -15,7 +16,15 @@ import numpy as np
 OUT, TINY = sys.argv[1], len(sys.argv) > 2
 TRAIN, ROWS, TREES, LEAVES = (300, 12, 4, 6) if TINY else (1500, 400, 40, 31)
 FEATURES = 6 if TINY else 10
-COMMON = dict(verbose=-1, num_leaves=LEAVES, min_data_in_leaf=5, learning_rate=0.1, seed=7, num_threads=1, deterministic=True)
+COMMON = dict(
+    verbose=-1,
+    num_leaves=LEAVES,
+    min_data_in_leaf=5,
+    learning_rate=0.1,
+    seed=7,
+    num_threads=1,
+    deterministic=True,
+)
 CATEGORICAL = [1, 3]
 
 
@@ -29,7 +38,9 @@ def table(rng, rows):
 
 
 def target(x):
-    return np.nansum(x[:, [0, 2, 4]], axis=1) + np.where(np.nan_to_num(x[:, 1]) % 3 == 0, 4.0, -2.0)
+    return np.nansum(x[:, [0, 2, 4]], axis=1) + np.where(
+        np.nan_to_num(x[:, 1]) % 3 == 0, 4.0, -2.0
+    )
 
 
 def kinds(rng, x):
@@ -38,17 +49,55 @@ def kinds(rng, x):
     positive = np.abs(y) + 0.1
     yield "regression", dict(objective="regression"), y, {}
     yield "regression_sqrt", dict(objective="regression", reg_sqrt=True), y, {}
-    yield "categorical", dict(objective="regression", min_data_per_group=2, cat_smooth=1, cat_l2=1, max_cat_to_onehot=1), y, dict(categorical_feature=CATEGORICAL)
+    yield (
+        "categorical",
+        dict(
+            objective="regression",
+            min_data_per_group=2,
+            cat_smooth=1,
+            cat_l2=1,
+            max_cat_to_onehot=1,
+        ),
+        y,
+        dict(categorical_feature=CATEGORICAL),
+    )
     yield "binary", dict(objective="binary", sigmoid=1.7), y > 0, {}
     yield "multiclass", dict(objective="multiclass", num_class=3), three, {}
-    yield "multiclassova", dict(objective="multiclassova", num_class=3, sigmoid=0.8), three, {}
+    yield (
+        "multiclassova",
+        dict(objective="multiclassova", num_class=3, sigmoid=0.8),
+        three,
+        {},
+    )
     yield "linear_tree", dict(objective="regression", linear_tree=True), y, {}
     yield "poisson", dict(objective="poisson"), positive, {}
     yield "cross_entropy", dict(objective="cross_entropy"), 1 / (1 + np.exp(-y)), {}
-    yield "dart", dict(objective="regression", boosting="dart", drop_rate=0.5, skip_drop=0.0), y, {}
-    yield "rf", dict(objective="regression", boosting="rf", bagging_freq=1, bagging_fraction=0.7), y, {}
-    yield "zero_as_missing", dict(objective="regression", zero_as_missing=True), y, dict(categorical_feature=[3])
-    yield "lambdarank", dict(objective="lambdarank"), three, dict(group=[20] * (len(x) // 20))
+    yield (
+        "dart",
+        dict(objective="regression", boosting="dart", drop_rate=0.5, skip_drop=0.0),
+        y,
+        {},
+    )
+    yield (
+        "rf",
+        dict(
+            objective="regression", boosting="rf", bagging_freq=1, bagging_fraction=0.7
+        ),
+        y,
+        {},
+    )
+    yield (
+        "zero_as_missing",
+        dict(objective="regression", zero_as_missing=True),
+        y,
+        dict(categorical_feature=[3]),
+    )
+    yield (
+        "lambdarank",
+        dict(objective="lambdarank"),
+        three,
+        dict(group=[20] * (len(x) // 20)),
+    )
     if not TINY:
         yield "large", dict(objective="regression", num_leaves=63, rounds=500), y, {}
 
@@ -71,7 +120,13 @@ def main():
     dump("rows.txt", rows)
     for name, params, y, extra in kinds(rng, x):
         rounds = params.pop("rounds", TREES)
-        data = lgb.Dataset(x, label=np.asarray(y, dtype=float), params={**COMMON, **params}, free_raw_data=False, **extra)
+        data = lgb.Dataset(
+            x,
+            label=np.asarray(y, dtype=float),
+            params={**COMMON, **params},
+            free_raw_data=False,
+            **extra,
+        )
         booster = lgb.train({**COMMON, **params}, data, num_boost_round=rounds)
         path = os.path.join(OUT, name + ".model.txt")
         booster.save_model(path)

@@ -1,0 +1,241 @@
+// Package batch runs batch predictions: JSONL objects in, JSONL objects out. It
+// acts on the rows of batchPredictionJobs, starts replicas of the job's model
+// (or evaluates it in this process) and streams instances through them in
+// bounded memory. A job that a stopped server left unfinished starts again and
+// writes the same objects, so that its output directory is complete once.
+package batch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"tategu/internal/blob"
+	"tategu/internal/modelformat"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/store"
+)
+
+// Objects is what is needed of the object store.
+type Objects interface {
+	modelformat.Objects
+	// Put makes the content of r the object attrs.Bucket/attrs.Name; it appears
+	// when r has ended without an error, not before.
+	Put(ctx context.Context, attrs blob.Object, r io.Reader, conds blob.Conditions) (blob.Object, error)
+}
+
+// Config names the ports of the engine.
+type Config struct {
+	Store    store.Store
+	Objects  Objects
+	Runtime  runtime.Runtime
+	HasImage func(image string) bool // whether an images rule fits; nil = never
+	Jobs     int                     // jobs that run at the same time; 0 = 4
+	Log      *slog.Logger
+	Now      func() time.Time
+}
+
+// Engine runs batch prediction jobs.
+type Engine struct {
+	cfg     Config
+	planner modelformat.Planner
+	slots   chan struct{}
+
+	mu     sync.Mutex
+	actors map[string]context.CancelCauseFunc
+}
+
+// New makes an engine; nothing happens before Run.
+func New(cfg Config) *Engine {
+	if cfg.Jobs == 0 {
+		cfg.Jobs = 4
+	}
+	return &Engine{
+		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage},
+		slots: make(chan struct{}, cfg.Jobs), actors: map[string]context.CancelCauseFunc{},
+	}
+}
+
+// errCancelled ends a job that its owner cancelled or deleted.
+var errCancelled = resource.Errorf(codes.Canceled, "the job was cancelled")
+
+// Run acts on rows until ctx ends.
+func (e *Engine) Run(ctx context.Context) error {
+	w := e.cfg.Store.Watch(resource.KindBatchPredictionJobs)
+	defer w.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
+	defer cancel()
+	rows, err := e.cfg.Store.List(ctx, store.Query{
+		Kind: resource.KindBatchPredictionJobs, Order: store.ByCreated,
+		States: []string{"JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_CANCELLING"},
+	})
+	if err != nil {
+		return fmt.Errorf("batch: %w", err)
+	}
+	for _, row := range rows {
+		e.look(ctx, &jobs, row.Key, row.State)
+	}
+	for {
+		changes, err := w.Next(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("batch: %w", err)
+		}
+		for _, c := range changes {
+			row, err := e.cfg.Store.Get(ctx, c.Kind, c.Key)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case resource.IsNotFound(err):
+				e.look(ctx, &jobs, c.Key, "")
+			case err != nil:
+				return fmt.Errorf("batch: %w", err)
+			default:
+				e.look(ctx, &jobs, row.Key, row.State)
+			}
+		}
+	}
+}
+
+// look starts or ends the work on a job by its state.
+func (e *Engine) look(ctx context.Context, jobs *sync.WaitGroup, name, state string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	stop, working := e.actors[name]
+	switch state {
+	case "JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_CANCELLING":
+		if !working {
+			var own context.Context
+			own, stop = context.WithCancelCause(ctx)
+			e.actors[name] = stop
+			jobs.Go(func() { e.job(own, ctx, name) })
+		}
+		if state == "JOB_STATE_CANCELLING" {
+			stop(errCancelled)
+		}
+	case "":
+		if working {
+			stop(errCancelled)
+		}
+	}
+}
+
+// job runs one job to its end; server ends when the program does, and then the
+// job's row stays as it is.
+func (e *Engine) job(ctx, server context.Context, name string) {
+	defer func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.actors[name](nil)
+		delete(e.actors, name)
+	}()
+	log := e.cfg.Log.With(slog.String("job", name))
+	outcome := e.admit(ctx, log, name)
+	if server.Err() != nil {
+		return
+	}
+	if err := e.finish(server, name, outcome); err != nil && server.Err() == nil {
+		log.ErrorContext(server, "cannot record the end of a batch prediction job", slog.Any("error", err))
+	}
+}
+
+// result is how a job went.
+type result struct {
+	directory string
+	stats     *pb.CompletionStats
+	partial   []error // samples of what failed
+	err       error
+}
+
+// admit waits for one of the slots and runs.
+func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) result {
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return result{err: context.Cause(ctx)}
+	}
+	if ctx.Err() != nil {
+		return result{err: context.Cause(ctx)}
+	}
+	job, err := e.begin(ctx, name)
+	if err != nil {
+		return result{err: err}
+	}
+	log.InfoContext(ctx, "batch prediction starts")
+	r := (&run{engine: e, log: log, job: job}).do(ctx)
+	if ctx.Err() != nil {
+		r.err = context.Cause(ctx)
+	}
+	return r
+}
+
+// begin marks the job as running.
+func (e *Engine) begin(ctx context.Context, name string) (*pb.BatchPredictionJob, error) {
+	job := &pb.BatchPredictionJob{}
+	return job, e.change(ctx, name, job, func() {
+		job.State = pb.JobState_JOB_STATE_RUNNING
+		if job.StartTime == nil {
+			job.StartTime = timestamppb.New(e.cfg.Now())
+		}
+	})
+}
+
+// change rewrites a job that is not finished.
+func (e *Engine) change(ctx context.Context, name string, job *pb.BatchPredictionJob, edit func()) error {
+	return e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		row, err := store.GetMessage(ctx, tx, resource.KindBatchPredictionJobs, name, job)
+		if err != nil {
+			return err
+		}
+		if job.GetEndTime() != nil {
+			return resource.Errorf(codes.FailedPrecondition, "the job has ended already")
+		}
+		edit()
+		job.UpdateTime = timestamppb.New(e.cfg.Now())
+		return store.PutMessage(ctx, tx, store.Row{Kind: row.Kind, Key: row.Key, Parent: row.Parent, State: job.GetState().String()}, job)
+	})
+}
+
+// finish records how a job ended.
+func (e *Engine) finish(ctx context.Context, name string, r result) error {
+	job := &pb.BatchPredictionJob{}
+	err := e.change(ctx, name, job, func() {
+		job.EndTime = timestamppb.New(e.cfg.Now())
+		job.CompletionStats = r.stats
+		for _, p := range r.partial {
+			job.PartialFailures = append(job.PartialFailures, status.Convert(p).Proto())
+		}
+		switch {
+		case r.err == nil:
+			job.State = pb.JobState_JOB_STATE_SUCCEEDED
+			job.OutputInfo = &pb.BatchPredictionJob_OutputInfo{
+				OutputLocation: &pb.BatchPredictionJob_OutputInfo_GcsOutputDirectory{GcsOutputDirectory: r.directory},
+			}
+		case errors.Is(r.err, errCancelled):
+			job.State = pb.JobState_JOB_STATE_CANCELLED
+			job.Error = status.Convert(r.err).Proto()
+		default:
+			job.State = pb.JobState_JOB_STATE_FAILED
+			job.Error = status.Convert(r.err).Proto()
+		}
+	})
+	if resource.IsNotFound(err) {
+		return nil // deleted while it ran
+	}
+	return err
+}
