@@ -25,6 +25,7 @@ type Object struct {
 	Metadata           map[string]string // user metadata
 	MD5                []byte            // 16 bytes; empty for composed objects
 	CRC32C             uint32            // Castagnoli, of the whole content
+	Components         int               // how many objects it was composed of; 0 = not composed
 	Created, Updated   time.Time
 	CustomTime         time.Time // zero = unset
 	Content            string    // id in the Content port
@@ -48,6 +49,10 @@ type Bucket struct {
 type Conditions struct {
 	GenerationMatch, GenerationNotMatch         *int64
 	MetagenerationMatch, MetagenerationNotMatch *int64
+	// MD5 and CRC32C are what the written bytes must hash to (InvalidArgument
+	// otherwise); reads ignore them.
+	MD5    []byte
+	CRC32C *uint32
 }
 
 // ListQuery selects live objects of a bucket in bytewise order of their names.
@@ -55,7 +60,10 @@ type ListQuery struct {
 	Prefix, Delimiter      string
 	StartOffset, EndOffset string // names >= start, < end
 	After                  string // names (or prefixes) strictly after this: the page token
-	Limit                  int    // objects plus prefixes a page; 0 = 1000
+	// IncludeTrailingDelimiter gives an object that ends at its delimiter both as
+	// an object and as a prefix.
+	IncludeTrailingDelimiter bool
+	Limit                    int // objects plus prefixes a page; 0 = 1000
 }
 
 // ListPage is one page; Next is "" on the last one.
@@ -72,12 +80,24 @@ type Digest struct {
 	CRC32C uint32
 }
 
-// Content keeps immutable byte strings under ids it makes. A content is durable
-// when Create returns (or a Draft's Commit).
+// Content keeps byte strings under ids; memory use never depends on their size.
+// What Create and Append report as written is durable when they return. A missing
+// id gives an error that is fs.ErrNotExist; no space left gives ResourceExhausted.
 type Content interface {
-	// Create streams r until EOF; memory use does not depend on the size.
+	// Create streams r until EOF into a new byte string.
 	Create(ctx context.Context, r io.Reader) (id string, d Digest, err error)
-	// Open reads from offset; length < 0 means to the end.
+	// Append writes r at offset of the byte string id, which the caller chose
+	// ([a-z0-9-]{8,80}) and which is made when it is missing; what was beyond offset
+	// is dropped. n bytes are kept also when r fails.
+	Append(ctx context.Context, id string, offset int64, r io.Reader) (n int64, err error)
+	// Open reads from offset; length < 0 means to the end. Bytes already opened
+	// stay readable after Remove.
 	Open(ctx context.Context, id string, offset, length int64) (io.ReadCloser, error)
+	Size(ctx context.Context, id string) (int64, error)
+	// Link makes a second id for the same bytes, each removed on its own.
+	Link(ctx context.Context, id string) (string, error)
+	// Remove deletes; a missing id is not an error.
 	Remove(ctx context.Context, id string) error
+	// Walk calls fn for every id with the time of its last write, in no order.
+	Walk(ctx context.Context, fn func(id string, written time.Time) error) error
 }

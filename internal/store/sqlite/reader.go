@@ -83,7 +83,7 @@ func conditions(q store.Query) (string, []any) {
 	}
 	if q.Prefix != "" {
 		add("key >= ?", q.Prefix)
-		if end := prefixEnd(q.Prefix); end != "" {
+		if end := store.PrefixEnd(q.Prefix); end != "" {
 			add("key < CAST(? AS TEXT)", []byte(end))
 		}
 	}
@@ -105,19 +105,6 @@ func conditions(q store.Query) (string, []any) {
 		}
 	}
 	return strings.Join(conds, " AND "), args
-}
-
-// prefixEnd is the smallest text greater than every text that starts with p;
-// "" when there is none.
-func prefixEnd(p string) string {
-	b := []byte(p)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] < 0xff {
-			b[i]++
-			return string(b[:i+1])
-		}
-	}
-	return ""
 }
 
 // Events implements store.Reader.

@@ -1,0 +1,315 @@
+// Package disk keeps content as files in one directory tree, named by id and
+// spread over folders. New content is written to a temporary file, hashed on the
+// way, synced and renamed, so that an id either has all its bytes or is not there.
+package disk
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // the API's checksum, not a secret
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/blob"
+	"tategu/internal/resource"
+)
+
+// bufferSize is what one transfer holds in memory.
+const bufferSize = 256 << 10
+
+// Content is a blob.Content in a directory.
+type Content struct {
+	dir     string
+	buffers sync.Pool
+}
+
+var _ blob.Content = (*Content)(nil)
+
+// Open makes the directory if needed and removes what a killed process left
+// unfinished. One process uses a directory at a time.
+func Open(dir string) (*Content, error) {
+	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
+		return nil, fmt.Errorf("open content: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o700); err != nil {
+		return nil, fmt.Errorf("open content: %w", err)
+	}
+	c := &Content{dir: dir}
+	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
+	return c, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+}
+
+// path of an id: ids are ours or hex, never what a user named.
+func (c *Content) path(id string) (string, error) {
+	if len(id) < 8 || len(id) > 80 {
+		return "", fmt.Errorf("content id %q is not well formed", id)
+	}
+	for _, b := range []byte(id) {
+		if (b < 'a' || b > 'z') && (b < '0' || b > '9') && b != '-' {
+			return "", fmt.Errorf("content id %q is not well formed", id)
+		}
+	}
+	return filepath.Join(c.dir, id[len(id)-2:], id), nil
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	return hex.EncodeToString(b[:])
+}
+
+// Create implements blob.Content.
+func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Digest, err error) {
+	f, err := os.CreateTemp(filepath.Join(c.dir, "tmp"), "new-")
+	if err != nil {
+		return "", blob.Digest{}, diskError("create content", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close() // a second Close after an error is harmless
+			_ = os.Remove(f.Name())
+		}
+	}()
+	md, crc := md5.New(), crc32.New(crc32.MakeTable(crc32.Castagnoli)) //nolint:gosec // as above
+	n, err := c.copy(io.MultiWriter(f, md, crc), reader(ctx, r))
+	if err != nil {
+		return "", blob.Digest{}, diskError("write content", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return "", blob.Digest{}, diskError("write content", err)
+	}
+	id = newID()
+	if err := c.place(f.Name(), id, os.Rename); err != nil {
+		return "", blob.Digest{}, err
+	}
+	return id, blob.Digest{Size: n, MD5: md.Sum(nil), CRC32C: crc.Sum32()}, nil
+}
+
+// place gives a synced file its durable name with os.Rename or os.Link.
+func (c *Content) place(from, id string, how func(from, to string) error) error {
+	to, err := c.path(id)
+	if err != nil {
+		return err
+	}
+	if err := c.folder(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := how(from, to); err != nil {
+		return diskError("name content", err)
+	}
+	return diskError("name content", syncDir(filepath.Dir(to)))
+}
+
+// folder makes one of the folders that ids are spread over.
+func (c *Content) folder(dir string) error {
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return diskError("create folder", err)
+	}
+	return diskError("create folder", syncDir(c.dir))
+}
+
+// Append implements blob.Content.
+func (c *Content) Append(ctx context.Context, id string, offset int64, r io.Reader) (n int64, err error) {
+	path, err := c.path(id)
+	if err != nil {
+		return 0, err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	created := errors.Is(err, fs.ErrNotExist)
+	if created {
+		if err := c.folder(filepath.Dir(path)); err != nil {
+			return 0, err
+		}
+		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	}
+	if err != nil {
+		return 0, diskError("append to content", err)
+	}
+	defer func() {
+		if cerr := f.Close(); cerr != nil {
+			n, err = 0, errors.Join(err, diskError("append to content", cerr))
+		}
+	}()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, diskError("append to content", err)
+	}
+	if info.Size() < offset {
+		return 0, fmt.Errorf("append to content %s at %d: it has %d bytes", id, offset, info.Size())
+	}
+	if err := f.Truncate(offset); err != nil {
+		return 0, diskError("append to content", err)
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return 0, diskError("append to content", err)
+	}
+	n, failure := c.copy(f, reader(ctx, r))
+	if err := f.Sync(); err != nil {
+		return 0, diskError("append to content", err)
+	}
+	if created {
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return 0, diskError("append to content", err)
+		}
+	}
+	return n, diskError("append to content", failure)
+}
+
+// Open implements blob.Content.
+func (c *Content) Open(_ context.Context, id string, offset, length int64) (io.ReadCloser, error) {
+	path, err := c.path(id)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err // fs.ErrNotExist is part of the contract
+	}
+	if length < 0 {
+		info, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		length = max(info.Size()-offset, 0)
+	}
+	if _, err := f.Seek(offset, io.SeekStart); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &section{LimitedReader: io.LimitedReader{R: f, N: length}, f: f}, nil
+}
+
+// section is a part of a file. WriteTo lets a socket take the bytes from the
+// file without a copy through user space.
+type section struct {
+	io.LimitedReader
+	f *os.File
+}
+
+func (s *section) Close() error { return s.f.Close() }
+
+func (s *section) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, &s.LimitedReader) }
+
+// Size implements blob.Content.
+func (c *Content) Size(_ context.Context, id string) (int64, error) {
+	path, err := c.path(id)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// Link implements blob.Content.
+func (c *Content) Link(_ context.Context, id string) (string, error) {
+	from, err := c.path(id)
+	if err != nil {
+		return "", err
+	}
+	second := newID()
+	return second, c.place(from, second, os.Link)
+}
+
+// Remove implements blob.Content.
+func (c *Content) Remove(_ context.Context, id string) error {
+	path, err := c.path(id)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove content: %w", err)
+	}
+	return nil
+}
+
+// Walk implements blob.Content.
+func (c *Content) Walk(ctx context.Context, fn func(id string, written time.Time) error) error {
+	folders, err := os.ReadDir(c.dir)
+	if err != nil {
+		return fmt.Errorf("walk content: %w", err)
+	}
+	for _, folder := range folders {
+		if len(folder.Name()) != 2 || !folder.IsDir() {
+			continue
+		}
+		files, err := os.ReadDir(filepath.Join(c.dir, folder.Name()))
+		if err != nil {
+			return fmt.Errorf("walk content: %w", err)
+		}
+		for _, file := range files {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			info, err := file.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // removed meanwhile
+			}
+			if err != nil {
+				return fmt.Errorf("walk content: %w", err)
+			}
+			if err := fn(file.Name(), info.ModTime()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Content) copy(w io.Writer, r io.Reader) (int64, error) {
+	buf, ok := c.buffers.Get().(*[]byte)
+	if !ok {
+		return 0, errors.New("buffer pool holds something else")
+	}
+	defer c.buffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, r, *buf) // the wrapper keeps os.File from choosing its own buffer
+}
+
+// cancelled ends a transfer when its context does.
+type cancelled struct {
+	done func() error
+	r    io.Reader
+}
+
+func reader(ctx context.Context, r io.Reader) io.Reader { return cancelled{done: ctx.Err, r: r} }
+
+func (c cancelled) Read(p []byte) (int, error) {
+	if err := c.done(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// diskError says by code when the disk is full; nil stays nil.
+func diskError(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return resource.Errorf(codes.ResourceExhausted, "no space left in the data directory: %w", err).
+			WithCause(resource.CauseResource).WithHint("free some space and try again; nothing was stored")
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}

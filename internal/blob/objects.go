@@ -1,0 +1,272 @@
+package blob
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+// Put streams r into the object attrs.Bucket/attrs.Name. The object is seen whole
+// or not at all, and is durable when Put returns. Of attrs the fields that a
+// client may set are read.
+func (s *Store) Put(ctx context.Context, attrs Object, r io.Reader, conds Conditions) (Object, error) {
+	if err := s.precheck(ctx, attrs, conds); err != nil {
+		return Object{}, err
+	}
+	id, digest, err := s.content.Create(ctx, r)
+	if err != nil {
+		return Object{}, fmt.Errorf("store gs://%s/%s: %w", attrs.Bucket, attrs.Name, err)
+	}
+	if err := conds.checkDigest(digest); err != nil {
+		return Object{}, errors.Join(err, s.content.Remove(ctx, id))
+	}
+	return s.publish(ctx, attrs.with(id, digest), conds, nil)
+}
+
+func (o Object) with(id string, d Digest) Object {
+	o.Content, o.Size, o.MD5, o.CRC32C, o.Components = id, d.Size, d.MD5, d.CRC32C, 0
+	return o
+}
+
+// precheck refuses early what publish would refuse after all bytes have come.
+func (s *Store) precheck(ctx context.Context, o Object, conds Conditions) error {
+	if err := CheckName(o.Name); err != nil {
+		return err
+	}
+	if _, err := s.GetBucket(ctx, o.Bucket); err != nil {
+		return err
+	}
+	old, err := getObject(ctx, s.rows, o.Bucket, o.Name)
+	if err != nil && !resource.IsNotFound(err) {
+		return err
+	}
+	return conds.check(o.Bucket, o.Name, old.Generation, old.Metageneration)
+}
+
+// publish makes o, whose bytes are durable, the live generation; also runs in the
+// same transaction. Bytes that no row names any more are removed afterwards: a
+// kill in between leaves garbage for Sweep and never an object without its bytes.
+func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also func(store.Tx, Object) error) (Object, error) {
+	var old Object
+	var refused error
+	err := s.rows.Update(ctx, func(tx store.Tx) error {
+		old, refused = s.replace(ctx, tx, &o, conds)
+		if refused == nil && also != nil {
+			refused = also(tx, o)
+		}
+		return refused
+	})
+	switch {
+	case refused != nil:
+		s.discard(ctx, o.Content)
+	case err == nil && old.Content != "":
+		s.discard(ctx, old.Content)
+	}
+	if err != nil {
+		// Without a refusal the outcome of the commit is unknown: the bytes stay
+		// until Sweep knows.
+		return Object{}, err
+	}
+	return o, nil
+}
+
+func (s *Store) replace(ctx context.Context, tx store.Tx, o *Object, conds Conditions) (old Object, err error) {
+	if _, err := getBucket(ctx, tx, o.Bucket); err != nil {
+		return Object{}, err
+	}
+	old, err = getObject(ctx, tx, o.Bucket, o.Name)
+	if err != nil && !resource.IsNotFound(err) {
+		return Object{}, err
+	}
+	if err := conds.check(o.Bucket, o.Name, old.Generation, old.Metageneration); err != nil {
+		return Object{}, err
+	}
+	floor := old.Generation
+	if floor == 0 {
+		if floor, err = readFloor(ctx, tx, o.Bucket); err != nil {
+			return Object{}, err
+		}
+	}
+	now := s.now().UTC().Truncate(time.Microsecond)
+	o.Generation, o.Metageneration = max(now.UnixMicro(), floor+1), 1
+	o.Created, o.Updated = now, now
+	if o.StorageClass == "" {
+		o.StorageClass = "STANDARD"
+	}
+	row, err := objectRow(*o)
+	if err != nil {
+		return Object{}, err
+	}
+	return old, tx.Put(ctx, row)
+}
+
+// readFloor gives the generation that new names of a bucket must exceed, so that
+// a deleted and remade object still grows when the clock was set back.
+func readFloor(ctx context.Context, tx store.Tx, bucket string) (int64, error) {
+	row, err := tx.Get(ctx, kindFloor, bucket)
+	if resource.IsNotFound(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(row.Data) != 8 {
+		return 0, fmt.Errorf("generation floor of bucket %s has %d bytes", bucket, len(row.Data))
+	}
+	return int64(binary.BigEndian.Uint64(row.Data)), nil
+}
+
+func raiseFloor(ctx context.Context, tx store.Tx, bucket string, generation int64) error {
+	floor, err := readFloor(ctx, tx, bucket)
+	if err != nil || floor >= generation {
+		return err
+	}
+	return tx.Put(ctx, store.Row{Kind: kindFloor, Key: bucket, Data: binary.BigEndian.AppendUint64(nil, uint64(generation))})
+}
+
+// discard removes bytes that no row names; what fails is left to Sweep.
+func (s *Store) discard(ctx context.Context, id string) {
+	_ = s.content.Remove(context.WithoutCancel(ctx), id)
+}
+
+func getObject(ctx context.Context, r store.Reader, bucket, name string) (Object, error) {
+	row, err := r.Get(ctx, kindObject, objectKey(bucket, name))
+	if resource.IsNotFound(err) {
+		return Object{}, missingObject(bucket, name)
+	}
+	if err != nil {
+		return Object{}, err
+	}
+	return rowObject(row)
+}
+
+// live gives the generation (0 = the live one) or NotFound, from the bucket up.
+func live(ctx context.Context, r store.Reader, bucket, name string, generation int64) (Object, error) {
+	o, err := getObject(ctx, r, bucket, name)
+	if resource.IsNotFound(err) {
+		if _, err := getBucket(ctx, r, bucket); err != nil {
+			return Object{}, err
+		}
+		return Object{}, err
+	}
+	if err == nil && generation != 0 && generation != o.Generation {
+		return Object{}, missingObject(bucket, fmt.Sprintf("%s#%d", name, generation))
+	}
+	return o, err
+}
+
+// Stat gives one object; generation 0 means the live one. Conditions are those of
+// a read: ErrNotModified when a *NotMatch condition does not hold.
+func (s *Store) Stat(ctx context.Context, bucket, name string, generation int64, conds Conditions) (Object, error) {
+	o, err := live(ctx, s.rows, bucket, name, generation)
+	if err != nil {
+		return Object{}, err
+	}
+	return o, conds.checkRead(bucket, name, o.Generation, o.Metageneration)
+}
+
+// Open reads the bytes of o from offset; length < 0 means to the end. NotFound
+// means that o was overwritten or deleted since it was read.
+func (s *Store) Open(ctx context.Context, o Object, offset, length int64) (io.ReadCloser, error) {
+	if left := max(o.Size-offset, 0); length < 0 || length > left {
+		length = left
+	}
+	r, err := s.content.Open(ctx, o.Content, offset, length)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, missingObject(o.Bucket, fmt.Sprintf("%s#%d", o.Name, o.Generation))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read gs://%s/%s: %w", o.Bucket, o.Name, err)
+	}
+	return r, nil
+}
+
+// OpenLive is Stat and Open in one; an object overwritten in between is tried
+// again, so that a reader always gets one whole generation.
+func (s *Store) OpenLive(ctx context.Context, bucket, name string) (Object, io.ReadCloser, error) {
+	for {
+		o, err := s.Stat(ctx, bucket, name, 0, Conditions{})
+		if err != nil {
+			return Object{}, nil, err
+		}
+		r, err := s.Open(ctx, o, 0, -1)
+		if !resource.IsNotFound(err) {
+			return o, r, err
+		}
+		again, serr := s.Stat(ctx, bucket, name, 0, Conditions{})
+		if serr == nil && again.Content == o.Content {
+			return Object{}, nil, lost(o)
+		}
+	}
+}
+
+// lost says that a row names bytes that are not there.
+func lost(o Object) error {
+	return resource.Errorf(codes.DataLoss, "the content of gs://%s/%s is missing from the data directory", o.Bucket, o.Name).
+		WithCause(resource.CausePlatform)
+}
+
+// Update changes an object's metadata in fn and counts the metageneration up.
+func (s *Store) Update(ctx context.Context, bucket, name string, generation int64, conds Conditions, fn func(*Object) error) (Object, error) {
+	var o Object
+	err := s.rows.Update(ctx, func(tx store.Tx) error {
+		old, err := live(ctx, tx, bucket, name, generation)
+		if err != nil {
+			return err
+		}
+		if err := conds.check(bucket, name, old.Generation, old.Metageneration); err != nil {
+			return err
+		}
+		o = old
+		if err := fn(&o); err != nil {
+			return err
+		}
+		o = old.withAttributes(o)
+		o.Metageneration, o.Updated = old.Metageneration+1, s.now().UTC().Truncate(time.Microsecond)
+		row, err := objectRow(o)
+		if err != nil {
+			return err
+		}
+		return tx.Put(ctx, row)
+	})
+	return o, err
+}
+
+// withAttributes takes the fields that a client may set from a.
+func (o Object) withAttributes(a Object) Object {
+	o.ContentType, o.ContentEncoding, o.ContentDisposition = a.ContentType, a.ContentEncoding, a.ContentDisposition
+	o.ContentLanguage, o.CacheControl, o.StorageClass = a.ContentLanguage, a.CacheControl, a.StorageClass
+	o.Metadata, o.CustomTime = a.Metadata, a.CustomTime
+	return o
+}
+
+// Delete removes an object; generation 0 means the live one.
+func (s *Store) Delete(ctx context.Context, bucket, name string, generation int64, conds Conditions) error {
+	var o Object
+	err := s.rows.Update(ctx, func(tx store.Tx) error {
+		var err error
+		if o, err = live(ctx, tx, bucket, name, generation); err != nil {
+			return err
+		}
+		if err := conds.check(bucket, name, o.Generation, o.Metageneration); err != nil {
+			return err
+		}
+		if err := raiseFloor(ctx, tx, bucket, o.Generation); err != nil {
+			return err
+		}
+		return tx.Delete(ctx, kindObject, objectKey(bucket, name))
+	})
+	if err == nil {
+		s.discard(ctx, o.Content)
+	}
+	return err
+}

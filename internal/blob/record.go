@@ -1,0 +1,102 @@
+package blob
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"tategu/internal/store"
+)
+
+// objectRecord is the stored form of an Object; bucket and name are its row's key.
+type objectRecord struct {
+	Generation         int64             `json:"g"`
+	Metageneration     int64             `json:"m"`
+	Size               int64             `json:"s"`
+	ContentType        string            `json:"t,omitempty"`
+	ContentEncoding    string            `json:"enc,omitempty"`
+	ContentDisposition string            `json:"disp,omitempty"`
+	ContentLanguage    string            `json:"lang,omitempty"`
+	CacheControl       string            `json:"cache,omitempty"`
+	StorageClass       string            `json:"class,omitempty"`
+	Metadata           map[string]string `json:"meta,omitempty"`
+	MD5                []byte            `json:"md5,omitempty"`
+	CRC32C             uint32            `json:"crc"`
+	Components         int               `json:"n,omitempty"`
+	Created            int64             `json:"c"` // microseconds
+	Updated            int64             `json:"u"`
+	CustomTime         int64             `json:"ct,omitempty"`
+	Content            string            `json:"id"`
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+func objectKey(bucket, name string) string { return bucket + "/" + name }
+
+func (o Object) record() objectRecord {
+	return objectRecord{
+		Generation: o.Generation, Metageneration: o.Metageneration, Size: o.Size,
+		ContentType: o.ContentType, ContentEncoding: o.ContentEncoding, ContentDisposition: o.ContentDisposition,
+		ContentLanguage: o.ContentLanguage, CacheControl: o.CacheControl, StorageClass: o.StorageClass,
+		Metadata: o.Metadata, MD5: o.MD5, CRC32C: o.CRC32C, Components: o.Components,
+		Created: micros(o.Created), Updated: micros(o.Updated), CustomTime: micros(o.CustomTime), Content: o.Content,
+	}
+}
+
+func (r objectRecord) object(bucket, name string) Object {
+	return Object{
+		Bucket: bucket, Name: name, Generation: r.Generation, Metageneration: r.Metageneration, Size: r.Size,
+		ContentType: r.ContentType, ContentEncoding: r.ContentEncoding, ContentDisposition: r.ContentDisposition,
+		ContentLanguage: r.ContentLanguage, CacheControl: r.CacheControl, StorageClass: r.StorageClass,
+		Metadata: r.Metadata, MD5: r.MD5, CRC32C: r.CRC32C, Components: r.Components,
+		Created: fromMicros(r.Created), Updated: fromMicros(r.Updated), CustomTime: fromMicros(r.CustomTime), Content: r.Content,
+	}
+}
+
+func objectRow(o Object) (store.Row, error) {
+	data, err := json.Marshal(o.record())
+	if err != nil {
+		return store.Row{}, fmt.Errorf("encode object %s/%s: %w", o.Bucket, o.Name, err)
+	}
+	return store.Row{Kind: kindObject, Key: objectKey(o.Bucket, o.Name), State: o.Content, Data: data}, nil
+}
+
+func rowObject(row store.Row) (Object, error) {
+	bucket, name, _ := strings.Cut(row.Key, "/")
+	var r objectRecord
+	if err := json.Unmarshal(row.Data, &r); err != nil {
+		return Object{}, fmt.Errorf("decode object %s: %w", row.Key, err)
+	}
+	return r.object(bucket, name), nil
+}
+
+func bucketRow(b Bucket) (store.Row, error) {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return store.Row{}, fmt.Errorf("encode bucket %s: %w", b.Name, err)
+	}
+	return store.Row{Kind: kindBucket, Key: b.Name, Parent: projectParent(b.Project), Data: data}, nil
+}
+
+func projectParent(project string) string { return "projects/" + project }
+
+func rowBucket(row store.Row) (Bucket, error) {
+	var b Bucket
+	if err := json.Unmarshal(row.Data, &b); err != nil {
+		return Bucket{}, fmt.Errorf("decode bucket %s: %w", row.Key, err)
+	}
+	return b, nil
+}
