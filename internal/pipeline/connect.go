@@ -58,11 +58,10 @@ func connectParameters(g *graph, t *task) error {
 	return nil
 }
 
+// connectParameter takes inputs that the component does not declare, too: the
+// compiler adds them for f-strings and resource requests to refer to.
 func connectParameter(g *graph, t *task, k string, in *ps.TaskInputsSpec_InputParameterSpec) error {
 	sub := "inputs.parameters[" + k + "]"
-	if t.comp.GetInputDefinitions().GetParameters()[k] == nil && !channel(t.spec, k) {
-		return invalid(g, t.name, sub, "its component has no input parameter %q", k)
-	}
 	switch x := in.GetKind().(type) {
 	case *ps.TaskInputsSpec_InputParameterSpec_ComponentInputParameter:
 		if g.comp.GetInputDefinitions().GetParameters()[x.ComponentInputParameter] == nil {

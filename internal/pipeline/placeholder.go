@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-
-	ps "tategu/internal/pipeline/pipelinespec"
 )
 
 // Placeholders are {{$}} and {{$.path}}. They are replaced in a single pass, so
@@ -275,22 +273,6 @@ func declared(t *task, r reference) bool {
 	case r.output:
 		return out.GetParameters()[r.name] != nil
 	default:
-		return in.GetParameters()[r.name] != nil || channel(t.spec, r.name)
+		return in.GetParameters()[r.name] != nil || t.spec.GetInputs().GetParameters()[r.name] != nil
 	}
-}
-
-// channel reports an input that the compiler gave a task only so that its
-// constants (f-strings) can refer to it; the component does not declare it.
-func channel(spec *ps.PipelineTaskSpec, name string) bool {
-	found := false
-	for _, in := range spec.GetInputs().GetParameters() {
-		v, _ := constant(in.GetRuntimeValue())
-		s, _ := v.(string)
-		expand(s, func(key string) (string, bool) {
-			r, ok := parseReference(key)
-			found = found || ok && !r.output && !r.artifact && r.name == name
-			return "", true
-		})
-	}
-	return found
 }

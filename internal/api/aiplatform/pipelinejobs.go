@@ -1,0 +1,178 @@
+package aiplatform
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"tategu/internal/api"
+	"tategu/internal/pipeline"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+)
+
+const pipelineService = "PipelineService"
+
+// PipelineJobs serves the PipelineJob methods of PipelineService. The pipeline
+// engine acts on the rows; job_detail is joined on reads.
+type PipelineJobs struct {
+	std      *Standard
+	accounts Accounts
+	hold     time.Duration
+}
+
+// NewPipelineJobs makes the service. hold is how long a Get may wait for the end
+// of a job that is about to end; see get.
+func NewPipelineJobs(std *Standard, accounts Accounts, hold time.Duration) *PipelineJobs {
+	return &PipelineJobs{std: std, accounts: accounts, hold: hold}
+}
+
+// Methods gives the rows of the dispatch table.
+func (s *PipelineJobs) Methods() ([]api.Method, error) {
+	name := func(m string) string { return MethodName(pipelineService, m) }
+	return []api.Method{
+		api.Unary(name("CreatePipelineJob"), "aiplatform.pipelineJobs.create", s.create),
+		api.Unary(name("GetPipelineJob"), "aiplatform.pipelineJobs.get", s.get),
+		api.Unary(name("ListPipelineJobs"), "aiplatform.pipelineJobs.list", s.list),
+		api.Unary(name("CancelPipelineJob"), "aiplatform.pipelineJobs.cancel", s.cancel),
+		api.Unary(name("DeletePipelineJob"), "aiplatform.pipelineJobs.delete", s.delete),
+		api.Unary(name("BatchCancelPipelineJobs"), "aiplatform.pipelineJobs.cancel", s.batchCancel),
+		api.Unary(name("BatchDeletePipelineJobs"), "aiplatform.pipelineJobs.delete", s.batchDelete),
+	}, nil
+}
+
+// create checks the whole pipeline before it answers, so that what cannot run is
+// refused by name and not found out in the middle of a run.
+func (s *PipelineJobs) create(ctx context.Context, req *pb.CreatePipelineJobRequest) (*pb.PipelineJob, error) {
+	if req.GetPipelineJob() == nil {
+		return nil, resource.Invalid("pipeline_job", "pipeline_job is missing")
+	}
+	job := proto.CloneOf(req.PipelineJob)
+	ClearOutputOnly(job)
+	plan, err := checkPipelineJob(job)
+	if err != nil {
+		return nil, err
+	}
+	parent, err := resource.ParseName(req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	if job.ServiceAccount, err = RunAs(ctx, s.accounts, parent.Project(), job.ServiceAccount); err != nil {
+		return nil, err
+	}
+	if err := fillRoot(job, plan, parent); err != nil {
+		return nil, err
+	}
+	if job.Labels == nil {
+		job.Labels = map[string]string{}
+	}
+	job.Labels[pipeline.RunNumberLabel] = resource.NewID()
+	id := req.GetPipelineJobId()
+	if id == "" {
+		id = plan.Name + "-" + resource.NewID()
+	}
+	job.State = pb.PipelineState_PIPELINE_STATE_PENDING
+	err = s.std.store.Update(ctx, func(tx store.Tx) error {
+		for _, in := range job.GetRuntimeConfig().GetInputArtifacts() {
+			if _, err := pipeline.InputArtifact(ctx, tx, parent.Project(), parent.Location(), in.GetArtifactId()); err != nil {
+				return err
+			}
+		}
+		if job.JobDetail, err = s.contexts(ctx, tx, req.GetParent(), plan.Name, id); err != nil {
+			return err
+		}
+		return s.std.Insert(ctx, tx, req.GetParent(), id, job, job.State.String())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return job, nil
+}
+
+func checkPipelineJob(job *pb.PipelineJob) (*pipeline.Plan, error) {
+	switch {
+	case len(job.GetDisplayName()) > 128:
+		return nil, resource.Invalid("pipeline_job.display_name", "display_name has %d bytes; 128 is the most", len(job.DisplayName))
+	case job.GetPipelineSpec() == nil && job.GetTemplateUri() != "":
+		return nil, resource.Unimplemented("pipeline_job.template_uri without a pipeline_spec")
+	case job.GetEncryptionSpec().GetKmsKeyName() != "":
+		return nil, resource.Unimplemented("pipeline_job.encryption_spec")
+	case len(job.GetPipelineTaskRerunConfigs()) > 0 || job.GetOriginalPipelineJobId() != 0:
+		return nil, resource.Unimplemented("a rerun of a pipeline job (pipeline_task_rerun_configs)")
+	case job.GetRuntimeConfig().GetDefaultRuntime() != nil:
+		return nil, resource.Unimplemented("pipeline_job.runtime_config.default_runtime")
+	}
+	plan, err := pipeline.Parse(job.GetPipelineSpec())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := plan.Parameters(job.GetRuntimeConfig()); err != nil {
+		return nil, err
+	}
+	return plan, plan.CheckInputArtifacts(job.GetRuntimeConfig())
+}
+
+// fillRoot chooses where the outputs go: what the run says, else what the
+// pipeline says, else a bucket named as the SDK would name it.
+func fillRoot(job *pb.PipelineJob, plan *pipeline.Plan, parent resource.Name) error {
+	if job.RuntimeConfig == nil {
+		job.RuntimeConfig = &pb.PipelineJob_RuntimeConfig{}
+	}
+	c := job.RuntimeConfig
+	if c.GcsOutputDirectory == "" {
+		c.GcsOutputDirectory = plan.Root
+	}
+	if c.GcsOutputDirectory == "" {
+		c.GcsOutputDirectory = "gs://" + parent.Project() + "-vertex-pipelines-" + parent.Location() + "/output_artifacts"
+	}
+	bucket, ok := strings.CutPrefix(c.GcsOutputDirectory, "gs://")
+	if bucket, _, _ = strings.Cut(bucket, "/"); !ok || bucket == "" {
+		return resource.Invalid("pipeline_job.runtime_config.gcs_output_directory", "%q is not a gs://BUCKET/FOLDER", c.GcsOutputDirectory)
+	}
+	return nil
+}
+
+// cancel asks for the end of a job; the engine does the rest.
+func (s *PipelineJobs) cancel(ctx context.Context, req *pb.CancelPipelineJobRequest) (*emptypb.Empty, error) {
+	err := s.std.store.Update(ctx, func(tx store.Tx) error {
+		_, err := s.askCancel(ctx, tx, req.GetName())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
+
+func (s *PipelineJobs) askCancel(ctx context.Context, tx store.Tx, name string) (*pb.PipelineJob, error) {
+	job := &pb.PipelineJob{}
+	if err := s.std.Load(ctx, tx, name, job); err != nil {
+		return nil, err
+	}
+	if pipeline.Finished(job.State) || job.State == pb.PipelineState_PIPELINE_STATE_CANCELLING {
+		return job, nil // there is nothing left to stop, which is what was asked for
+	}
+	job.State = pb.PipelineState_PIPELINE_STATE_CANCELLING
+	return job, s.std.Save(ctx, tx, job, job.State.String())
+}
+
+func (s *PipelineJobs) delete(ctx context.Context, req *pb.DeletePipelineJobRequest) (*longrunningpb.Operation, error) {
+	job := &pb.PipelineJob{}
+	return s.std.Delete(ctx, req, job, func(tx store.Tx) error { return s.forget(ctx, tx, job) })
+}
+
+// forget refuses while the job runs, and removes what belongs to it alone. Its
+// artifacts stay: others may have taken them over.
+func (s *PipelineJobs) forget(ctx context.Context, tx store.Tx, job *pb.PipelineJob) error {
+	if !pipeline.Finished(job.State) {
+		return resource.Errorf(codes.FailedPrecondition, "%s is in state %s", job.Name, job.State).
+			WithResource(job.Name).WithHint("cancel it and wait until it has ended")
+	}
+	return pipeline.Delete(ctx, tx, job.Name)
+}
