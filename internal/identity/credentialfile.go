@@ -44,7 +44,7 @@ func InterceptFile(refreshToken string) ([]byte, error) {
 }
 
 func encodeFile(f credentialFile) ([]byte, error) {
-	b, err := json.MarshalIndent(f, "", "  ")
+	b, err := json.MarshalIndent(f, "", "  ") //nolint:gosec // G117: a credential file is for its owner, who asked for it
 	if err != nil {
 		return nil, fmt.Errorf("credential file: %w", err)
 	}

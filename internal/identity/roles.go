@@ -14,10 +14,10 @@ const PermissionActAs = "iam.serviceAccounts.actAs"
 
 // Permissions of the platform's own administration.
 const (
-	PermissionTokensCreate = "tategu.tokens.create"
-	PermissionTokensList   = "tategu.tokens.list"
-	PermissionTokensDelete = "tategu.tokens.delete"
-	PermissionAuditList    = "tategu.audit.list"
+	PermissionCreateLogins = "tategu.tokens.create"
+	PermissionListLogins   = "tategu.tokens.list"
+	PermissionDeleteLogins = "tategu.tokens.delete"
+	PermissionListAudit    = "tategu.audit.list"
 )
 
 // ParseRole reads a role's name.

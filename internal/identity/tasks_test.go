@@ -30,7 +30,7 @@ func TestTaskIdentityEndsWithTheTask(t *testing.T) {
 		t.Fatalf("principal %+v, %v", p, err)
 	}
 	wantCode(t, "objects of its project", f.Authorize(ctx, p, "a", "storage.objects.create"), codes.OK)
-	wantCode(t, "tokens", f.Authorize(ctx, p, "a", identity.PermissionTokensCreate), codes.PermissionDenied)
+	wantCode(t, "tokens", f.Authorize(ctx, p, "a", identity.PermissionCreateLogins), codes.PermissionDenied)
 	wantCode(t, "another project", f.Authorize(ctx, p, "b", "storage.objects.get"), codes.PermissionDenied)
 	_, _, err = f.Login(ctx, access.Token)
 	wantCode(t, "a lasting login from a task's token", err, codes.Unauthenticated)

@@ -213,7 +213,7 @@ func (a *Authority) cleanGrants(ctx context.Context, grants map[string]Role) (ma
 // MayGrant answers whether p may hand out grants: it takes the permission in
 // every project named, so nobody hands out more than they administer.
 func (a *Authority) MayGrant(ctx context.Context, p Principal, grants map[string]Role) error {
-	return a.mayAll(ctx, p, grants, PermissionTokensCreate)
+	return a.mayAll(ctx, p, grants, PermissionCreateLogins)
 }
 
 func (a *Authority) mayAll(ctx context.Context, p Principal, grants map[string]Role, permission string) error {
@@ -271,7 +271,7 @@ func (a *Authority) visible(p Principal, t Token) (Token, bool) {
 	}
 	grants := map[string]Role{}
 	for project, role := range t.Grants {
-		if a.policy.allows(p.roleIn(project), PermissionTokensList) {
+		if a.policy.allows(p.roleIn(project), PermissionListLogins) {
 			grants[project] = role
 		}
 	}
@@ -290,7 +290,7 @@ func (a *Authority) RevokeToken(ctx context.Context, p Principal, id string) err
 		return err
 	}
 	if !owns(p, row.Token) {
-		if err := a.mayAll(ctx, p, row.Grants, PermissionTokensDelete); err != nil {
+		if err := a.mayAll(ctx, p, row.Grants, PermissionDeleteLogins); err != nil {
 			if _, ok := a.visible(p, row.Token); !ok && !p.Anonymous() {
 				return noToken(id) // a stranger learns no ids
 			}

@@ -79,8 +79,9 @@ func (s *Service) routes() []route {
 
 // Patterns are the routes in the form of http.ServeMux.
 func (s *Service) Patterns() []string {
-	patterns := []string{}
-	for _, r := range s.routes() {
+	routes := s.routes()
+	patterns := make([]string, 0, len(routes))
+	for _, r := range routes {
 		patterns = append(patterns, r.pattern)
 	}
 	return patterns

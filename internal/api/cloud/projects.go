@@ -3,6 +3,7 @@ package cloud
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,8 +67,8 @@ func projectJSON(p identity.Project) projectV1 {
 
 func (s *Service) getProjectV1(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("project")
-	if strings.Contains(id, ":") {
-		return resource.Unimplemented("google.cloud.resourcemanager.v1.Projects: method " + id[strings.Index(id, ":"):])
+	if id, method, ok := strings.Cut(id, ":"); ok && !strings.Contains(id, ".") { // example.com:name is an id
+		return resource.Unimplemented("google.cloud.resourcemanager.v1.Projects: method " + strconv.Quote(method[:min(len(method), 80)]))
 	}
 	if _, err := s.authorize(r.Context(), r, id, "resourcemanager.projects.get"); err != nil {
 		return err

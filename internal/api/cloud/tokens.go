@@ -201,7 +201,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 func (s *Service) auditTrail(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	project := q.Get("project")
-	if _, err := s.authorize(r.Context(), r, project, identity.PermissionAuditList); err != nil {
+	if _, err := s.authorize(r.Context(), r, project, identity.PermissionListAudit); err != nil {
 		return err
 	}
 	if project != "" {

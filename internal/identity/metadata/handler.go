@@ -17,8 +17,9 @@ import (
 // scopes that clients are told; ours do not limit anything, roles do.
 const cloudPlatform = "https://www.googleapis.com/auth/cloud-platform"
 
-// handler serves one task: below its secret path, and for Node, which drops the
-// path of GCE_METADATA_HOST, at the root of the port.
+// handler serves one task below its secret path. Node drops the path of
+// GCE_METADATA_HOST (gcp-metadata, getBaseUrl), so without it the caller itself
+// is looked at.
 func (s *Server) handler(t *task) http.Handler {
 	routes := s.routes(t)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -29,8 +30,7 @@ func (s *Server) handler(t *task) http.Handler {
 			http.Error(w, why, status)
 			return
 		}
-		rest, ok := strings.CutPrefix(r.URL.Path, "/t/")
-		if ok {
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/t/"); ok {
 			secret, path, _ := strings.Cut(rest, "/")
 			if subtle.ConstantTimeCompare([]byte(secret), []byte(t.Path)) != 1 {
 				http.NotFound(w, r)
@@ -38,9 +38,29 @@ func (s *Server) handler(t *task) http.Handler {
 			}
 			r = r.Clone(r.Context())
 			r.URL.Path, r.URL.RawPath = "/"+path, ""
+		} else if !s.isTask(r, t) {
+			http.Error(w, "the path of GCE_METADATA_HOST is missing, and the caller is not the task that it was given to", http.StatusForbidden)
+			return
 		}
 		routes.ServeHTTP(w, r)
 	})
+}
+
+// isTask reports a caller that has the secret path in its environment.
+func (s *Server) isTask(r *http.Request, t *task) bool {
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	local, err := netip.ParseAddrPort(t.address)
+	if err != nil {
+		return false
+	}
+	ok, err := callerHolds(remote, local, "/t/"+t.Path)
+	if err != nil {
+		s.log.WarnContext(r.Context(), "a metadata request was refused: its sender is not known", slog.String("workload", t.ID), slog.Any("error", err))
+	}
+	return ok
 }
 
 // refuse keeps out whatever is not a client library on this machine: browsers

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,8 @@ func TestRefusesStrangers(t *testing.T) {
 		{"own secret at another task's port", otherAddress + "/t/" + mySecret + path, nil, http.StatusNotFound},
 		{"no secret after /t/", otherAddress + "/t/" + path, nil, http.StatusNotFound},
 		{"part of the secret", otherAddress + "/t/" + otherSecret[:31] + path, nil, http.StatusNotFound},
+		{"no path, from a stranger", otherAddress + path, nil, http.StatusForbidden},
+		{"no path, ping", otherAddress, nil, http.StatusForbidden},
 		{"secret then dots", otherAddress + "/t/x/../" + mySecret + path, nil, http.StatusNotFound},
 		{"no flavor", address + "/t/" + mySecret + path, func(r *http.Request) { r.Header.Del("Metadata-Flavor") }, http.StatusForbidden},
 		{"wrong flavor", address + "/t/" + mySecret + path, header("Metadata-Flavor", "Azure"), http.StatusForbidden},
@@ -201,6 +204,85 @@ func TestRefusesStrangers(t *testing.T) {
 		if status, body, _ := f.ask(t, "http://"+tt.url, tt.edit); status != tt.want || strings.Contains(body, "tgu_") {
 			t.Errorf("%s: %d %s, want %d", tt.name, status, body, tt.want)
 		}
+	}
+}
+
+// TestAskWithoutPath is no test but the program that the next one starts.
+func TestAskWithoutPath(t *testing.T) {
+	url := os.Getenv("TATEGU_TEST_ASK")
+	if url == "" {
+		t.Skip("started by TestCallerWithTheSecretInItsEnvironment only")
+	}
+	f := &fixture{client: http.DefaultClient}
+	status, body, _ := f.ask(t, url, nil)
+	http.DefaultClient.CloseIdleConnections()
+	t.Logf("answer %d %s", status, body)
+}
+
+// TestCallerWithTheSecretInItsEnvironment covers Node, which drops the path.
+func TestCallerWithTheSecretInItsEnvironment(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("callers cannot be looked at on", runtime.GOOS)
+	}
+	f := newFixture(t)
+	mine, endMine := f.open(t, "mine", "demo", "")
+	defer endMine()
+	other, endOther := f.open(t, "other", "demo", "")
+	defer endOther()
+	address, _, _ := strings.Cut(mine["GCE_METADATA_HOST"], "/")
+	for name, tt := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"the task":     {mine, "answer 200 "},
+		"another task": {other, "answer 403 "},
+		"a stranger":   {nil, "answer 403 "},
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAskWithoutPath$", "-test.v")
+		cmd.Env = []string{"TATEGU_TEST_ASK=http://" + address + "/computeMetadata/v1/instance/service-accounts/default/token"}
+		for k, v := range tt.env {
+			cmd.Env = append(cmd.Env, k+"="+v)
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), tt.want) {
+			t.Errorf("%s: %v\n%s\nwant %s", name, err, out, tt.want)
+		}
+	}
+}
+
+// TestNode asks with the real client library: TATEGU_TEST_NODE is a folder whose
+// node_modules has google-auth-library.
+func TestNode(t *testing.T) {
+	t.Parallel()
+	dir := os.Getenv("TATEGU_TEST_NODE")
+	if dir == "" {
+		t.Skip("TATEGU_TEST_NODE names no folder with google-auth-library")
+	}
+	f := newFixture(t)
+	env, end := f.open(t, "task-1", "demo", "")
+	defer end()
+	cmd := exec.CommandContext(t.Context(), "node", "-e", `
+const {GoogleAuth} = require("google-auth-library");
+const auth = new GoogleAuth({scopes: "https://www.googleapis.com/auth/cloud-platform"});
+(async () => {
+  const client = await auth.getClient();
+  const {token} = await client.getAccessToken();
+  console.log(client.constructor.name, await auth.getProjectId(), token);
+})().catch(e => { console.error(e); process.exit(1); });
+`)
+	cmd.Dir = dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	for k, v := range env {
+		cmd.Env = append(cmd.Env, k+"="+v)
+	}
+	out, err := cmd.CombinedOutput()
+	token, ok := strings.CutPrefix(strings.TrimSpace(string(out)), "Compute demo ")
+	if err != nil || !ok {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if p, err := f.authority.Authenticate(t.Context(), token); err != nil || p.Email != "default@demo.iam.tategu.internal" {
+		t.Errorf("its token is of %+v, %v", p, err)
 	}
 }
 
