@@ -105,12 +105,12 @@ def check_columns(path: Path) -> None:
         raise SystemExit(f"{path} has no column {', '.join(missing)}; see data.py")
 
 
-def orders_csv(given: str | None) -> Path:
+def orders_csv(given: str | None, cache: Path) -> Path:
     """Give the path of the order history."""
     if given:
         check_columns(Path(given))
         return Path(given)
-    folder = fetch_movielens(cache_folder())
+    folder = fetch_movielens(cache)
     path = folder / "orders.csv"
     if not path.exists():
         partial = path.with_suffix(f".{os.getpid()}")

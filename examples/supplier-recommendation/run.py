@@ -1,6 +1,6 @@
 """Drives the example: table, training, model versions, endpoint, predictions.
 
-    python run.py --bucket NAME [--csv orders.csv]
+    python run.py [--bucket NAME] [--csv orders.csv]
 
 The project and the credentials are the usual ones of Google's clients
 (GOOGLE_CLOUD_PROJECT, application default credentials). The last line is
@@ -23,15 +23,14 @@ from typing import Any
 
 STARTED = time.monotonic()
 
+import data
 import google.auth
 import lightgbm
+import pipeline
+import predict_pipeline
 from google.api_core.exceptions import NotFound
 from google.cloud import aiplatform, storage
 from kfp import compiler
-
-import data
-import pipeline
-import predict_pipeline
 
 FIRST = {"num_leaves": 15, "learning_rate": 0.1, "rounds": 100}
 SECOND = {"num_leaves": 7, "learning_rate": 0.1, "rounds": 150}
@@ -363,11 +362,12 @@ def run(options: argparse.Namespace) -> None:
     _, project = google.auth.default()
     if not project:
         raise Failed("no project: set GOOGLE_CLOUD_PROJECT")
-    demo = Demo(project, options.location, options.bucket)
+    bucket = options.bucket or f"{project}-supplier-recommendation"
+    demo = Demo(project, options.location, bucket)
     steps = demo.steps
     steps.add("import the clients", time.monotonic() - STARTED)
     with steps.step("get the order history") as notes:
-        csv = data.orders_csv(options.csv)
+        csv = data.orders_csv(options.csv, options.cache)
         notes.append(str(csv))
     with steps.step("upload the table"):
         demo.make_bucket()
@@ -394,7 +394,16 @@ def run(options: argparse.Namespace) -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bucket", required=True, help="made if it does not exist")
+    parser.add_argument(
+        "--bucket",
+        help="made if it does not exist (default: PROJECT-supplier-recommendation)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=data.cache_folder(),
+        help="where the default input is kept between runs",
+    )
     parser.add_argument("--location", default="us-central1")
     parser.add_argument("--csv", help="an order history of your own; see data.py")
     parser.add_argument(
