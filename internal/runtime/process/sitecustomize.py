@@ -34,7 +34,15 @@ def _seclude():
         inside = real.startswith(base) or real.startswith("/usr/local/lib/")
         return inside and name in ("site-packages", "dist-packages")
 
-    sys.path[:] = [p for p in sys.path if not machine(p)]
+    import site
+
+    user = os.path.realpath(site.getusersitepackages())
+    rest = [p for p in sys.path if not machine(p)]
+    # As in a container: what was installed with --user wins over what was there.
+    late = [p for p in rest if os.path.realpath(p) == user]
+    rest = [p for p in rest if os.path.realpath(p) != user]
+    at = next((i for i, p in enumerate(rest) if p.endswith("site-packages")), len(rest))
+    sys.path[:] = rest[:at] + late + rest[at:]
 
 
 def _map_gcs():

@@ -1,0 +1,149 @@
+package runtimetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Files keeps objects in memory and remembers what was uploaded, in order.
+type Files struct {
+	mu      sync.Mutex
+	objects map[string]string // by gs:// URI
+	uploads []string
+	fail    error
+}
+
+// NewFiles holds the given objects.
+func NewFiles(objects map[string]string) *Files { return &Files{objects: objects} }
+
+// Fail makes every upload from now on end with err.
+func (f *Files) Fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
+
+// Download implements runtime.Files.
+func (f *Files) Download(_ context.Context, uri, dir string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, content := range f.objects {
+		if name != uri && !strings.HasPrefix(name, strings.TrimSuffix(uri, "/")+"/") {
+			continue
+		}
+		path := filepath.Join(dir, filepath.FromSlash(strings.TrimPrefix(name, "gs://")))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UploadFile implements runtime.Files.
+func (f *Files) UploadFile(_ context.Context, path, uri string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	f.objects[uri] = string(b)
+	f.uploads = append(f.uploads, uri)
+	return nil
+}
+
+// Uploads gives what was uploaded, in order.
+func (f *Files) Uploads() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.uploads)
+}
+
+// Content gives an object, "" when there is none.
+func (f *Files) Content(uri string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.objects[uri]
+}
+
+// Logs is a sink that insists on offsets without gaps, and takes what it has again.
+type Logs struct {
+	mu      sync.Mutex
+	streams map[string][]byte
+	changed chan struct{}
+}
+
+// NewLogs makes an empty sink.
+func NewLogs() *Logs { return &Logs{streams: map[string][]byte{}, changed: make(chan struct{})} }
+
+// AppendLog implements runtime.LogSink.
+func (l *Logs) AppendLog(_ context.Context, stream string, offset int64, p []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	have := l.streams[stream]
+	if offset > int64(len(have)) {
+		return fmt.Errorf("log %s: a gap: got offset %d, have %d bytes", stream, offset, len(have))
+	}
+	if end := offset + int64(len(p)); end > int64(len(have)) {
+		l.streams[stream] = append(have[:offset:offset], p...)
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return nil
+}
+
+// Text gives what a stream holds.
+func (l *Logs) Text(stream string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.streams[stream])
+}
+
+// Await waits until the stream contains text.
+func (l *Logs) Await(ctx context.Context, stream, text string) error {
+	for {
+		l.mu.Lock()
+		have, changed := string(l.streams[stream]), l.changed
+		l.mu.Unlock()
+		if strings.Contains(have, text) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("log %s has no %q: %q", stream, text, have)
+		case <-changed:
+		}
+	}
+}
+
+// Credentials hands out one variable and counts what is open.
+type Credentials struct {
+	open atomic.Int64
+	all  atomic.Int64
+}
+
+// Open implements runtime.Credentials.
+func (c *Credentials) Open(_ context.Context, id, project, serviceAccount string) (map[string]string, func(), error) {
+	if project == "refused" {
+		return nil, nil, errors.New("no such project")
+	}
+	c.open.Add(1)
+	c.all.Add(1)
+	return map[string]string{"TEST_CREDENTIAL": id + "/" + project + "/" + serviceAccount}, func() { c.open.Add(-1) }, nil
+}
+
+// Counts gives how many are open, and how many ever were.
+func (c *Credentials) Counts() (open, all int64) { return c.open.Load(), c.all.Load() }
