@@ -1,6 +1,7 @@
 """The predict pipeline: score all suppliers for the buyers asked for."""
 
 from kfp import dsl
+
 from pipeline import BASE_IMAGE, PACKAGES, features
 
 

@@ -23,14 +23,15 @@ from typing import Any
 
 STARTED = time.monotonic()
 
-import data
 import google.auth
 import lightgbm
-import pipeline
-import predict_pipeline
 from google.api_core.exceptions import NotFound
 from google.cloud import aiplatform, storage
 from kfp import compiler
+
+import data
+import pipeline
+import predict_pipeline
 
 FIRST = {"num_leaves": 15, "learning_rate": 0.1, "rounds": 100}
 SECOND = {"num_leaves": 7, "learning_rate": 0.1, "rounds": 150}

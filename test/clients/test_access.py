@@ -1,10 +1,11 @@
 """What a token may do."""
 
 import pytest
-from conftest import LOCATION, PROJECT
 from google.api_core import exceptions
 from google.cloud import aiplatform
 from google.oauth2.credentials import Credentials
+
+from conftest import LOCATION, PROJECT
 
 
 @pytest.fixture
