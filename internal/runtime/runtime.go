@@ -46,7 +46,9 @@ type Workload struct {
 	Dirs []string
 
 	Resources Resources
-	Port      bool // hand out a free loopback port: env PORT and AIP_HTTP_PORT, Instance.Address
+	// Port hands out a free loopback port: env PORT and AIP_HTTP_PORT, which the
+	// command, arguments and environment may name as $(PORT), and Instance.Address.
+	Port bool
 }
 
 // Python describes an environment; its hash names it.

@@ -120,13 +120,18 @@ func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
 		mapGCS = func(text string) string { return rewriteGCS(text, filepath.Join(in.dir, dirGCS)) }
 		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
 	}
+	port := func(text string) string { return text }
+	if in.rec.Port != 0 {
+		// Kubernetes' way to name the port that only the runtime knows.
+		port = strings.NewReplacer("$(PORT)", env["PORT"], "$(AIP_HTTP_PORT)", env["AIP_HTTP_PORT"]).Replace
+	}
 	for i, arg := range command {
-		s.Command[i] = mapGCS(strings.ReplaceAll(arg, runtime.ScriptPath, script))
+		s.Command[i] = port(mapGCS(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		value := env[name]
 		if _, ours := w.Env[name]; ours {
-			value = mapGCS(value)
+			value = port(mapGCS(value))
 		}
 		s.Env = append(s.Env, name+"="+value)
 	}
