@@ -233,7 +233,7 @@ func TestLogin(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	access := f.token(t, "ann@example.com", map[string]identity.Role{"a": identity.User})
-	code, answer := f.do(t, access, "POST", "/tategu/v1/login", "{}")
+	code, answer := f.do(t, access, "POST", "/tategu/v1/login", "")
 	refresh, _ := answer["refreshToken"].(string)
 	if code != 200 || answer["ca"] != "PEM" || answer["email"] != "ann@example.com" {
 		t.Fatalf("login: %d %v", code, answer)
@@ -242,13 +242,13 @@ func TestLogin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, answer := f.do(t, session.Token, "POST", "/tategu/v1/login", "{}"); code != 401 {
+	if code, answer := f.do(t, session.Token, "POST", "/tategu/v1/login", ""); code != 401 {
 		t.Errorf("a session made a lasting login: %d %v", code, answer)
 	}
-	if code, _ := f.do(t, "", "POST", "/tategu/v1/login", "{}"); code != 401 {
+	if code, _ := f.do(t, "", "POST", "/tategu/v1/login", ""); code != 401 {
 		t.Errorf("nobody logs in: %d", code)
 	}
-	code, answer = f.do(t, "operator", "POST", "/tategu/v1/login", "{}")
+	code, answer = f.do(t, "operator", "POST", "/tategu/v1/login", "")
 	want, err := f.authority.OperatorRefreshToken(t.Context())
 	if code != 200 || err != nil || answer["refreshToken"] != want {
 		t.Errorf("the operator's login: %d, %v", code, err)

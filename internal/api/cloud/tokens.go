@@ -174,10 +174,6 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var body struct{}
-	if err := readBody(w, r, &body); err != nil {
-		return err
-	}
 	resp := LoginResponse{Email: p.Email, Grants: p.Grants, CA: string(s.cfg.CA)}
 	entry := identity.AuditEntry{Principal: p.Email, TokenID: p.TokenID, Method: methodLogin}
 	err = s.audited(r.Context(), entry, nil, func() error {
