@@ -50,7 +50,7 @@ func compare(s Schema, segments []string, op string, value literal) (node, error
 // find resolves a path of fields or an alias.
 func (s Schema) find(segments []string) (valuePath, error) {
 	alias, ok := s.Aliases[segments[0]]
-	if !ok {
+	if !ok || FieldByName(s.Message, segments[0]) != nil {
 		return findPath(s.Message, segments)
 	}
 	target, byID := strings.CutSuffix(alias, "/")
