@@ -143,7 +143,9 @@ type Files interface {
 // Credentials gives a workload an identity; the identity layer provides it.
 type Credentials interface {
 	// Open returns environment variables (metadata server address, ...) and a
-	// function that ends them. The same id gets the same address after a restart.
+	// function that ends them. The same id gets the same address after a restart:
+	// ctx lives as long as the server, and end called after it is done keeps the
+	// identity for the next server.
 	Open(ctx context.Context, id, project, serviceAccount string) (env map[string]string, end func(), err error)
 }
 

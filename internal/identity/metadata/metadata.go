@@ -53,7 +53,8 @@ type task struct {
 
 // Open gives the workload id an identity and the environment that leads clients
 // to it. The same id gets the same port and path again after a restart. end
-// revokes the identity; it must not be called when only this server stops.
+// revokes the identity, unless ctx is done by then: ctx lives as long as the
+// server, and a workload that outlives the server keeps its identity.
 func (s *Server) Open(ctx context.Context, id, project, serviceAccount string) (env map[string]string, end func(), err error) {
 	t, err := s.entry(id)
 	if err != nil {
@@ -70,7 +71,11 @@ func (s *Server) Open(ctx context.Context, id, project, serviceAccount string) (
 	if err != nil {
 		return nil, nil, err
 	}
-	return t.env(), func() { s.end(id) }, nil
+	return t.env(), func() {
+		if ctx.Err() == nil {
+			s.end(id)
+		}
+	}, nil
 }
 
 func (s *Server) entry(id string) (*task, error) {

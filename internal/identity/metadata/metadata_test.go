@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -307,12 +308,19 @@ func TestSameDoorAfterARestart(t *testing.T) {
 	f := newFixture(t)
 	before, _ := f.open(t, "task-1", "demo", "")
 	gone, _ := f.open(t, "task-2", "demo", "")
+	ctx, down := context.WithCancel(t.Context())
+	_, end, err := f.server.Open(ctx, "task-1", "demo", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	down()
+	end() // the server is going down, the task is not
 	token := f.token(t, before["GCE_METADATA_HOST"])
 	orphan := f.token(t, gone["GCE_METADATA_HOST"])
 	f.stop(t)
 	f.start(t)
-	after, end := f.open(t, "task-1", "demo", "")
-	defer end()
+	after, endTask := f.open(t, "task-1", "demo", "")
+	defer endTask()
 	if before["GCE_METADATA_HOST"] != after["GCE_METADATA_HOST"] {
 		t.Errorf("another door: %v, was %v", after, before)
 	}
