@@ -55,6 +55,9 @@ type Config struct {
 	Health   string        // route that answers 200 when a replica can serve
 	Start    time.Duration // until the first such answer, at most; 0 = 15 minutes
 
+	// Transport reaches replicas; nil = a pool of plain HTTP/1.1 connections.
+	Transport http.RoundTripper
+
 	Log *slog.Logger
 }
 

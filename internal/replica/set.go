@@ -16,7 +16,7 @@ import (
 // Set is a number of replicas of one server behind one queue.
 type Set struct {
 	cfg       Config
-	transport *http.Transport
+	transport http.RoundTripper
 
 	mu       sync.Mutex
 	want     int
@@ -38,7 +38,9 @@ func New(cfg Config) *Set {
 		s.members = []*member{{set: s, state: Ready, backend: cfg.Local}}
 		return s
 	}
-	s.transport = newTransport(cfg.Concurrency)
+	if s.transport = cfg.Transport; s.transport == nil {
+		s.transport = newTransport(cfg.Concurrency)
+	}
 	return s
 }
 
@@ -52,8 +54,8 @@ func (s *Set) Run(ctx context.Context) error {
 		defer s.mu.Unlock()
 		s.stopping = true // nobody keeps the replicas any more: answer who still waits
 		s.pump()
-		if s.transport != nil {
-			s.transport.CloseIdleConnections()
+		if pool, ok := s.transport.(*http.Transport); ok {
+			pool.CloseIdleConnections()
 		}
 	}()
 	for {
@@ -79,6 +81,7 @@ func (s *Set) adjust(ctx context.Context, wg *sync.WaitGroup) {
 	if s.cfg.Local != nil {
 		if m := s.members; s.stopping && len(m) > 0 && m[0].inFlight == 0 {
 			s.members = nil
+			s.signal()
 		}
 		return
 	}
@@ -88,7 +91,10 @@ func (s *Set) adjust(ctx context.Context, wg *sync.WaitGroup) {
 			kept = append(kept, m)
 		}
 	}
-	s.members = kept
+	if len(kept) < len(s.members) {
+		s.members = kept
+		s.signal() // Stop waits for this
+	}
 	taken := map[int]bool{}
 	for _, m := range s.members {
 		taken[m.index] = true

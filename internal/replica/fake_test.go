@@ -1,0 +1,158 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// machine is a runtime and a network without either: programs are handlers,
+// addresses are workload ids. It runs inside synctest bubbles.
+type machine struct {
+	mu       sync.Mutex
+	all      []*program
+	started  int
+	released []string
+	refuse   error
+	// boot prepares the nth program that is started (from 1).
+	boot func(n int, p *program)
+}
+
+type program struct {
+	m       *machine
+	id      string
+	handler http.HandlerFunc // nil = nobody listens
+	ended   chan struct{}
+	exit    runtime.Exit
+	once    sync.Once
+}
+
+func (m *machine) Start(_ context.Context, w runtime.Workload) (runtime.Instance, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.refuse != nil {
+		return nil, m.refuse
+	}
+	m.started++
+	p := &program{m: m, id: w.ID, ended: make(chan struct{}), handler: func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/health" {
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%s %s", r.URL.Path, body)
+	}}
+	if m.boot != nil {
+		m.boot(m.started, p)
+	}
+	m.all = append(m.all, p)
+	return p, nil
+}
+
+func (m *machine) Find(_ context.Context, id string) (runtime.Instance, error) {
+	return nil, resource.NotFound(id)
+}
+
+func (m *machine) List(context.Context) ([]runtime.Instance, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []runtime.Instance
+	for _, p := range m.all {
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func (m *machine) count() (started int, live []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.all {
+		live = append(live, p.id)
+	}
+	slices.Sort(live)
+	return m.started, live
+}
+
+// RoundTrip is the network.
+func (m *machine) RoundTrip(r *http.Request) (*http.Response, error) {
+	m.mu.Lock()
+	var p *program
+	for _, q := range m.all {
+		if q.id == r.URL.Host {
+			p = q
+		}
+	}
+	m.mu.Unlock()
+	if p == nil || p.handler == nil || p.Status().Phase == runtime.Ended {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	}
+	rec := httptest.NewRecorder()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.handler(rec, r)
+	}()
+	select {
+	case <-done:
+		return rec.Result(), nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	case <-p.ended:
+		return nil, errors.New("connection reset")
+	}
+}
+
+func (p *program) end(exit runtime.Exit) {
+	p.once.Do(func() {
+		p.exit = exit
+		close(p.ended)
+	})
+}
+
+func (p *program) ID() string      { return p.id }
+func (p *program) Address() string { return p.id }
+
+func (p *program) Status() runtime.Status {
+	select {
+	case <-p.ended:
+		return runtime.Status{Phase: runtime.Ended, Exit: &p.exit}
+	default:
+		return runtime.Status{Phase: runtime.Running}
+	}
+}
+
+func (p *program) Wait(ctx context.Context) (runtime.Exit, error) {
+	select {
+	case <-p.ended:
+		return p.exit, nil
+	case <-ctx.Done():
+		return runtime.Exit{}, ctx.Err()
+	}
+}
+
+func (p *program) Stop(context.Context, time.Duration) error {
+	p.end(runtime.Exit{Code: 143, Signal: "SIGTERM"})
+	return nil
+}
+
+func (p *program) Log(context.Context, int64) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader("loading\nstill loading\n")), nil
+}
+
+func (p *program) Release(context.Context) error {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	p.m.all = slices.DeleteFunc(p.m.all, func(q *program) bool { return q == p })
+	p.m.released = append(p.m.released, p.id)
+	return nil
+}
