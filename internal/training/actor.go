@@ -8,14 +8,14 @@ import (
 	"sync"
 	"time"
 
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"tategu/internal/resource"
-	"tategu/internal/runtime"
-	"tategu/internal/store"
 )
 
 const (

@@ -14,12 +14,12 @@ import (
 	"sync"
 	"time"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // kindClusters keeps the addresses given to a job's replicas; key is the job.

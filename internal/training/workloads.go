@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 )
 
 // cluster is the address of every replica, by pool.
@@ -48,7 +48,7 @@ func workloads(job *pb.CustomJob, addresses cluster) ([]runtime.Workload, error)
 				return nil, err
 			}
 			w.ID = fmt.Sprintf("customjob-%s-%d-%d", path.Base(job.Name), p, r)
-			if err := addCluster(w.Env, job, addresses, p, r); err != nil {
+			if err := addCluster(w.Env, addresses, p, r); err != nil {
 				return nil, err
 			}
 			out = append(out, w)
@@ -184,7 +184,7 @@ type clusterTask struct {
 
 // addCluster tells a replica where the others are: by pool in CLUSTER_SPEC, by
 // TensorFlow's roles in TF_CONFIG.
-func addCluster(env map[string]string, job *pb.CustomJob, addresses cluster, pool, replica int) error {
+func addCluster(env map[string]string, addresses cluster, pool, replica int) error {
 	pools, roles := map[string][]string{}, map[string][]string{}
 	for i, members := range addresses {
 		if len(members) > 0 {

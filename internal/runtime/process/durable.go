@@ -79,7 +79,7 @@ func removeAll(dir string) error {
 	}
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) // best effort: the second removal tells
+			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory needs x; best effort, the second removal tells
 		}
 		return nil
 	})

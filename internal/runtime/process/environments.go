@@ -19,9 +19,9 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
+
+	"google.golang.org/grpc/codes"
 )
 
 // environments makes and finds shared Python environments: one directory a hash

@@ -15,10 +15,10 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+
+	"google.golang.org/grpc/codes"
 )
 
 // mark tells one state of a file from another; see stat(2).

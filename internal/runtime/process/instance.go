@@ -15,10 +15,10 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+
+	"google.golang.org/grpc/codes"
 )
 
 // instance is one workload's life. Its goroutine is drive; everybody else reads

@@ -4,9 +4,9 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"tategu/internal/runtime/process"
+
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) {

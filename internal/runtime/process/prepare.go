@@ -10,10 +10,10 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Check refuses what can never run here: no rule for its image, more than the machine has.

@@ -12,9 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tategu/internal/runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // stat is what /proc/PID/stat says of a process (proc_pid_stat(5)).

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"tategu/internal/runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // Without /proc a process tree is its process group: a program that makes a

@@ -2,16 +2,18 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
+
+	"google.golang.org/grpc/codes"
 )
 
 // interpreter finds the Python that w asks for. Finding takes a program start or
@@ -54,21 +56,34 @@ func cmpOr(s, fallback string) string {
 	return s
 }
 
-// find asks uv, or looks in PATH, for an interpreter of the version.
+// find asks uv, then looks where version managers put interpreters: one broken
+// shim in PATH hides all others from uv.
 func (e *environments) find(ctx context.Context, version string) (interpreter, error) {
-	candidate := "python" + cmpOr(version, "3")
+	var candidates []string
 	if e.uv != "" {
 		args := []string{"python", "find", "--no-project", "--system", "--no-python-downloads"}
 		if version != "" {
 			args = append(args, version)
 		}
-		out, err := exec.CommandContext(ctx, e.uv, args...).Output()
-		if err != nil {
-			return interpreter{}, err
+		if out, err := exec.CommandContext(ctx, e.uv, args...).Output(); err == nil {
+			candidates = append(candidates, strings.TrimSpace(string(out)))
 		}
-		candidate = strings.TrimSpace(string(out))
 	}
-	return inspect(ctx, candidate, version)
+	candidates = append(candidates, "python"+cmpOr(version, "3"))
+	if home, err := os.UserHomeDir(); err == nil && version != "" {
+		if found, err := filepath.Glob(filepath.Join(home, ".pyenv", "versions", version+"*", "bin", "python3")); err == nil {
+			candidates = append(candidates, found...)
+		}
+	}
+	var errs []error
+	for _, candidate := range candidates {
+		found, err := inspect(ctx, candidate, version)
+		if err == nil {
+			return found, nil
+		}
+		errs = append(errs, err)
+	}
+	return interpreter{}, errors.Join(errs...)
 }
 
 // inspect asks an interpreter who it is: shims and links give way to the real one.
