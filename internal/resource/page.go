@@ -53,7 +53,7 @@ func (p Page) Token(query string) string {
 func ParsePage(token, query string) (Page, error) {
 	bad := Invalid("page_token", "the page token is not one that this list gave for the same parent, filter and order").
 		WithHint("start again without a page token")
-	data, err := base64.RawURLEncoding.DecodeString(token)
+	data, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(data) < 1+8+4+pageSumSize || data[0] != pageVersion {
 		return Page{}, bad
 	}
