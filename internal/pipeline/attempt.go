@@ -146,7 +146,7 @@ func (j *job) mentioned(p *program, output []byte) []string {
 
 // read gives an object, nil when there is none.
 func (j *job) read(ctx context.Context, uri string) ([]byte, error) {
-	data, err := j.cfg.Objects.ReadObject(ctx, uri, maxOutput)
+	data, err := j.cfg.Objects.ReadAll(ctx, uri, maxOutput)
 	if resource.IsNotFound(err) {
 		return nil, nil
 	}

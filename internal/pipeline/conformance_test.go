@@ -91,3 +91,38 @@ func TestConformanceParse(t *testing.T) {
 	}
 	t.Logf("%d of %d files are runnable", read, len(cases))
 }
+
+// TestConformanceRun runs the files whose features are there, with the real
+// runtime, and compares the state that each run ends in.
+func TestConformanceRun(t *testing.T) {
+	t.Parallel()
+	dir, cases := conformanceCases(t)
+	needPython(t)
+	b := newBench(t, processRuntime(t))
+	ran := 0
+	for _, c := range cases {
+		ir := readIR(t, filepath.Join(dir, c.file))
+		if _, err := pipeline.ParseJSON(ir); err != nil {
+			continue // TestConformanceParse tells why
+		}
+		ran++
+		t.Run(c.file, func(t *testing.T) {
+			id := strings.NewReplacer("/", "-", ".", "-", "_", "-").Replace(c.file)
+			job := b.wait(b.submit(id, ir, conformanceArguments(c.file)))
+			if got := strings.TrimPrefix(job.State.String(), "PIPELINE_STATE_"); got != c.want {
+				t.Errorf("%s, want %s: %v", got, c.want, job.Error.GetMessage())
+			}
+		})
+	}
+	t.Logf("%d of %d files ran", ran, len(cases))
+}
+
+// conformanceArguments are the required parameters of the files that have some.
+func conformanceArguments(file string) map[string]any {
+	switch file {
+	case "arguments_parameters.yaml":
+		return map[string]any{"param1": "hello", "param2": "world"}
+	default:
+		return nil
+	}
+}

@@ -30,15 +30,15 @@ const (
 	kindJobs  store.Kind = resource.KindPipelineJobs
 )
 
-// Objects is what the engine needs of the object store.
+// Objects is what the engine needs of the object store; *blob.Store has it.
 type Objects interface {
-	// ReadObject gives the content of gs://BUCKET/NAME: NotFound when there is
-	// none, an error when it is longer than limit.
-	ReadObject(ctx context.Context, uri string, limit int64) ([]byte, error)
+	// ReadAll gives the content of gs://BUCKET/NAME: NotFound when there is none,
+	// an error when it is longer than limit.
+	ReadAll(ctx context.Context, uri string, limit int64) ([]byte, error)
 	// Exists reports an object of that name, or any below it as a folder.
 	Exists(ctx context.Context, uri string) (bool, error)
 	// EnsureBucket makes a bucket that does not exist yet.
-	EnsureBucket(ctx context.Context, bucket, project, location string) error
+	EnsureBucket(ctx context.Context, project, bucket string) error
 }
 
 // Config lists what the engine works with.

@@ -135,7 +135,7 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 		r.artifacts[k] = []Artifact{a}
 	}
 	bucket, _, _ := strings.Cut(strings.TrimPrefix(r.root, "gs://"), "/")
-	if err := e.cfg.Objects.EnsureBucket(ctx, bucket, r.project, r.location); err != nil {
+	if err := e.cfg.Objects.EnsureBucket(ctx, r.project, bucket); err != nil {
 		return run{}, fmt.Errorf("pipeline root %s: %w", r.root, err)
 	}
 	return r, nil

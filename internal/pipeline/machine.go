@@ -164,10 +164,6 @@ func (m *machine) begin() {
 		m.open(m.root)
 		return
 	}
-	if m.cancelling {
-		m.cancelling = false
-		m.cancel()
-	}
 	for _, path := range slices.Sorted(maps.Keys(m.nodes)) {
 		n := m.nodes[path]
 		switch {
@@ -178,6 +174,10 @@ func (m *machine) begin() {
 		case n.State == Pending:
 			m.consider(n)
 		}
+	}
+	if m.cancelling { // after the starts, which adopt what is to be stopped
+		m.cancelling = false
+		m.cancel()
 	}
 	for _, path := range slices.Backward(slices.Sorted(maps.Keys(m.nodes))) {
 		if n := m.nodes[path]; n.State == Running && n.graph != nil && n.open == 0 {

@@ -178,7 +178,7 @@ func graphFailure(failed []*node) *Failure {
 	for i, n := range failed {
 		names[i] = n.Name
 		parts[i] = fmt.Sprintf("task %q: %s", n.Path, n.Failure.Message)
-		if n.graph != nil {
+		if len(n.children) > 0 {
 			parts[i] = n.Failure.Message
 		}
 	}

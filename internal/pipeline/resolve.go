@@ -30,14 +30,14 @@ func (m *machine) jobPlaceholders(n *node) map[string]string {
 // the constants that refer to them, then selectors, types and defaults.
 func (m *machine) resolve(n *node) (Values, error) {
 	v := newValues()
-	templates := map[string]string{}
+	templates := map[string]any{}
 	for k, in := range n.def.spec.GetInputs().GetParameters() {
 		value, ok, err := m.source(n, in)
 		if err != nil {
 			return v, err
 		}
-		if s, isText := value.(string); isText && in.GetRuntimeValue() != nil && strings.Contains(s, "{{$") {
-			templates[k] = s
+		if in.GetRuntimeValue() != nil && strings.Contains(plainText(value), "{{$") {
+			templates[k] = value
 			continue
 		}
 		if ok && value != nil {
@@ -47,7 +47,11 @@ func (m *machine) resolve(n *node) (Values, error) {
 	s := &scope{inputs: v, types: m.sourceTypes(n), job: m.jobPlaceholders(n)}
 	expanded := map[string]any{}
 	for k, template := range templates {
-		expanded[k] = expand(template, s.lookup)
+		if str, isText := template.(string); isText {
+			expanded[k] = expand(str, s.lookup)
+		} else {
+			expanded[k] = expandAll(template, s)
+		}
 	}
 	for k, value := range expanded {
 		v.Parameters[k] = value
