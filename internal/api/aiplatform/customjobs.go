@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"cloud.google.com/go/longrunning/autogen/longrunningpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/emptypb"
-
 	"tategu/internal/api"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
 	"tategu/internal/training"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // WorkloadChecker refuses, with the reason, what can never run on this
