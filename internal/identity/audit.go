@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/store"
@@ -23,6 +24,16 @@ type AuditEntry struct {
 	Resource  string     `json:"resource,omitempty"`
 	Code      codes.Code `json:"code"`
 	RequestID string     `json:"requestId,omitempty"`
+}
+
+// MarshalJSON writes the outcome by name, as people read it; codes.Code reads
+// names back.
+func (e AuditEntry) MarshalJSON() ([]byte, error) {
+	type fields AuditEntry
+	return json.Marshal(struct {
+		fields
+		Code string `json:"code"`
+	}{fields(e), code.Code(e.Code).String()})
 }
 
 // auditText bounds what a caller can write into the trail through long names.

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,9 @@ func TestAuditTrail(t *testing.T) {
 	want.Time = f.clock.Now()
 	if got[0] != want {
 		t.Errorf("entry %+v, want %+v", got[0], want)
+	}
+	if text, err := json.Marshal(got[0]); err != nil || !strings.Contains(string(text), `"code":"PERMISSION_DENIED"`) {
+		t.Errorf("entry as JSON: %s, %v", text, err)
 	}
 	if len(got[1].Resource) > 2048 {
 		t.Errorf("a caller wrote %d bytes into the trail", len(got[1].Resource))

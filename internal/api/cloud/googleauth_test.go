@@ -107,3 +107,51 @@ print(type(creds).__module__, project, creds.valid, creds.token)
 		})
 	}
 }
+
+// TestNodeLogin refreshes a login file with Node's client; TATEGU_TEST_NODE is a
+// folder whose node_modules has google-auth-library.
+func TestNodeLogin(t *testing.T) {
+	t.Parallel()
+	dir := os.Getenv("TATEGU_TEST_NODE")
+	if dir == "" {
+		t.Skip("TATEGU_TEST_NODE names no folder with google-auth-library")
+	}
+	f := newFixture(t)
+	server := httptest.NewServer(f.service)
+	t.Cleanup(server.Close)
+	refresh, _, err := f.authority.Login(t.Context(), f.token(t, "ann@example.com", map[string]identity.Role{"a": identity.User}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := identity.LoginFile(server.URL, refresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "credentials.json")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	proxy, tries := recorder(t)
+	cmd := exec.CommandContext(t.Context(), "node", "-e", `
+const {GoogleAuth} = require("google-auth-library");
+(async () => {
+  const client = await new GoogleAuth({scopes: "https://www.googleapis.com/auth/cloud-platform"}).getClient();
+  console.log((await client.getAccessToken()).token);
+})().catch(e => { console.error(e); process.exit(1); });
+`)
+	cmd.Dir = dir
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "GOOGLE_APPLICATION_CREDENTIALS=" + path,
+		"GOOGLE_CLOUD_PROJECT=a", "HTTPS_PROXY=http://" + proxy, "https_proxy=http://" + proxy, "NO_PROXY=127.0.0.1",
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if p, err := f.authority.Authenticate(t.Context(), strings.TrimSpace(string(out))); err != nil || p.Email != "ann@example.com" {
+		t.Errorf("node printed %q: %+v, %v", out, p, err)
+	}
+	if left := tries(); len(left) > 0 {
+		t.Errorf("requests that would have left the machine: %v", left)
+	}
+}
