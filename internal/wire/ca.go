@@ -30,8 +30,8 @@ const (
 )
 
 // CA is the local certificate authority. Its key never leaves the data
-// directory, and name constraints keep it from speaking for any host but the
-// ones that end here, so that trusting it endangers nothing else.
+// directory, and name constraints keep it from speaking for any host name but
+// the ones that end here, so that trusting it endangers no other site.
 type CA struct {
 	dir   string
 	now   func() time.Time
@@ -137,27 +137,14 @@ func (c *CA) loadCert() error {
 // good reports a certificate of our key that still lives for a year and covers
 // all that this server answers for.
 func (c *CA) good(cert *x509.Certificate) bool {
-	want := c.template()
-	covers := func(ip *net.IPNet) bool {
-		return slices.ContainsFunc(cert.PermittedIPRanges, func(have *net.IPNet) bool { return have.String() == ip.String() })
-	}
 	return c.key.PublicKey.Equal(cert.PublicKey) && cert.NotAfter.Sub(c.now()) > caLife/10 &&
-		!slices.ContainsFunc(want.PermittedDNSDomains, func(d string) bool { return !slices.Contains(cert.PermittedDNSDomains, d) }) &&
-		!slices.ContainsFunc(want.PermittedIPRanges, func(ip *net.IPNet) bool { return !covers(ip) })
+		!slices.ContainsFunc(c.template().PermittedDNSDomains, func(d string) bool { return !slices.Contains(cert.PermittedDNSDomains, d) })
 }
 
+// template constrains host names only: BoringSSL, which is in grpcio, refuses a
+// chain with an address constraint ("unsupported name constraint type") as soon
+// as the leaf holds an address, and clients do connect to 127.0.0.1.
 func (c *CA) template() *x509.Certificate {
-	ranges := []*net.IPNet{
-		{IP: net.IPv4(127, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)},
-		{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)},
-	}
-	for _, ip := range c.ips {
-		if v4 := ip.To4(); v4 != nil {
-			ranges = append(ranges, &net.IPNet{IP: v4, Mask: net.CIDRMask(32, 32)})
-		} else {
-			ranges = append(ranges, &net.IPNet{IP: ip, Mask: net.CIDRMask(128, 128)})
-		}
-	}
 	return &x509.Certificate{
 		SerialNumber:                serial(),
 		Subject:                     pkix.Name{Organization: []string{"tategu"}, CommonName: "tategu local authority"},
@@ -169,7 +156,6 @@ func (c *CA) template() *x509.Certificate {
 		KeyUsage:                    x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		PermittedDNSDomainsCritical: true,
 		PermittedDNSDomains:         append([]string{"googleapis.com", "console.cloud.google.com", "localhost", "tategu.internal"}, c.names...),
-		PermittedIPRanges:           ranges,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -135,7 +136,7 @@ func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType
 	raw := rawField(req.Descriptor(), x.route.body)
 	switch {
 	case raw != nil && !(x.alt.wrapped && x.route.body == "*" && wrapsRaw(body)):
-		hb := &httpbody.HttpBody{ContentType: contentType, Data: body}
+		hb := &httpbody.HttpBody{ContentType: strings.ToValidUTF8(contentType, "?"), Data: body}
 		req.Set(raw, protoreflect.ValueOfMessage(hb.ProtoReflect()))
 		return nil
 	case x.route.body != "*":
@@ -191,6 +192,9 @@ func setPath(m protoreflect.Message, path, value string, query bool) error {
 			return nil
 		}
 		return resource.Invalid(path, "%s", err.Error())
+	}
+	if !utf8.ValidString(value) {
+		return resource.Invalid(path, "%s is not valid UTF-8", path)
 	}
 	for _, f := range fields[:len(fields)-1] {
 		m = m.Mutable(f).Message()

@@ -61,6 +61,8 @@ func TestREST(t *testing.T) {
 		{"not in the table", "GET", loc + "/featurestores", "", nil, 501, `google.cloud.aiplatform.v1.FeaturestoreService/ListFeaturestores`},
 		{"no such path", "GET", "/v1/nothing", "", nil, 404, `NOT_FOUND`},
 		{"no such verb", "POST", loc + "/models:bake", "", nil, 404, `NOT_FOUND`},
+		{"bytes that are no text, path", "GET", loc + "/models/%ff", "", nil, 400, `UTF-8`},
+		{"bytes that are no text, query", "GET", loc + "/models?filter=%ff", "", nil, 400, `UTF-8`},
 		{"empty segment", "GET", "/v1/projects//locations/x/models", "", nil, 404, `NOT_FOUND`},
 		{"fast path", "POST", endpoint + ":predict", `{"instances":[1]}`, nil, 200, `fastprojects/p/locations/us-central1/endpoints/7{"instances":[1]}`},
 		{"fast path for generated clients", "POST", endpoint + ":predict?" + intAlt, `{"instances":[1]}`, nil, 200, `fast`},

@@ -1,0 +1,166 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"tategu/internal/api"
+	"tategu/internal/resource"
+)
+
+// everything lists each method that both versions have and the table could hold.
+func everything(t *testing.T) *api.Table {
+	t.Helper()
+	empty, err := api.NewTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ms, err := newMethods(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := errors.New("not called here")
+	var all []api.Method
+	for name, m := range ms.byName {
+		if m.version == resource.V1 || m.desc.IsStreamingClient() {
+			continue
+		}
+		am := api.Method{Name: name, Permission: "x.y.z"}
+		if m.desc.IsStreamingServer() {
+			am.Stream = func(context.Context, proto.Message, func(proto.Message) error) error { return failed }
+		} else {
+			am.Unary = func(context.Context, proto.Message) (proto.Message, error) { return nil, failed }
+		}
+		all = append(all, am)
+	}
+	table, err := api.NewTable(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// TestEveryMethod builds the routes and plans of all services: no two bindings
+// meet, every method of v1 finds its v1beta1 handler, and every binding finds
+// the way back to its method.
+func TestEveryMethod(t *testing.T) {
+	t.Parallel()
+	ms, err := newMethods(everything(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRouter(ms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.count < 900 {
+		t.Errorf("only %d routes", r.count)
+	}
+	for name, m := range ms.byName {
+		rule, _ := proto.GetExtension(m.desc.Options(), annotations.E_Http).(*annotations.HttpRule)
+		if !m.listed {
+			if m.version != resource.V1 && !m.desc.IsStreamingClient() {
+				t.Errorf("%s is not listed", name)
+			}
+			continue
+		}
+		if m.fields == nil || m.request == nil {
+			t.Errorf("%s has no plan", name)
+			continue
+		}
+		if len(m.fields.bound) == 0 && !hasServiceRules(name) {
+			t.Logf("%s has no resource: only a caller with a role in every project may call it", name)
+		}
+		if rule == nil || hasServiceRules(name) {
+			continue
+		}
+		for _, b := range append([]*annotations.HttpRule{rule}, rule.AdditionalBindings...) {
+			httpMethod, path := example(b)
+			if rt, _ := r.find(httpMethod, path); rt == nil || rt.method != m {
+				t.Errorf("%s %s does not lead to %s", httpMethod, path, name)
+			}
+		}
+	}
+}
+
+// example makes a path that the rule's template matches.
+func example(rule *annotations.HttpRule) (httpMethod, path string) {
+	for _, p := range []struct{ method, path string }{
+		{"GET", rule.GetGet()}, {"POST", rule.GetPost()}, {"PUT", rule.GetPut()}, {"PATCH", rule.GetPatch()}, {"DELETE", rule.GetDelete()},
+	} {
+		if p.path == "" {
+			continue
+		}
+		tm, err := parseTemplate(p.path)
+		if err != nil {
+			return p.method, err.Error()
+		}
+		path = "/" + strings.NewReplacer("**", "x/y", "*", "x").Replace(strings.Join(tm.segments, "/"))
+		if tm.verb != "" {
+			path += ":" + tm.verb
+		}
+		return p.method, path
+	}
+	return "", ""
+}
+
+// TestVersionsAreOneModel: bytes of a v1 message are bytes of the v1beta1 one.
+func TestVersionsAreOneModel(t *testing.T) {
+	t.Parallel()
+	messages := 0
+	protoregistry.GlobalTypes.RangeMessages(func(mt protoreflect.MessageType) bool {
+		name := string(mt.Descriptor().FullName())
+		rest, ok := strings.CutPrefix(name, packageV1+".")
+		if !ok {
+			return true
+		}
+		beta, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(packageV1beta1 + "." + rest))
+		if err != nil {
+			return true // v1 alone has it: no table row can use it
+		}
+		messages++
+		for i := range mt.Descriptor().Fields().Len() {
+			f := mt.Descriptor().Fields().Get(i)
+			b := beta.Descriptor().Fields().ByNumber(f.Number())
+			if b != nil && (b.Kind() != f.Kind() || b.Cardinality() != f.Cardinality() || b.Name() != f.Name()) {
+				t.Errorf("%s.%s is not the same field in v1beta1", name, f.Name())
+			}
+		}
+		return true
+	})
+	if messages < 1000 {
+		t.Errorf("compared only %d messages", messages)
+	}
+}
+
+func TestTableMustFitTheDescriptors(t *testing.T) {
+	t.Parallel()
+	unary := func(context.Context, proto.Message) (proto.Message, error) { return nil, errors.New("not called") }
+	stream := func(context.Context, proto.Message, func(proto.Message) error) error { return errors.New("not called") }
+	for _, tt := range []struct {
+		m    api.Method
+		want string
+	}{
+		{api.Method{Name: packageV1beta1 + ".ModelService/BakeModel", Unary: unary}, "no descriptor knows"},
+		{api.Method{Name: "no.such.Service/Get", Unary: unary}, "service no.such.Service"},
+		{api.Method{Name: packageV1beta1 + ".PredictionService/StreamRawPredict", Unary: unary}, "one streams"},
+		{api.Method{Name: packageV1beta1 + ".ModelService/GetModel", Stream: stream}, "one streams"},
+		{api.Method{Name: packageV1beta1 + ".PredictionService/StreamingPredict", Stream: stream}, "not possible yet"},
+	} {
+		tt.m.Permission = "x.y.z"
+		table, err := api.NewTable([]api.Method{tt.m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newMethods(table); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.m.Name, err, tt.want)
+		}
+	}
+}
