@@ -10,13 +10,13 @@ import (
 	"slices"
 	"time"
 
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 // Edges are kept in both directions, so that each question is one list by

@@ -4,10 +4,10 @@ import (
 	"context"
 	"strings"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 )
 
 // OfContext gives the artifacts and executions of a context and the events

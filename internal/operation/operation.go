@@ -11,13 +11,13 @@ package operation
 import (
 	"context"
 
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 // Kind of the rows; the key is the operation's full name, the parent its resource.

@@ -171,9 +171,20 @@ func TestWildcard(t *testing.T) {
 		pattern, s string
 		want       bool
 	}{
-		{"", "", true}, {"", "a", false}, {"*", "", true}, {"*", "abc", true}, {"a*c", "abc", true}, {"a*c", "ab", false},
-		{"*b*", "abc", true}, {"a**c", "ac", true}, {"*ab", "aab", true}, {`\*`, "*", true}, {`\*`, "a", false},
-		{"a*b*c", "a-b-b-c", true}, {"a*b*c", "a-c", false}, {"abc", "abcd", false},
+		{"", "", true},
+		{"", "a", false},
+		{"*", "", true},
+		{"*", "abc", true},
+		{"a*c", "abc", true},
+		{"a*c", "ab", false},
+		{"*b*", "abc", true},
+		{"a**c", "ac", true},
+		{"*ab", "aab", true},
+		{`\*`, "*", true},
+		{`\*`, "a", false},
+		{"a*b*c", "a-b-b-c", true},
+		{"a*b*c", "a-c", false},
+		{"abc", "abcd", false},
 	} {
 		if got := matchWildcard(tt.pattern, tt.s); got != tt.want {
 			t.Errorf("%q on %q = %v", tt.pattern, tt.s, got)
@@ -207,12 +218,12 @@ func TestOrderBy(t *testing.T) {
 		}
 		sorted := slices.Clone(models)
 		slices.SortStableFunc(sorted, func(a, b *pb.Model) int { return o.Compare(a.ProtoReflect(), b.ProtoReflect()) })
-		got := ""
+		var got strings.Builder
 		for _, m := range sorted {
-			got += m.VersionId
+			got.WriteString(m.VersionId)
 		}
-		if got != want {
-			t.Errorf("order %q = %s, want %s", text, got, want)
+		if got.String() != want {
+			t.Errorf("order %q = %s, want %s", text, got.String(), want)
 		}
 	}
 	for _, text := range []string{"nope", "display_name up", "display_name desc x", ",", "labels", "container_spec", "version_aliases", "a..b", strings.Repeat("name,", 20) + "name"} {

@@ -6,6 +6,7 @@ package resource
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,10 +26,8 @@ func ParseName(s string) (Name, error) {
 	if len(segments)%2 != 0 || strings.Contains(version, "/") {
 		return Name{}, Invalid("name", "%q is not a resource name: want collection/id pairs such as projects/P/locations/L/models/M", s)
 	}
-	for _, seg := range segments {
-		if seg == "" {
-			return Name{}, Invalid("name", "%q is not a resource name: it has an empty segment", s)
-		}
+	if slices.Contains(segments, "") {
+		return Name{}, Invalid("name", "%q is not a resource name: it has an empty segment", s)
 	}
 	return Name{segments: segments, Version: version}, nil
 }

@@ -4,15 +4,15 @@ import (
 	"context"
 	"slices"
 
+	"tategu/internal/operation"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"tategu/internal/operation"
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 // newModelKey stands for the model that is being deployed in a traffic split.

@@ -6,13 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 // resourceType is what google.api.resource says of a message.

@@ -3,15 +3,15 @@ package aiplatform
 import (
 	"context"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"cloud.google.com/go/longrunning/autogen/longrunningpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
-
 	"tategu/internal/api"
 	"tategu/internal/operation"
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 const endpointService = "EndpointService"

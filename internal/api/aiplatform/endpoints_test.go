@@ -4,16 +4,16 @@ import (
 	"context"
 	"testing"
 
+	"tategu/internal/operation"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"tategu/internal/operation"
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 func createEndpoint(tb testing.TB, s *server, id string) string {

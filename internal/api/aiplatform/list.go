@@ -3,15 +3,16 @@ package aiplatform
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 // ListOptions changes how a list is made. The zero value is the standard method.
@@ -153,9 +154,7 @@ func (l *lister) readPage(req protoreflect.Message) error {
 // singular ("model", "endpoint") stands for the id.
 func (t resourceType) aliases(more map[string]string) map[string]string {
 	out := map[string]string{t.singular: "name/"}
-	for k, v := range more {
-		out[k] = v
-	}
+	maps.Copy(out, more)
 	return out
 }
 

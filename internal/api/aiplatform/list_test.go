@@ -4,14 +4,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
+
+	"tategu/internal/store"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"tategu/internal/store"
 )
 
 // fill makes n endpoints, e000 being the oldest.
@@ -20,7 +21,7 @@ func fill(tb testing.TB, s *server, n int) {
 	for i := range n {
 		err := s.store.Update(tb.Context(), func(tx store.Tx) error {
 			id := fmt.Sprintf("e%03d", i)
-			e := &pb.Endpoint{DisplayName: fmt.Sprintf("name-%d", i%3), Description: id, Labels: map[string]string{"n": fmt.Sprint(i % 2)}}
+			e := &pb.Endpoint{DisplayName: fmt.Sprintf("name-%d", i%3), Description: id, Labels: map[string]string{"n": strconv.Itoa(i % 2)}}
 			return s.std.Insert(tb.Context(), tx, location, id, e, "")
 		})
 		if err != nil {

@@ -4,15 +4,15 @@ import (
 	"context"
 	"strings"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"cloud.google.com/go/longrunning/autogen/longrunningpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
-
 	"tategu/internal/api"
 	"tategu/internal/lineage"
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 const metadataService = "MetadataService"

@@ -4,12 +4,12 @@ import (
 	"context"
 	"slices"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"google.golang.org/protobuf/proto"
-
 	"tategu/internal/lineage"
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/protobuf/proto"
 )
 
 type filterCall = func(ctx context.Context, msg proto.Message, name string, args []string) (bool, error)

@@ -2,8 +2,14 @@ package aiplatform
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+
+	"tategu/internal/api"
+	"tategu/internal/operation"
+	"tategu/internal/resource"
+	"tategu/internal/store"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
@@ -12,11 +18,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"tategu/internal/api"
-	"tategu/internal/operation"
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 // standardMethod is a method that the descriptor alone describes.
@@ -68,7 +69,7 @@ func (s *Standard) standardMethod(service, name string) (api.Method, error) {
 	}
 	h, ok := handlers[verb]
 	if !ok {
-		return api.Method{}, fmt.Errorf("not a standard method")
+		return api.Method{}, errors.New("not a standard method")
 	}
 	permission := "aiplatform." + typ.collection + "." + strings.ToLower(verb)
 	return api.Method{Name: MethodName(service, name), Permission: permission, Unary: h}, nil
@@ -85,7 +86,7 @@ func findMethod(service, name string) (protoreflect.MethodDescriptor, error) {
 	}
 	md := sd.Methods().ByName(protoreflect.Name(name))
 	if md == nil {
-		return nil, fmt.Errorf("there is no such method")
+		return nil, errors.New("there is no such method")
 	}
 	return md, nil
 }
@@ -129,7 +130,7 @@ func (s *Standard) Delete(ctx context.Context, req, msg proto.Message, before fu
 // Metadata makes the v1beta1 metadata message of an operation by its short name,
 // with its generic part filled. An unknown name gives the generic message.
 func (s *Standard) Metadata(name string) proto.Message {
-	var m protoreflect.Message = (&pb.GenericOperationMetadata{}).ProtoReflect()
+	m := (&pb.GenericOperationMetadata{}).ProtoReflect()
 	if mt, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(ServicePrefix + name)); err == nil {
 		m = mt.New()
 	}

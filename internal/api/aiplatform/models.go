@@ -4,17 +4,17 @@ import (
 	"context"
 	"strings"
 
+	"tategu/internal/api"
+	"tategu/internal/operation"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"tategu/internal/api"
-	"tategu/internal/operation"
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
 const modelService = "ModelService"

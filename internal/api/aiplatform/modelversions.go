@@ -7,21 +7,21 @@ import (
 	"strconv"
 	"strings"
 
+	"tategu/internal/resource"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	"tategu/internal/resource"
-	"tategu/internal/store"
 )
 
-const (
-	// kindModelCounter holds the last version number of a model, so that the
-	// number of a deleted version is not given again. The key is the model's name.
-	kindModelCounter store.Kind = "modelVersionCounters"
-	defaultAlias                = "default"
-)
+// kindModelCounter holds the last version number of a model, so that the number
+// of a deleted version is not given again. The key is the model's name.
+const kindModelCounter store.Kind = "modelVersionCounters"
+
+// defaultAlias marks the version that a name without "@" means.
+const defaultAlias = "default"
 
 // Model resolves NAME, NAME@VERSION or NAME@ALIAS. The model's Name has no "@";
 // its VersionId is set.

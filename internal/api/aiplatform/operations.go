@@ -6,14 +6,14 @@ import (
 	"strings"
 	"time"
 
-	"cloud.google.com/go/longrunning/autogen/longrunningpb"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/emptypb"
-
 	"tategu/internal/api"
 	"tategu/internal/operation"
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // maxWait bounds WaitOperation, however long the client would.

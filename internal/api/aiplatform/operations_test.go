@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"tategu/internal/operation"
+	"tategu/internal/store"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
-
-	"tategu/internal/operation"
-	"tategu/internal/store"
 )
 
 const operationsService = "google.longrunning.Operations/"
@@ -78,8 +78,13 @@ func TestListOperations(t *testing.T) {
 		name, filter string
 		want         int
 	}{
-		{location, "", 3}, {location + "/operations", "", 3}, {location, "done=true", 2}, {location, "NOT done=true", 1},
-		{location + "/endpoints/e", "", 2}, {location + "/endpoints/f", "", 0}, {"projects/q/locations/us-central1", "", 0},
+		{location, "", 3},
+		{location + "/operations", "", 3},
+		{location, "done=true", 2},
+		{location, "NOT done=true", 1},
+		{location + "/endpoints/e", "", 2},
+		{location + "/endpoints/f", "", 0},
+		{"projects/q/locations/us-central1", "", 0},
 	} {
 		l := call[*longrunningpb.ListOperationsResponse](t, s, operationsService+"ListOperations",
 			&longrunningpb.ListOperationsRequest{Name: tt.name, Filter: tt.filter})

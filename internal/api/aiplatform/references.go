@@ -4,11 +4,11 @@ import (
 	"context"
 	"strings"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
 )
 
 // references are the deployed models by model and version.

@@ -39,11 +39,11 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
-
 	"tategu/internal/resource"
 	"tategu/internal/store"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 // ServicePrefix comes before the service in the full name of a method.

@@ -1,12 +1,12 @@
 package aiplatform
 
 import (
+	"tategu/internal/resource"
+
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"tategu/internal/resource"
 )
 
 // Merge applies the update in given to msg, the stored resource, as req's
