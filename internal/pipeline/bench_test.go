@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -145,6 +146,18 @@ func (b *bench) submit(id string, ir []byte, params map[string]any) string {
 	return name
 }
 
+// object writes an object, and its bucket.
+func (b *bench) object(uri, content string) {
+	b.t.Helper()
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(uri, "gs://"), "/")
+	if err := b.objects.EnsureBucket(b.t.Context(), "p", bucket); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.objects.WriteObject(b.t.Context(), uri, "text/plain", []byte(content)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func (b *bench) update(fn func(tx store.Tx) error) {
 	b.t.Helper()
 	if err := b.store.Update(b.t.Context(), fn); err != nil {
@@ -205,3 +218,5 @@ func (b *bench) tasks(name string) map[string]pipeline.Task {
 	}
 	return tasks
 }
+
+func noConditions() blob.Conditions { return blob.Conditions{} }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -208,7 +209,7 @@ func (j *job) due() []event {
 // cache give further events at once.
 func (j *job) apply(ctx context.Context, queue []event) error {
 	for len(queue) > 0 {
-		var actions []action
+		actions := make([]action, 0, len(queue))
 		for _, ev := range queue {
 			actions = append(actions, j.m.step(j.cfg.Now(), ev)...)
 		}
@@ -355,7 +356,11 @@ func (e *Engine) abandon(ctx context.Context, name string, cause error) {
 		}
 		msg.EndTime = timestamppb.New(e.cfg.Now())
 		msg.UpdateTime, msg.State = msg.EndTime, pb.PipelineState_PIPELINE_STATE_FAILED
-		msg.Error = (&Failure{Message: cause.Error(), Cause: resource.CausePlatform}).status()
+		f := &Failure{Message: cause.Error(), Cause: resource.CausePlatform}
+		if e, ok := errors.AsType[*resource.Error](cause); ok && e.Cause != "" {
+			f.Cause = e.Cause
+		}
+		msg.Error = f.status()
 		row.State = msg.State.String()
 		return store.PutMessage(ctx, tx, row, msg)
 	})

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"tategu/internal/runtime"
@@ -141,10 +142,8 @@ func (p *pipInstall) option(name, value string) {
 
 // index adds an index once; kfp repeats the options on every pip line.
 func (p *pipInstall) index(at int, url string) {
-	for _, known := range p.indexes {
-		if known == url {
-			return
-		}
+	if slices.Contains(p.indexes, url) {
+		return
 	}
 	p.indexes = append(p.indexes[:at:at], append([]string{url}, p.indexes[at:]...)...)
 }

@@ -72,7 +72,7 @@ func play(t *testing.T, parts map[string]string) string {
 	r := run{
 		name: "projects/p/locations/l/pipelineJobs/j", id: "j", project: "p", location: "l", number: "7",
 		root: "gs://b/root", created: time.Unix(1_800_000_000, 0).UTC(), parameters: map[string]any{},
-		artifacts: map[string][]Artifact{}, failFast: strings.Contains(string(parts["script"]), "# fail fast"),
+		artifacts: map[string][]Artifact{}, failFast: strings.Contains(parts["script"], "# fail fast"),
 	}
 	config := &pb.PipelineJob_RuntimeConfig{ParameterValues: map[string]*structpb.Value{}}
 	if p := parts["params.json"]; p != "" {
@@ -130,7 +130,7 @@ func (p *player) line(line string) {
 	switch verb {
 	case "end":
 		o := outcome{files: map[string][]byte{}}
-		for _, field := range strings.Fields(rest) {
+		for field := range strings.FieldsSeq(rest) {
 			k, v, _ := strings.Cut(field, "=")
 			o.files[k] = []byte(v)
 		}

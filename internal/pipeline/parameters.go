@@ -18,7 +18,7 @@ func (p *Plan) Parameters(config *pb.PipelineJob_RuntimeConfig) (map[string]any,
 	for k, v := range config.GetParameterValues() {
 		given[k] = v.AsInterface()
 	}
-	for k, v := range config.GetParameters() { // schema 2.0.0
+	for k, v := range config.GetParameters() { //nolint:staticcheck // clients still send it for schema 2.0.0
 		given[k] = oldValue(v)
 	}
 	defs := p.root.comp.GetInputDefinitions().GetParameters()

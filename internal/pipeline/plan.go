@@ -95,15 +95,4 @@ func (t *task) optionalFrom(producer string) bool {
 	return found
 }
 
-// finalStatusOf lists the tasks whose end state t takes as an input.
-func (t *task) finalStatusOf() []string {
-	var names []string
-	for _, p := range t.spec.GetInputs().GetParameters() {
-		if s := p.GetTaskFinalStatus(); s != nil {
-			names = append(names, s.GetProducerTask())
-		}
-	}
-	return names
-}
-
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

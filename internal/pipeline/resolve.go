@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"strings"
@@ -53,9 +55,7 @@ func (m *machine) resolve(n *node) (Values, error) {
 			expanded[k] = expandAll(template, s)
 		}
 	}
-	for k, value := range expanded {
-		v.Parameters[k] = value
-	}
+	maps.Copy(v.Parameters, expanded)
 	for k, p := range n.def.selectors {
 		value, ok := v.Parameters[k]
 		if !ok {
@@ -88,7 +88,7 @@ func (m *machine) source(n *node, in *ps.TaskInputsSpec_InputParameterSpec) (val
 			value, ok = n.parent.Inputs.Parameters[x.RuntimeValue.GetRuntimeParameter()]
 		}
 	default:
-		return nil, false, fmt.Errorf("an input has no source")
+		return nil, false, errors.New("an input has no source")
 	}
 	return value, ok, nil
 }
@@ -175,9 +175,7 @@ func (m *machine) conditionInputs(n *node) map[string]any {
 	for k := range n.def.comp.GetInputDefinitions().GetParameters() {
 		params[k] = nil
 	}
-	for k, v := range n.Inputs.Parameters {
-		params[k] = v
-	}
+	maps.Copy(params, n.Inputs.Parameters)
 	return params
 }
 
