@@ -10,8 +10,11 @@ import (
 )
 
 // Cleanup ends whatever runs under a set's name, for an owner that no longer
-// keeps the set.
+// keeps the set. Without a runtime nothing can run.
 func Cleanup(ctx context.Context, rt runtime.Runtime, name string) error {
+	if rt == nil {
+		return nil
+	}
 	all, err := rt.List(ctx)
 	if err != nil {
 		return fmt.Errorf("clean up %s: %w", name, err)
