@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -77,7 +78,7 @@ func readConnect(r *bufio.Reader) (target string, err error) {
 func (p *port) isSelf(target string) bool {
 	host, port, err := net.SplitHostPort(target)
 	own, ok := p.ln.Addr().(*net.TCPAddr)
-	return err == nil && ok && p.server.hosts.isOwn(canonicalHost(host)) && port == fmt.Sprint(own.Port)
+	return err == nil && ok && p.server.hosts.isOwn(canonicalHost(host)) && port == strconv.Itoa(own.Port)
 }
 
 // refuse says why in the reason phrase, which is what clients print.

@@ -56,7 +56,7 @@ func TestConnect(t *testing.T) {
 			tr.TLSClientConfig.RootCAs.AddCert(far.Certificate())
 			tr.Proxy = func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: f.addr}, nil }
 			target := strings.NewReplacer("SELF", f.addr, "PORT", f.port).Replace(tt.target)
-			req, err := http.NewRequestWithContext(t.Context(), "GET", target, http.NoBody)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody)
 			if err != nil {
 				t.Fatal(err)
 			}

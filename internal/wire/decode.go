@@ -134,8 +134,9 @@ func sortedKeys(m map[string][]string) []string {
 func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType string) error {
 	target := req
 	raw := rawField(req.Descriptor(), x.route.body)
+	wrapped := x.alt.wrapped && x.route.body == "*" && wrapsRaw(body)
 	switch {
-	case raw != nil && !(x.alt.wrapped && x.route.body == "*" && wrapsRaw(body)):
+	case raw != nil && !wrapped:
 		hb := &httpbody.HttpBody{ContentType: strings.ToValidUTF8(contentType, "?"), Data: body}
 		req.Set(raw, protoreflect.ValueOfMessage(hb.ProtoReflect()))
 		return nil

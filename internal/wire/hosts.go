@@ -17,7 +17,8 @@ type hosts struct {
 }
 
 func newHosts(extra []string) hosts {
-	own := []string{"localhost", "tategu.internal"}
+	own := make([]string, 0, 2+len(extra))
+	own = append(own, "localhost", "tategu.internal")
 	for _, h := range extra {
 		own = append(own, canonicalHost(h))
 	}

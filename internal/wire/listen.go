@@ -84,12 +84,12 @@ func bothLoopback(c net.Conn) bool {
 func (p *port) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	p.wg.Go(func() { served <- p.http.Serve(sniffed{p}) })
-	accepted := make(chan error, 1)
-	p.wg.Go(func() { accepted <- p.accept(ctx) })
+	accepted := make(chan struct{})
+	p.wg.Go(func() { defer close(accepted); p.accept(ctx) })
 	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-accepted:
+	case <-accepted: // somebody closed the listener
 	case err = <-served:
 	}
 	return errors.Join(err, p.shutdown(ctx))
@@ -116,18 +116,18 @@ func (p *port) shutdown(ctx context.Context) error {
 	return err
 }
 
-func (p *port) accept(ctx context.Context) error {
+func (p *port) accept(ctx context.Context) {
 	for {
 		c, err := p.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
-			return nil
+			return
 		}
 		if err != nil {
 			// Out of file descriptors, say: the next one may work.
 			p.server.cfg.Log.WarnContext(ctx, "accept", slog.Any("error", err))
 			select {
 			case <-p.done:
-				return nil
+				return
 			case <-time.After(50 * time.Millisecond):
 			}
 			continue

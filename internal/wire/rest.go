@@ -62,7 +62,8 @@ type exchange struct {
 // client is one that wraps them (those say $alt).
 func (x *exchange) fast() bool {
 	m := x.route.method
-	return m.listed && m.api.HTTP != nil && !(x.alt.wrapped && isHTTPBody(m.out.Descriptor()))
+	wrapped := x.alt.wrapped && isHTTPBody(m.out.Descriptor())
+	return m.listed && m.api.HTTP != nil && !wrapped
 }
 
 // pass hands the request over after identity and permission.

@@ -125,7 +125,7 @@ func TestSecretsStayInTheLog(t *testing.T) {
 func TestHalfAnAnswer(t *testing.T) {
 	t.Parallel()
 	f := start(t, nil)
-	req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+f.addr+"/v1/projects/p/locations/l/endpoints/cut:predict", strings.NewReader("1"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+f.addr+"/v1/projects/p/locations/l/endpoints/cut:predict", strings.NewReader("1"))
 	if err != nil {
 		t.Fatal(err)
 	}

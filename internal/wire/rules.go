@@ -25,8 +25,9 @@ const operationDepth = 4
 // which is what the REST clients of the Python package poll.
 func serviceRules() []serviceRule {
 	const operations, locations, iam = "google.longrunning.Operations/", "google.cloud.location.Locations/", "google.iam.v1.IAMPolicy/"
-	var rules []serviceRule
-	for _, root := range []string{"/v1/", "/v1beta1/", "/ui/"} {
+	roots := []string{"/v1/", "/v1beta1/", "/ui/"}
+	rules := make([]serviceRule, 0, len(roots)*(5*(operationDepth+1)+5))
+	for _, root := range roots {
 		on := "projects/*/locations/*"
 		for range operationDepth + 1 {
 			one := root + "{name=" + on + "/operations/*}"

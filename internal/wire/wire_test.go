@@ -133,7 +133,7 @@ func fakes() []api.Method {
 		predict(),
 		rawPredict(),
 		api.Stream(beta+"PredictionService/StreamRawPredict", "aiplatform.endpoints.predict", func(_ context.Context, req *pb.StreamRawPredictRequest, send func(*httpbody.HttpBody) error) error {
-			for _, part := range bytes.Split(req.HttpBody.GetData(), []byte(",")) {
+			for part := range bytes.SplitSeq(req.HttpBody.GetData(), []byte(",")) {
 				if err := send(&httpbody.HttpBody{ContentType: "text/csv", Data: part}); err != nil {
 					return err
 				}
@@ -280,8 +280,14 @@ func (f *fixture) client(t *testing.T) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 20 * time.Second}
 }
 
-// do sends one request and gives status and body.
-func (f *fixture) do(t *testing.T, method, target, body string, headers ...string) (*http.Response, string) {
+// answer is what is left of a response whose body was read.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+// do sends one request and reads the whole answer.
+func (f *fixture) do(t *testing.T, method, target, body string, headers ...string) (answer, string) {
 	t.Helper()
 	if strings.HasPrefix(target, "/") {
 		target = "http://" + f.addr + target
@@ -303,7 +309,7 @@ func (f *fixture) do(t *testing.T, method, target, body string, headers ...strin
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return resp, string(data) + " cut off"
+		t.Fatal(err)
 	}
-	return resp, string(data)
+	return answer{resp.StatusCode, resp.Header}, string(data)
 }
