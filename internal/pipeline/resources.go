@@ -1,11 +1,13 @@
 package pipeline
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
 	ps "tategu/internal/pipeline/pipelinespec"
+	"tategu/internal/resource"
 	"tategu/internal/runtime"
 )
 
@@ -70,4 +72,49 @@ func quantity(s string) (float64, error) {
 		return 0, fmt.Errorf("%q is not a quantity such as 2, 500m or 4Gi", s)
 	}
 	return v * factor, nil
+}
+
+// Check asks for every program of the pipeline whether it can ever run here, so
+// that an unknown image or a missing accelerator is told before the run. What
+// depends on inputs is checked when the task starts.
+func (p *Plan) Check(check func(runtime.Workload) error) error {
+	return checkGraph(p.root, map[string]bool{}, check)
+}
+
+func checkGraph(g *graph, seen map[string]bool, check func(runtime.Workload) error) error {
+	if seen[g.name] {
+		return nil
+	}
+	seen[g.name] = true
+	for _, name := range g.order {
+		t := g.tasks[name]
+		if t.graph != nil {
+			if err := checkGraph(t.graph, seen, check); err != nil {
+				return err
+			}
+		}
+		c := t.container()
+		if c == nil {
+			continue
+		}
+		w := runtime.Workload{ID: workloadPrefix + "check", Image: c.GetImage(), Command: c.GetCommand(), Args: c.GetArgs()}
+		if r, err := resources(c.GetResources(), &scope{}); err == nil {
+			w.Resources = r
+		}
+		if err := check(w); err != nil {
+			return named(t.name, err)
+		}
+	}
+	return nil
+}
+
+// named puts the task in front of an error.
+func named(task string, err error) error {
+	e, ok := errors.AsType[*resource.Error](err)
+	if !ok {
+		return fmt.Errorf("task %q: %w", task, err)
+	}
+	c := *e
+	c.Message = fmt.Sprintf("task %q: %s", task, e.Message)
+	return &c
 }

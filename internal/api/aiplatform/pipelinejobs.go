@@ -24,13 +24,14 @@ const pipelineService = "PipelineService"
 type PipelineJobs struct {
 	std      *Standard
 	accounts Accounts
+	checker  WorkloadChecker
 	hold     time.Duration
 }
 
 // NewPipelineJobs makes the service. hold is how long a Get may wait for the end
 // of a job that is about to end; see get.
-func NewPipelineJobs(std *Standard, accounts Accounts, hold time.Duration) *PipelineJobs {
-	return &PipelineJobs{std: std, accounts: accounts, hold: hold}
+func NewPipelineJobs(std *Standard, accounts Accounts, checker WorkloadChecker, hold time.Duration) *PipelineJobs {
+	return &PipelineJobs{std: std, accounts: accounts, checker: checker, hold: hold}
 }
 
 // Methods gives the rows of the dispatch table.
@@ -57,6 +58,9 @@ func (s *PipelineJobs) create(ctx context.Context, req *pb.CreatePipelineJobRequ
 	ClearOutputOnly(job)
 	plan, err := checkPipelineJob(job)
 	if err != nil {
+		return nil, err
+	}
+	if err := plan.Check(s.checker.Check); err != nil {
 		return nil, err
 	}
 	parent, err := resource.ParseName(req.GetParent())
