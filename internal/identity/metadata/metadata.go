@@ -7,9 +7,11 @@ package metadata
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"strconv"
@@ -107,7 +109,7 @@ func (t *task) env() map[string]string {
 // start listens before it writes the identity, so that one write holds the port
 // too; an identity from before a restart brings its own port.
 func (s *Server) start(ctx context.Context, t *task, spec identity.TaskSpec) error {
-	ln, err := listen(ctx, 0)
+	ln, err := listenAnywhere(ctx)
 	if err != nil {
 		return fmt.Errorf("metadata server of %s: %w", spec.ID, err)
 	}
@@ -130,6 +132,25 @@ func (s *Server) start(ctx context.Context, t *task, spec identity.TaskSpec) err
 		}
 	}
 	return s.serve(t, cred, ln)
+}
+
+// Ports below those that systems hand out by themselves (Linux from 32768, macOS
+// from 49152): while the server is down, no outgoing connection takes a task's.
+const (
+	firstPort = 18000
+	ports     = 14000
+	tries     = 64
+)
+
+func listenAnywhere(ctx context.Context) (net.Listener, error) {
+	for range tries {
+		n, _ := rand.Int(rand.Reader, big.NewInt(ports)) // its reader never fails since Go 1.24
+		ln, err := listen(ctx, firstPort+int(n.Int64()))
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return ln, err
+		}
+	}
+	return listen(ctx, 0)
 }
 
 func listen(ctx context.Context, port int) (net.Listener, error) {
@@ -229,8 +250,10 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// Run waits for the end of ctx, then closes.
+// Run waits for the end of ctx. The listeners go on until Close, which comes
+// after the runtime's: workloads start and end while the server shuts down, and
+// none of them must fail for lack of credentials.
 func (s *Server) Run(ctx context.Context) error {
 	<-ctx.Done()
-	return s.Close()
+	return nil
 }
