@@ -1,0 +1,239 @@
+package gcs
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/blob"
+	"tategu/internal/identity"
+	"tategu/internal/resource"
+)
+
+func (h *Handler) listBuckets(c *call) error {
+	project := c.query.Get("project")
+	if project == "" {
+		return resource.Invalid("project", "which project's buckets? parameter project is missing")
+	}
+	if err := h.auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), project, "storage.buckets.list"); err != nil {
+		return err
+	}
+	after, err := parsePageToken(c.query.Get("pageToken"))
+	if err != nil {
+		return err
+	}
+	size, err := c.pageSize()
+	if err != nil {
+		return err
+	}
+	if size == 0 {
+		size = 1000
+	}
+	buckets, err := h.blobs.ListBuckets(c.ctx(), project, c.query.Get("prefix"), after, size+1)
+	if err != nil {
+		return err
+	}
+	answer := map[string]any{"kind": "storage#buckets"}
+	if len(buckets) > size {
+		buckets = buckets[:size]
+		answer["nextPageToken"] = pageToken(buckets[size-1].Name)
+	}
+	items := make([]any, 0, len(buckets))
+	for _, b := range buckets {
+		items = append(items, bucketJSON(baseURL(c.r), b))
+	}
+	if len(items) > 0 {
+		answer["items"] = items
+	}
+	return c.reply(answer)
+}
+
+func (h *Handler) insertBucket(c *call) error {
+	b := blob.Bucket{Project: c.query.Get("project")}
+	if b.Project == "" {
+		return resource.Invalid("project", "a bucket belongs to a project: parameter project is missing")
+	}
+	if err := h.auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), b.Project, "storage.buckets.create"); err != nil {
+		return err
+	}
+	var f fields
+	if err := readJSON(c.r.Body, &f); err != nil {
+		return err
+	}
+	for name, to := range map[string]*string{"name": &b.Name, "location": &b.Location} {
+		if raw, ok := f[name]; ok {
+			v, err := text(name, raw)
+			if err != nil {
+				return err
+			}
+			*to = v
+		}
+	}
+	if err := applyBucket(&b, f); err != nil {
+		return err
+	}
+	b, err := h.blobs.CreateBucket(c.ctx(), b)
+	if err != nil {
+		return err
+	}
+	return c.reply(bucketJSON(baseURL(c.r), b))
+}
+
+func (h *Handler) getBucket(c *call) error {
+	b, err := h.bucketFor(c.ctx(), c.names[0], "storage.buckets.get")
+	if err != nil {
+		return err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return err
+	}
+	if err := conds.CheckBucket(b); err != nil {
+		return err
+	}
+	return c.reply(bucketJSON(baseURL(c.r), b))
+}
+
+func (h *Handler) patchBucket(c *call) error { return h.changeBucket(c, func(*blob.Bucket) {}) }
+
+func (h *Handler) updateBucket(c *call) error {
+	return h.changeBucket(c, func(b *blob.Bucket) { b.Labels = nil })
+}
+
+func (h *Handler) changeBucket(c *call, first func(*blob.Bucket)) error {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.buckets.update"); err != nil {
+		return err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return err
+	}
+	var f fields
+	if err := readJSON(c.r.Body, &f); err != nil {
+		return err
+	}
+	b, err := h.blobs.UpdateBucket(c.ctx(), c.names[0], conds, func(b *blob.Bucket) error {
+		first(b)
+		return applyBucket(b, f)
+	})
+	if err != nil {
+		return err
+	}
+	return c.reply(bucketJSON(baseURL(c.r), b))
+}
+
+func (h *Handler) deleteBucket(c *call) error {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.buckets.delete"); err != nil {
+		return err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return err
+	}
+	if err := h.blobs.DeleteBucket(c.ctx(), c.names[0], conds); err != nil {
+		return err
+	}
+	return c.noContent()
+}
+
+// policy is the IAM policy of a bucket. It is kept and given back; who may do
+// what is decided by the roles of package identity.
+type policy struct {
+	Version  int              `json:"version,omitempty"`
+	Bindings []map[string]any `json:"bindings,omitempty"`
+	ETag     string           `json:"etag,omitempty"`
+}
+
+func readPolicy(b blob.Bucket) (policy, error) {
+	p := policy{Version: 1}
+	if len(b.Policy) == 0 {
+		p.ETag = resource.ETag([]byte(b.Name))
+		return p, nil
+	}
+	if err := json.Unmarshal(b.Policy, &p); err != nil {
+		return policy{}, err
+	}
+	p.ETag = resource.ETag(b.Policy)
+	return p, nil
+}
+
+func (p policy) answer(bucket string) map[string]any {
+	m := map[string]any{"kind": "storage#policy", "resourceId": "projects/_/buckets/" + bucket, "version": p.Version, "etag": p.ETag}
+	if len(p.Bindings) > 0 {
+		m["bindings"] = p.Bindings
+	}
+	return m
+}
+
+func (h *Handler) getPolicy(c *call) error {
+	b, err := h.bucketFor(c.ctx(), c.names[0], "storage.buckets.getIamPolicy")
+	if err != nil {
+		return err
+	}
+	p, err := readPolicy(b)
+	if err != nil {
+		return err
+	}
+	return c.reply(p.answer(b.Name))
+}
+
+func (h *Handler) setPolicy(c *call) error {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.buckets.setIamPolicy"); err != nil {
+		return err
+	}
+	var given policy
+	if err := readJSON(c.r.Body, &given); err != nil {
+		return err
+	}
+	b, err := h.blobs.UpdateBucket(c.ctx(), c.names[0], blob.Conditions{}, func(b *blob.Bucket) error {
+		now, err := readPolicy(*b)
+		if err != nil {
+			return err
+		}
+		if given.ETag != "" && given.ETag != now.ETag {
+			return resource.Errorf(codes.FailedPrecondition, "the policy of bucket %s changed since it was read (etag %s)", b.Name, now.ETag)
+		}
+		// The metageneration makes each policy's etag its own.
+		b.Policy, err = json.Marshal(struct {
+			policy
+			N int64 `json:"n"`
+		}{policy{Version: max(given.Version, 1), Bindings: given.Bindings}, b.Metageneration})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p, err := readPolicy(b)
+	if err != nil {
+		return err
+	}
+	return c.reply(p.answer(b.Name))
+}
+
+// testPermissions tells which of the asked permissions the caller has.
+func (h *Handler) testPermissions(c *call) error {
+	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	if err != nil {
+		return err
+	}
+	has := slices.DeleteFunc(slices.Clone(c.query["permissions"]), func(permission string) bool {
+		return h.auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), b.Project, permission) != nil
+	})
+	answer := map[string]any{"kind": "storage#testIamPermissionsResponse"}
+	if len(has) > 0 {
+		answer["permissions"] = has
+	}
+	return c.reply(answer)
+}
+
+func (h *Handler) serviceAccount(c *call) error {
+	project := c.names[0]
+	if err := h.auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), project, "resourcemanager.projects.get"); err != nil {
+		return err
+	}
+	return c.reply(map[string]any{"kind": "storage#serviceAccount", "email_address": identity.DefaultServiceAccount(project)})
+}
+
+var _ http.Handler = (*Handler)(nil)

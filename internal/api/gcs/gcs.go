@@ -1,0 +1,168 @@
+// Package gcs serves the storage API (JSON, uploads, downloads, batches, and
+// reading in the XML style) over a blob.Store. It translates and checks; what an
+// object is, is decided in package blob. What it does not serve is refused by
+// name with 501.
+package gcs
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/blob"
+	"tategu/internal/identity"
+	"tategu/internal/resource"
+)
+
+// Authorizer says whether a caller may; identity.Authority is one.
+type Authorizer interface {
+	// Authorize is nil when p has the permission in the project.
+	Authorize(ctx context.Context, p identity.Principal, project, permission string) error
+}
+
+// Handler answers requests of the storage API. It finds the caller in
+// identity.FromContext.
+type Handler struct {
+	blobs   *blob.Store
+	auth    Authorizer
+	log     *slog.Logger
+	methods map[string]method
+}
+
+type method func(c *call) error
+
+// New makes a Handler.
+func New(blobs *blob.Store, auth Authorizer, log *slog.Logger) *Handler {
+	h := &Handler{blobs: blobs, auth: auth, log: log}
+	h.methods = h.table()
+	return h
+}
+
+// table lists what is served: service, HTTP method and path, where * is a name.
+func (h *Handler) table() map[string]method {
+	return map[string]method{
+		"json GET b":                         h.listBuckets,
+		"json POST b":                        h.insertBucket,
+		"json GET b/*":                       h.getBucket,
+		"json PATCH b/*":                     h.patchBucket,
+		"json PUT b/*":                       h.updateBucket,
+		"json DELETE b/*":                    h.deleteBucket,
+		"json GET b/*/iam":                   h.getPolicy,
+		"json PUT b/*/iam":                   h.setPolicy,
+		"json GET b/*/iam/testPermissions":   h.testPermissions,
+		"json GET projects/*/serviceAccount": h.serviceAccount,
+
+		"json GET b/*/o":                      h.listObjects,
+		"json GET b/*/o/*":                    h.getObject,
+		"json PATCH b/*/o/*":                  h.patchObject,
+		"json PUT b/*/o/*":                    h.updateObject,
+		"json DELETE b/*/o/*":                 h.deleteObject,
+		"json POST b/*/o/*/copyTo/b/*/o/*":    h.copyObject,
+		"json POST b/*/o/*/rewriteTo/b/*/o/*": h.rewriteObject,
+		"json POST b/*/o/*/compose":           h.composeObject,
+		"download GET b/*/o/*":                h.download,
+		"upload POST b/*/o":                   h.upload,
+		"upload PUT b/*/o":                    h.resume,
+		"upload DELETE b/*/o":                 h.cancel,
+		"batch POST ":                         h.batch,
+		"xml GET *":                           h.xmlGet,
+	}
+}
+
+// call is one request on its way.
+type call struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	query url.Values
+	names []string // of buckets and objects in the path, decoded
+	inner bool     // part of a batch
+}
+
+func (c *call) ctx() context.Context { return c.r.Context() }
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.serve(w, r, false) }
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, inner bool) {
+	t, err := parseTarget(r.Host, r.URL.EscapedPath())
+	if err == nil {
+		err = h.route(w, r, t, inner)
+	}
+	if err != nil {
+		h.writeError(w, r, t.service == serviceXML, err)
+	}
+}
+
+func (h *Handler) route(w http.ResponseWriter, r *http.Request, t target, inner bool) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return resource.Invalid("query", "the query cannot be read: %w", err)
+	}
+	verb := r.Method
+	if verb == http.MethodHead {
+		verb = http.MethodGet
+	}
+	m, ok := h.methods[t.service+" "+verb+" "+t.pattern]
+	if !ok {
+		return resource.Unimplemented(r.Method + " of " + strings.TrimSpace("storage "+t.service+" "+t.pattern))
+	}
+	if inner && t.service != serviceJSON {
+		return resource.Invalid("batch", "a batch holds JSON calls, not %s of %s", r.Method, t.service)
+	}
+	if err := refuseUnserved(r, query); err != nil {
+		return err
+	}
+	return m(&call{w: w, r: r, query: query, names: t.names, inner: inner})
+}
+
+// refuseUnserved names what a request asks for that nothing here would do.
+func refuseUnserved(r *http.Request, query url.Values) error {
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Goog-Encryption-") || strings.HasPrefix(name, "X-Goog-Copy-Source-Encryption-") {
+			return resource.Unimplemented("encryption with the client's own keys (" + name + ")")
+		}
+	}
+	for _, name := range []string{"predefinedAcl", "destinationPredefinedAcl", "predefinedDefaultObjectAcl"} {
+		if v := query.Get(name); strings.HasPrefix(v, "public") || v == "authenticatedRead" {
+			return resource.Unimplemented("access control lists (" + name + "=" + v + ")")
+		}
+	}
+	for _, name := range []string{"kmsKeyName", "destinationKmsKeyName", "matchGlob"} {
+		if query.Get(name) != "" {
+			return resource.Unimplemented("storage parameter " + name)
+		}
+	}
+	if query.Has("X-Goog-Signature") || query.Has("Signature") {
+		return resource.Errorf(codes.PermissionDenied, "the URL is signed with a key that this server never issued").
+			WithHint("signed URLs are not supported yet: send a token")
+	}
+	for _, name := range []string{"softDeleted", "restore", "includeFoldersAsPrefixes", "returnPartialSuccess"} {
+		if isTrue(query, name) {
+			return resource.Unimplemented("storage parameter " + name)
+		}
+	}
+	return nil
+}
+
+// bucketFor gives the bucket after asking for a permission in its project.
+func (h *Handler) bucketFor(ctx context.Context, name, permission string) (blob.Bucket, error) {
+	p := identity.FromContext(ctx)
+	if p.Anonymous() {
+		return blob.Bucket{}, h.auth.Authorize(ctx, p, "", permission)
+	}
+	b, err := h.blobs.GetBucket(ctx, name)
+	if err != nil {
+		return blob.Bucket{}, err
+	}
+	return b, h.auth.Authorize(ctx, p, b.Project, permission)
+}
+
+// authorize asks for a permission in a bucket's project.
+func (h *Handler) authorize(ctx context.Context, bucket, permission string) error {
+	_, err := h.bucketFor(ctx, bucket, permission)
+	return err
+}

@@ -1,0 +1,276 @@
+package gcs
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+
+	"tategu/internal/blob"
+	"tategu/internal/resource"
+)
+
+func (h *Handler) listObjects(c *call) error {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.list"); err != nil {
+		return err
+	}
+	q, err := c.listQuery()
+	if err != nil {
+		return err
+	}
+	page, err := h.blobs.List(c.ctx(), c.names[0], q)
+	if err != nil {
+		return err
+	}
+	answer := map[string]any{"kind": "storage#objects"}
+	if len(page.Objects) > 0 {
+		base, items := baseURL(c.r), make([]any, 0, len(page.Objects))
+		for _, o := range page.Objects {
+			items = append(items, objectJSON(base, o))
+		}
+		answer["items"] = items
+	}
+	if len(page.Prefixes) > 0 {
+		answer["prefixes"] = page.Prefixes
+	}
+	if page.Next != "" {
+		answer["nextPageToken"] = pageToken(page.Next)
+	}
+	return c.reply(answer)
+}
+
+// listQuery reads the parameters of a list. versions=true is right as it is:
+// buckets keep one generation, and asking for more is refused at the bucket.
+func (c *call) listQuery() (blob.ListQuery, error) {
+	q := blob.ListQuery{
+		Prefix: c.query.Get("prefix"), Delimiter: c.query.Get("delimiter"),
+		StartOffset: c.query.Get("startOffset"), EndOffset: c.query.Get("endOffset"),
+		IncludeTrailingDelimiter: isTrue(c.query, "includeTrailingDelimiter"),
+	}
+	var err error
+	if q.After, err = parsePageToken(c.query.Get("pageToken")); err != nil {
+		return q, err
+	}
+	q.Limit, err = c.pageSize()
+	return q, err
+}
+
+// stat gives the object that the path names under the request's preconditions.
+func (h *Handler) stat(c *call) (blob.Object, error) {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.get"); err != nil {
+		return blob.Object{}, err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return blob.Object{}, err
+	}
+	generation, err := c.generation()
+	if err != nil {
+		return blob.Object{}, err
+	}
+	o, err := h.blobs.Stat(c.ctx(), c.names[0], c.names[1], generation, conds)
+	if err == nil && noneMatch(c.r.Header.Get("If-None-Match"), o) {
+		return o, blob.ErrNotModified
+	}
+	return o, err
+}
+
+func (h *Handler) getObject(c *call) error {
+	if c.query.Get("alt") == "media" {
+		if c.inner {
+			return resource.Invalid("batch", "a batch holds no downloads")
+		}
+		return h.download(c)
+	}
+	o, err := h.stat(c)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("ETag", etag(o.Generation, o.Metageneration))
+	return c.reply(objectJSON(baseURL(c.r), o))
+}
+
+func (h *Handler) patchObject(c *call) error {
+	return h.changeObject(c, func(o *blob.Object, f fields) error { return applyObject(o, f) })
+}
+
+func (h *Handler) updateObject(c *call) error {
+	return h.changeObject(c, func(o *blob.Object, f fields) error {
+		o.Metadata, o.ContentType, o.ContentEncoding, o.ContentDisposition = nil, "", "", ""
+		o.ContentLanguage, o.CacheControl = "", ""
+		return applyObject(o, f)
+	})
+}
+
+func (h *Handler) changeObject(c *call, change func(*blob.Object, fields) error) error {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.update"); err != nil {
+		return err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return err
+	}
+	generation, err := c.generation()
+	if err != nil {
+		return err
+	}
+	var f fields
+	if err := readJSON(c.r.Body, &f); err != nil {
+		return err
+	}
+	delete(f, "storageClass") // changed by a rewrite only
+	o, err := h.blobs.Update(c.ctx(), c.names[0], c.names[1], generation, conds, func(o *blob.Object) error { return change(o, f) })
+	if err != nil {
+		return err
+	}
+	return c.reply(objectJSON(baseURL(c.r), o))
+}
+
+func (h *Handler) deleteObject(c *call) error {
+	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.delete"); err != nil {
+		return err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return err
+	}
+	generation, err := c.generation()
+	if err != nil {
+		return err
+	}
+	if err := h.blobs.Delete(c.ctx(), c.names[0], c.names[1], generation, conds); err != nil {
+		return err
+	}
+	return c.noContent()
+}
+
+func (h *Handler) copyObject(c *call) error {
+	o, err := h.copy(c)
+	if err != nil {
+		return err
+	}
+	return c.reply(objectJSON(baseURL(c.r), o))
+}
+
+// rewriteObject copies in one step: no bytes move, so there is never a token.
+func (h *Handler) rewriteObject(c *call) error {
+	if c.query.Get("rewriteToken") != "" {
+		return resource.Invalid("rewriteToken", "this server gives no rewrite tokens: every rewrite is done at once")
+	}
+	o, err := h.copy(c)
+	if err != nil {
+		return err
+	}
+	answer := objectJSON(baseURL(c.r), o)
+	return c.reply(map[string]any{
+		"kind": "storage#rewriteResponse", "totalBytesRewritten": answer["size"], "objectSize": answer["size"],
+		"done": true, "resource": answer,
+	})
+}
+
+func (h *Handler) copy(c *call) (blob.Object, error) {
+	srcBucket, srcName, dstBucket, dstName := c.names[0], c.names[1], c.names[2], c.names[3]
+	if err := h.authorize(c.ctx(), srcBucket, "storage.objects.get"); err != nil {
+		return blob.Object{}, err
+	}
+	if err := h.authorize(c.ctx(), dstBucket, "storage.objects.create"); err != nil {
+		return blob.Object{}, err
+	}
+	srcConds, err := conditions(c.query, "ifSource")
+	if err != nil {
+		return blob.Object{}, err
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return blob.Object{}, err
+	}
+	srcGeneration, err := generation(c.query, "sourceGeneration")
+	if err != nil {
+		return blob.Object{}, err
+	}
+	var f fields
+	if err := readJSON(c.r.Body, &f); err != nil {
+		return blob.Object{}, err
+	}
+	src, err := h.blobs.Stat(c.ctx(), srcBucket, srcName, srcGeneration, srcConds)
+	if err != nil {
+		return blob.Object{}, err
+	}
+	dst := src
+	if len(f) > 0 { // a body replaces the metadata of the source
+		dst = blob.Object{ContentType: src.ContentType, StorageClass: src.StorageClass}
+		if err := applyObject(&dst, f); err != nil {
+			return blob.Object{}, err
+		}
+	}
+	dst.Bucket, dst.Name = dstBucket, dstName
+	return h.blobs.Copy(c.ctx(), src, dst, conds)
+}
+
+// composeRequest is cloud.google.com/storage/docs/json_api/v1/objects/compose.
+type composeRequest struct {
+	Destination   fields `json:"destination"`
+	SourceObjects []struct {
+		Name                string      `json:"name"`
+		Generation          json.Number `json:"generation"` // as a number or a text
+		ObjectPreconditions struct {
+			IfGenerationMatch json.Number `json:"ifGenerationMatch"`
+		} `json:"objectPreconditions"`
+	} `json:"sourceObjects"`
+	DeleteSourceObjects bool `json:"deleteSourceObjects"`
+}
+
+func (h *Handler) composeObject(c *call) error {
+	bucket := c.names[0]
+	for _, permission := range []string{"storage.objects.get", "storage.objects.create"} {
+		if err := h.authorize(c.ctx(), bucket, permission); err != nil {
+			return err
+		}
+	}
+	conds, err := c.conditions()
+	if err != nil {
+		return err
+	}
+	var req composeRequest
+	if err := readJSON(c.r.Body, &req); err != nil {
+		return err
+	}
+	if req.DeleteSourceObjects {
+		return resource.Unimplemented("compose with deleteSourceObjects")
+	}
+	dst := blob.Object{Bucket: bucket, Name: c.names[1]}
+	if err := applyObject(&dst, req.Destination); err != nil {
+		return err
+	}
+	if err := bodyHashes(req.Destination, &conds); err != nil {
+		return err
+	}
+	sources := make([]blob.Object, 0, len(req.SourceObjects))
+	for _, s := range req.SourceObjects {
+		q := url.Values{"generation": {s.Generation.String()}, "ifGenerationMatch": {s.ObjectPreconditions.IfGenerationMatch.String()}}
+		srcConds, err := conditions(q, "if")
+		if err != nil {
+			return err
+		}
+		srcGeneration, err := generation(q, "generation")
+		if err != nil {
+			return err
+		}
+		o, err := h.blobs.Stat(c.ctx(), bucket, s.Name, srcGeneration, srcConds)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, o)
+	}
+	o, err := h.blobs.Compose(c.ctx(), dst, sources, conds)
+	if err != nil {
+		return err
+	}
+	return c.reply(objectJSON(baseURL(c.r), o))
+}
+
+func (h *Handler) xmlGet(c *call) error {
+	if c.names[1] == "" {
+		return resource.Unimplemented(http.MethodGet + " of a bucket in the XML API")
+	}
+	return h.download(c)
+}
