@@ -70,11 +70,11 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 	}
 	d.set = replica.New(cfg)
 	a.current = d
+	outcome := d.outcome // the field is cleared once it does not matter any more
 	go func() {
 		defer close(d.done)
 		var wait sync.WaitGroup
 		defer wait.Wait()
-		outcome := d.outcome
 		wait.Go(func() { outcome <- d.set.WaitReady(ctx) })
 		if err := d.set.Run(ctx); err != nil {
 			a.log.ErrorContext(ctx, "replica set ended", slog.Any("error", err))
