@@ -118,11 +118,14 @@ func (a *Authority) Authorize(ctx context.Context, p Principal, project, permiss
 
 func denied(p Principal, project, permission string) error {
 	role, _ := RoleFor(permission)
-	where := "every project"
+	where, grant := "every project", "*"
 	if project != "" {
-		where = "project " + strconv.Quote(project)
+		where, grant = "project "+strconv.Quote(project), project
 	}
-	return resource.Errorf(codes.PermissionDenied, "permission %q denied to %q on %s", permission, p.Email, where).
-		WithResource("projects/"+project).
-		WithHint("an administrator can grant it with `tategu token create --role %s`", role)
+	err := resource.Errorf(codes.PermissionDenied, "permission %q denied to %q on %s", permission, p.Email, where).
+		WithResource("projects/" + project)
+	if home, ok := ServiceAccountProject(p.Email); ok {
+		return err.WithHint("a service account has the role %s, in its own project %q only; name another account in the job", User, home)
+	}
+	return err.WithHint("an administrator can grant it with `tategu token create --role %s --project '%s' --email %s`", role, grant, p.Email)
 }

@@ -67,7 +67,7 @@ func TestDenialsNameWhatIsMissing(t *testing.T) {
 	f := newFixture(t)
 	p := f.principal(t, "ann@example.com", map[string]identity.Role{"a": identity.Viewer})
 	err := f.Authorize(t.Context(), p, "a", "aiplatform.endpoints.deploy")
-	for _, want := range []string{"aiplatform.endpoints.deploy", "ann@example.com", `"a"`, "tategu token create --role user"} {
+	for _, want := range []string{"aiplatform.endpoints.deploy", "ann@example.com", `"a"`, "tategu token create --role user --project 'a' --email ann@example.com"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}

@@ -32,7 +32,11 @@ func TestTaskIdentityEndsWithTheTask(t *testing.T) {
 	}
 	wantCode(t, "objects of its project", f.Authorize(ctx, p, "a", "storage.objects.create"), codes.OK)
 	wantCode(t, "tokens", f.Authorize(ctx, p, "a", identity.PermissionCreateLogins), codes.PermissionDenied)
-	wantCode(t, "another project", f.Authorize(ctx, p, "b", "storage.objects.get"), codes.PermissionDenied)
+	err = f.Authorize(ctx, p, "b", "storage.objects.get")
+	wantCode(t, "another project", err, codes.PermissionDenied)
+	if !strings.Contains(err.Error(), "service account") {
+		t.Errorf("%v does not say that this is a service account's limit", err)
+	}
 	_, _, err = f.Login(ctx, access.Token)
 	wantCode(t, "a lasting login from a task's token", err, codes.Unauthenticated)
 	_, err = f.Refresh(ctx, access.Token)

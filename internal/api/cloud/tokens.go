@@ -73,20 +73,25 @@ func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 	return nil
 }
 
+// entry is the start of what the trail says of a request; the wire has put the
+// request's id on the answer.
+func entry(w http.ResponseWriter, p identity.Principal, method, about string) identity.AuditEntry {
+	return identity.AuditEntry{
+		Principal: p.Email, TokenID: p.TokenID, Method: method, Resource: about, RequestID: w.Header().Get("X-Request-Id"),
+	}
+}
+
 // audited runs f and writes its outcome down before the answer leaves, for each
 // project it was about.
-func (s *Service) audited(ctx context.Context, entry identity.AuditEntry, projects []string, f func() error) error {
+func (s *Service) audited(ctx context.Context, e identity.AuditEntry, projects []string, f func() error) error {
 	result := f()
-	entry.Code = resource.CodeOf(result)
+	e.Code = resource.CodeOf(result)
 	if len(projects) == 0 {
 		projects = []string{""}
 	}
 	for _, p := range projects {
-		entry.Project = p
-		if p == "*" {
-			entry.Project = ""
-		}
-		if err := s.authority.Audit(ctx, entry); err != nil {
+		e.Project = p
+		if err := s.authority.Audit(ctx, e); err != nil {
 			return err
 		}
 	}
@@ -109,8 +114,8 @@ func (s *Service) createToken(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	var resp CreateTokenResponse
-	entry := identity.AuditEntry{Principal: p.Email, TokenID: p.TokenID, Method: methodCreate, Resource: fmt.Sprintf("tokens for %.254q", req.Email)}
-	err = s.audited(r.Context(), entry, s.auditProjects(r.Context(), req.Grants), func() error {
+	about := fmt.Sprintf("tokens for %.254q", req.Email)
+	err = s.audited(r.Context(), entry(w, p, methodCreate, about), s.auditProjects(r.Context(), req.Grants), func() error {
 		if err := s.authority.MayGrant(r.Context(), p, req.Grants); err != nil {
 			return err
 		}
@@ -159,8 +164,9 @@ func (s *Service) revokeToken(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	id := r.PathValue("id")
-	entry := identity.AuditEntry{Principal: p.Email, TokenID: p.TokenID, Method: methodRevoke, Resource: "tokens/" + id}
-	err = s.audited(r.Context(), entry, nil, func() error { return s.authority.RevokeToken(r.Context(), p, id) })
+	err = s.audited(r.Context(), entry(w, p, methodRevoke, "tokens/"+id), nil, func() error {
+		return s.authority.RevokeToken(r.Context(), p, id)
+	})
 	if err != nil {
 		return err
 	}
@@ -175,8 +181,7 @@ func (s *Service) login(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	resp := LoginResponse{Email: p.Email, Grants: p.Grants, CA: string(s.cfg.CA)}
-	entry := identity.AuditEntry{Principal: p.Email, TokenID: p.TokenID, Method: methodLogin}
-	err = s.audited(r.Context(), entry, nil, func() error {
+	err = s.audited(r.Context(), entry(w, p, methodLogin, ""), nil, func() error {
 		if token, ok := bearer(r); ok || !p.Operator {
 			var t identity.Token
 			resp.RefreshToken, t, err = s.authority.Login(r.Context(), token)
