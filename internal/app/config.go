@@ -112,6 +112,18 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// absolute makes the paths independent of the working directory.
+func (c *Config) absolute() error {
+	for _, p := range []*string{&c.Data, &c.Cache} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", *p, err)
+		}
+		*p = abs
+	}
+	return nil
+}
+
 // Override applies one TATEGU_* variable; the name is the flag's.
 func (c *Config) Override(name, value string) error {
 	switch name {

@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -118,7 +119,8 @@ func (c *Console) follow(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return resource.NotFound(r.URL.Path).WithHint("open / for everything this server holds")
 	}
-	http.Redirect(w, r, "/console/"+name, http.StatusFound)
+	target := url.URL{Path: "/console/" + name} // a path of ours, whatever the query held
+	http.Redirect(w, r, target.EscapedPath(), http.StatusFound)
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tategu/internal/pipeline"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 )
@@ -37,18 +38,18 @@ func views() map[store.Kind]func() resourceView {
 		return func() resourceView { return resourceView{message: m()} }
 	}
 	return map[store.Kind]func() resourceView{
-		"pipelineJobs":        of(func() proto.Message { return &pb.PipelineJob{} }),
-		"customJobs":          of(func() proto.Message { return &pb.CustomJob{} }),
-		"batchPredictionJobs": of(func() proto.Message { return &pb.BatchPredictionJob{} }),
-		"endpoints":           of(func() proto.Message { return &pb.Endpoint{} }),
-		"models":              of(func() proto.Message { return &pb.Model{} }),
-		"artifacts":           of(func() proto.Message { return &pb.Artifact{} }),
+		resource.KindPipelineJobs:        of(func() proto.Message { return &pb.PipelineJob{} }),
+		resource.KindCustomJobs:          of(func() proto.Message { return &pb.CustomJob{} }),
+		resource.KindBatchPredictionJobs: of(func() proto.Message { return &pb.BatchPredictionJob{} }),
+		resource.KindEndpoints:           of(func() proto.Message { return &pb.Endpoint{} }),
+		resource.KindModels:              of(func() proto.Message { return &pb.Model{} }),
+		resource.KindArtifacts:           of(func() proto.Message { return &pb.Artifact{} }),
 	}
 }
 
 // shown lists the kinds of the front page, jobs first.
 func shown() []store.Kind {
-	return []store.Kind{"pipelineJobs", "customJobs", "batchPredictionJobs", "endpoints", "models"}
+	return []store.Kind{resource.KindPipelineJobs, resource.KindCustomJobs, resource.KindBatchPredictionJobs, resource.KindEndpoints, resource.KindModels}
 }
 
 func (c *Console) view(row store.Row) (resourceView, error) {
@@ -184,19 +185,15 @@ type taskView struct {
 
 // tasks draws a pipeline run's tasks on a common time line.
 func (c *Console) tasks(ctx context.Context, v resourceView) ([]taskView, error) {
-	if v.Kind != "pipelineJobs" {
+	if v.Kind != resource.KindPipelineJobs {
 		return nil, nil
 	}
-	rows, err := c.rows.List(ctx, store.Query{Kind: "pipelineTasks", Parent: v.Name, Order: store.ByCreated})
+	details, err := pipeline.Details(ctx, c.rows, v.Name)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]taskView, 0, len(rows))
-	for _, row := range rows {
-		var d pb.PipelineTaskDetail
-		if err := store.Unmarshal(row, &d); err != nil {
-			return nil, err
-		}
+	out := make([]taskView, 0, len(details))
+	for _, d := range details {
 		t := taskView{Name: d.GetTaskName(), State: d.GetState().String(), Error: d.GetError().GetMessage()}
 		if d.GetStartTime() != nil {
 			t.Start = d.GetStartTime().AsTime()

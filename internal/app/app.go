@@ -1,0 +1,313 @@
+// Package app is the only wiring: it turns a Config into every part of the
+// platform, by explicit lists, and runs them until the context ends.
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"tategu/internal/blob"
+	"tategu/internal/blob/disk"
+	"tategu/internal/identity"
+	"tategu/internal/identity/metadata"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/runtime/process"
+	"tategu/internal/store/sqlite"
+	"tategu/internal/telemetry"
+	"tategu/internal/wire"
+)
+
+// Main is the whole platform in one process. New builds it, Run serves until its
+// context ends, Close releases what New opened.
+type Main struct {
+	cfg      Config
+	version  string
+	log      *slog.Logger
+	registry *prometheus.Registry
+	now      func() time.Time
+
+	lock      *os.File
+	store     *sqlite.Store
+	blobs     *blob.Store
+	authority *identity.Authority
+	ca        *wire.CA
+	metadata  *metadata.Server
+	runtime   *process.Runtime
+	engines   engines
+	wire      *wire.Server
+	listener  net.Listener
+	state     State
+	ready     atomic.Bool
+}
+
+// Run builds a server, calls ready once it answers, and serves until ctx ends.
+func Run(ctx context.Context, cfg Config, version string, logs io.Writer, ready func(State)) error {
+	m, err := New(ctx, cfg, version, logs)
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.Run(ctx, ready), m.Close())
+}
+
+// New opens the data directory and builds every part. Nothing runs before Run,
+// but the port is bound, so that State is known.
+func New(ctx context.Context, cfg Config, version string, logs io.Writer) (*Main, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	// Children run in directories of their own, so no path may be relative.
+	if err := cfg.absolute(); err != nil {
+		return nil, err
+	}
+	format := telemetry.Text
+	if cfg.LogJSON {
+		format = telemetry.JSON
+	}
+	log, err := telemetry.NewLogger(logs, format, cfg.LogLevel)
+	if err != nil {
+		return nil, err
+	}
+	m := &Main{cfg: cfg, version: version, log: log, registry: telemetry.NewRegistry(version), now: time.Now}
+	for _, open := range []func(context.Context) error{m.openData, m.openState, m.openIdentity, m.listen, m.openRuntime, m.openEngines, m.openWire} {
+		if err := open(ctx); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
+	return m, nil
+}
+
+// openData makes the directories and takes the lock: one server a directory.
+func (m *Main) openData(context.Context) error {
+	for _, dir := range []string{m.cfg.Data, runDir(m.cfg.Data), filepath.Join(m.cfg.Data, "ca"), filepath.Join(m.cfg.Data, "identity"), m.cfg.Cache} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return resource.Errorf(9, "make the data directory: %w", err).WithHint("name one you can write to with --data and --cache")
+		}
+	}
+	lock, err := lockFile(filepath.Join(m.cfg.Data, "lock"))
+	if err != nil {
+		return resource.Errorf(9, "the data directory %s is in use by another server", m.cfg.Data).
+			WithHint("stop it, or name another directory with --data")
+	}
+	m.lock = lock
+	return nil
+}
+
+func (m *Main) openState(ctx context.Context) (err error) {
+	if m.store, err = sqlite.Open(ctx, filepath.Join(m.cfg.Data, "state.db")); err != nil {
+		return err
+	}
+	content, err := disk.Open(filepath.Join(m.cfg.Data, "objects"))
+	if err != nil {
+		return err
+	}
+	m.blobs = blob.New(m.store, content, m.now)
+	for _, bucket := range m.cfg.Buckets {
+		if err := m.blobs.EnsureBucket(ctx, m.cfg.Project, bucket); err != nil {
+			return fmt.Errorf("make bucket %s: %w", bucket, err)
+		}
+	}
+	return nil
+}
+
+func (m *Main) openIdentity(context.Context) (err error) {
+	if m.authority, err = identity.NewAuthority(m.store, filepath.Join(m.cfg.Data, "identity"), m.now); err != nil {
+		return err
+	}
+	hosts := m.cfg.Hosts
+	if m.cfg.Public != "" {
+		hosts = append([]string{m.cfg.Public}, hosts...)
+	}
+	if host, _, err := net.SplitHostPort(m.cfg.Listen); err == nil {
+		if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() && !ip.IsLoopback() {
+			hosts = append(hosts, host)
+		}
+	}
+	if m.ca, err = wire.OpenCA(filepath.Join(m.cfg.Data, "ca"), m.now, hosts...); err != nil {
+		return err
+	}
+	m.metadata = metadata.New(m.authority, m.log, m.now)
+	return nil
+}
+
+// listen binds the port and writes what clients need to trust and name us.
+func (m *Main) listen(ctx context.Context) (err error) {
+	if m.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", m.cfg.Listen); err != nil {
+		return resource.Errorf(9, "listen on %s: %w", m.cfg.Listen, err).WithHint("choose a free port with --listen HOST:PORT")
+	}
+	address := m.listener.Addr().String()
+	public := m.cfg.Public
+	if public == "" {
+		public = address
+	}
+	run := runDir(m.cfg.Data)
+	m.state = State{
+		PID: os.Getpid(), Address: address, Public: public, Project: m.cfg.Project, Location: m.cfg.Location,
+		CA: m.ca.CertFile(), Bundle: filepath.Join(run, "bundle.pem"),
+		Credentials: filepath.Join(run, "credentials.json"), Intercept: filepath.Join(run, "intercept.json"),
+	}
+	others, err := m.ca.WriteBundle(m.state.Bundle, nil)
+	if err != nil {
+		return err
+	}
+	if others == 0 {
+		m.log.WarnContext(ctx, "this machine has no certificate bundle: clients in the intercept mode will not reach outside hosts")
+	}
+	return m.writeCredentials(ctx)
+}
+
+func (m *Main) writeCredentials(ctx context.Context) error {
+	token, err := m.authority.OperatorRefreshToken(ctx)
+	if err != nil {
+		return err
+	}
+	login, err := identity.LoginFile("https://"+m.state.Public, token)
+	if err != nil {
+		return err
+	}
+	intercept, err := identity.InterceptFile(token)
+	if err != nil {
+		return err
+	}
+	return errors.Join(writeFile(m.state.Credentials, login), writeFile(m.state.Intercept, intercept))
+}
+
+func (m *Main) openRuntime(ctx context.Context) error {
+	uv, err := FindUV(ctx, m.cfg.UV, m.cfg.Cache)
+	if err != nil {
+		// Not fatal: models served natively and plain commands need no Python.
+		m.log.WarnContext(ctx, "Python tasks will fail", slog.Any("error", err))
+	}
+	m.runtime, err = process.New(process.Config{
+		Dir: filepath.Join(m.cfg.Data, "workloads"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
+		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, ExtraEnv: m.state.taskEnv(),
+	})
+	return err
+}
+
+func (m *Main) openWire(context.Context) error {
+	table, err := m.table()
+	if err != nil {
+		return err
+	}
+	routes, err := m.routes()
+	if err != nil {
+		return err
+	}
+	cfg := wire.Config{
+		Table: table, Identity: m.authority, Routes: routes, Log: m.log, Now: m.now, Registry: m.registry, CA: m.ca,
+		Hosts: m.cfg.Hosts, Tunnel: m.cfg.Tunnel, MaxBody: m.cfg.Limits.BodyBytes, Ready: m.readiness,
+	}
+	if m.cfg.Public != "" {
+		cfg.Hosts = append([]string{m.cfg.Public}, cfg.Hosts...)
+	}
+	if m.cfg.TLS.Cert != "" {
+		cert, err := tls.LoadX509KeyPair(m.cfg.TLS.Cert, m.cfg.TLS.Key)
+		if err != nil {
+			return resource.Invalid("tls", "load the certificate: %v", err)
+		}
+		cfg.Certificate = &cert
+	}
+	m.wire, err = wire.New(cfg)
+	return err
+}
+
+func (m *Main) readiness() error {
+	if !m.ready.Load() {
+		return errors.New("starting")
+	}
+	return nil
+}
+
+// State says where the server is reached.
+func (m *Main) State() State { return m.state }
+
+// Run serves until ctx ends. Programs that were started go on; the next server
+// on the data directory finds them.
+func (m *Main) Run(ctx context.Context, ready func(State)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.wire.Serve(ctx, m.listener) })
+	g.Go(func() error { return m.metadata.Run(ctx) })
+	for _, e := range m.engines.list() {
+		g.Go(func() error { return named(e.name, e.Run(ctx)) })
+	}
+	g.Go(func() error { return m.announce(ctx, ready) })
+	g.Go(func() error { return m.sweep(ctx) })
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func named(name string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// announce tells the outside once earlier deployments take requests again.
+func (m *Main) announce(ctx context.Context, ready func(State)) error {
+	if err := m.engines.serving.Ready(ctx); err != nil {
+		return named("serving", err)
+	}
+	m.ready.Store(true)
+	if err := writeState(m.cfg.Data, m.state); err != nil {
+		return err
+	}
+	m.log.InfoContext(ctx, "ready", slog.String("address", m.state.Address), slog.String("data", m.cfg.Data))
+	ready(m.state)
+	return nil
+}
+
+// sweep removes what a crash left half done; it runs beside the requests.
+func (m *Main) sweep(ctx context.Context) error {
+	if _, err := m.blobs.Sweep(ctx, 24*time.Hour); err != nil && ctx.Err() == nil {
+		m.log.ErrorContext(ctx, "sweep objects", slog.Any("error", err))
+	}
+	return nil
+}
+
+// Close releases what New opened, in the opposite order. It is safe on a Main
+// that New could not finish.
+func (m *Main) Close() error {
+	var errs []error
+	if m.listener != nil {
+		_ = m.listener.Close() // closed already when Run served it
+	}
+	if m.runtime != nil {
+		errs = append(errs, m.runtime.Close())
+	}
+	if m.metadata != nil {
+		errs = append(errs, m.metadata.Close())
+	}
+	if m.store != nil {
+		errs = append(errs, m.store.Close())
+	}
+	if m.lock != nil {
+		errs = append(errs, os.Remove(statePath(m.cfg.Data)), m.lock.Close())
+		if os.IsNotExist(errs[len(errs)-2]) {
+			errs[len(errs)-2] = nil // it never became ready
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// hasImage reports whether the configuration says what an image stands for.
+func (m *Main) hasImage(image string) bool {
+	_, err := runtime.Resolve(m.cfg.Images, image)
+	return err == nil
+}

@@ -1,0 +1,50 @@
+package app
+
+import (
+	"context"
+
+	"tategu/internal/batch"
+	"tategu/internal/pipeline"
+	"tategu/internal/serving"
+	"tategu/internal/training"
+)
+
+// runner is what acts over time; it returns when its context ends.
+type runner interface {
+	Run(ctx context.Context) error
+}
+
+// engines act on rows, each on kinds of its own.
+type engines struct {
+	pipeline *pipeline.Engine
+	training *training.Engine
+	serving  *serving.Engine
+	batch    *batch.Engine
+}
+
+type namedEngine struct {
+	runner
+	name string
+}
+
+// list gives the order in which they start.
+func (e engines) list() []namedEngine {
+	return []namedEngine{
+		{e.serving, "serving"}, // first: predictions wait for nobody
+		{e.pipeline, "pipeline"},
+		{e.training, "training"},
+		{e.batch, "batch"},
+	}
+}
+
+func (m *Main) openEngines(context.Context) error {
+	m.engines = engines{
+		pipeline: pipeline.New(pipeline.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Log: m.log, Now: m.now}),
+		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
+		serving: serving.New(serving.Config{
+			Store: m.store, Objects: m.blobs, Runtime: m.runtime, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Log: m.log, Now: m.now,
+		}),
+		batch: batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, HasImage: m.hasImage, Log: m.log, Now: m.now}),
+	}
+	return nil
+}

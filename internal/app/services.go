@@ -1,0 +1,81 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"tategu/internal/api"
+	"tategu/internal/api/aiplatform"
+	"tategu/internal/api/cloud"
+	"tategu/internal/api/console"
+	"tategu/internal/api/gcs"
+	"tategu/internal/wire"
+)
+
+// service is a group of methods of the dispatch table.
+type service interface {
+	Methods() ([]api.Method, error)
+}
+
+// services lists everything that the API serves. A new service is a line here.
+func (m *Main) services() []service {
+	std := aiplatform.NewStandard(m.store, m.now)
+	public := func() string { return m.state.Public }
+	return []service{
+		aiplatform.NewModels(std),
+		aiplatform.NewEndpoints(std, m.authority, public),
+		aiplatform.NewPrediction(m.engines.serving),
+		aiplatform.NewPipelineJobs(std, m.authority, m.runtime, pipelineHold),
+		aiplatform.NewCustomJobs(std, m.authority, m.runtime),
+		aiplatform.NewBatchJobs(std, m.authority),
+		aiplatform.NewMetadata(std),
+		aiplatform.NewOperations(std),
+	}
+}
+
+func (m *Main) cloud() (*cloud.Service, error) {
+	ca, err := os.ReadFile(m.ca.CertFile())
+	if err != nil {
+		return nil, fmt.Errorf("read our certificate: %w", err)
+	}
+	return cloud.New(m.authority, cloud.Config{CA: ca, Location: m.cfg.Location, Log: m.log, Now: m.now}), nil
+}
+
+// table joins the methods of all services.
+func (m *Main) table() (*api.Table, error) {
+	neighbours, err := m.cloud()
+	if err != nil {
+		return nil, err
+	}
+	groups := [][]api.Method{neighbours.Methods()}
+	for _, s := range m.services() {
+		methods, err := s.Methods()
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, methods)
+	}
+	return api.NewTable(groups...)
+}
+
+// routes lists what is served as plain HTTP.
+func (m *Main) routes() ([]wire.Route, error) {
+	neighbours, err := m.cloud()
+	if err != nil {
+		return nil, err
+	}
+	pages, err := console.New(m.store, m.authority, logs{m}, m.version, m.log, m.now)
+	if err != nil {
+		return nil, err
+	}
+	routes := wire.GCSRoutes(gcs.New(m.blobs, m.authority, m.log))
+	routes = append(routes, wire.CloudRoutes(neighbours)...)
+	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})
+	return append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...), nil
+}
+
+// pipelineHold bounds how long a Get of a running pipeline waits for its end:
+// the SDK polls with a fixed sleep of 5 s, so an answer that comes a little later
+// and says SUCCEEDED saves the user that sleep.
+const pipelineHold = 2 * time.Second
