@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -88,11 +89,14 @@ func TestGRPCThroughTheProxy(t *testing.T) {
 		if _, err := fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", host, host); err != nil {
 			return nil, err
 		}
-		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 16), nil)
-		if err == nil && resp.StatusCode != http.StatusOK {
+		resp, err := http.ReadResponse(bufio.NewReaderSize(c, 16), &http.Request{Method: http.MethodConnect})
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusOK {
 			err = fmt.Errorf("proxy: %s", resp.Status)
 		}
-		return c, err
+		return c, errors.Join(err, resp.Body.Close())
 	}
 	creds := credentials.NewTLS(&tls.Config{RootCAs: f.ca.Pool(), ServerName: "us-central1-aiplatform.googleapis.com", MinVersion: tls.VersionTLS12})
 	m, err := pb.NewModelServiceClient(f.dial(t, creds, grpc.WithContextDialer(dial))).GetModel(t.Context(), &pb.GetModelRequest{Name: model})

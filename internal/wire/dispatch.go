@@ -41,6 +41,7 @@ type call struct {
 	bearer    string
 	forwarded bool // a reverse proxy stands between us and the caller
 	start     time.Time
+	probe     bool       // of a monitor: logged when debugging only
 	open      bool       // no credential is asked for
 	code      codes.Code // of an answer that a plain handler wrote itself
 	principal identity.Principal
@@ -57,14 +58,14 @@ func requestID() string {
 
 // newCall reads what the headers say of the caller.
 func (d *dispatcher) newCall(ctx context.Context, method, transport string, header func(string) string) *call {
-	scheme, bearer, _ := strings.Cut(header("authorization"), " ")
+	scheme, bearer, _ := strings.Cut(header("Authorization"), " ")
 	if !strings.EqualFold(scheme, "bearer") {
 		bearer = scheme + bearer // some other scheme: no token of ours, and not nothing either
 	}
 	return &call{
 		id: requestID(), method: method, transport: transport, conn: connOf(ctx), start: d.now(),
 		bearer:    strings.TrimSpace(bearer),
-		forwarded: header("x-forwarded-for") != "" || header("forwarded") != "",
+		forwarded: header("X-Forwarded-For") != "" || header("Forwarded") != "",
 	}
 }
 
@@ -119,10 +120,11 @@ func (d *dispatcher) finish(ctx context.Context, c *call, err error) {
 	d.metrics.requests.WithLabelValues(c.method, c.transport, codeName(code)).Inc()
 	d.metrics.seconds.WithLabelValues(c.method).Observe(took.Seconds())
 	level := slog.LevelInfo
-	switch code {
-	case codes.Internal, codes.Unknown, codes.DataLoss:
+	switch {
+	case code == codes.Internal || code == codes.Unknown || code == codes.DataLoss:
 		level = slog.LevelError
-	default:
+	case c.probe:
+		level = slog.LevelDebug
 	}
 	d.log.LogAttrs(ctx, level, "request", slog.String("id", c.id), slog.String("method", c.method), slog.String("transport", c.transport),
 		slog.String("principal", c.principal.Email), slog.String("project", c.project), slog.String("code", codeName(code)),
@@ -180,10 +182,24 @@ func inCallersVersion(ctx context.Context, m *method) context.Context {
 // read back through the unversioned Operations service is as it was stored, in
 // the version of the call that made it.
 func inVersion(m proto.Message, version string) proto.Message {
-	op, ok := m.(*longrunningpb.Operation)
-	if !ok || version == "" {
+	if version == "" {
 		return m
 	}
+	switch m := m.(type) {
+	case *longrunningpb.Operation:
+		return operationIn(m, version)
+	case *longrunningpb.ListOperationsResponse:
+		out := &longrunningpb.ListOperationsResponse{NextPageToken: m.NextPageToken, Unreachable: m.Unreachable}
+		for _, op := range m.Operations {
+			out.Operations = append(out.Operations, operationIn(op, version))
+		}
+		return out
+	default:
+		return m
+	}
+}
+
+func operationIn(op *longrunningpb.Operation, version string) *longrunningpb.Operation {
 	retype := func(a *anypb.Any) *anypb.Any {
 		if a == nil {
 			return nil

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"syscall"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -131,21 +131,10 @@ func codeOfHTTP(status int) codes.Code {
 
 // codeName is the name in google/rpc/code.proto: NOT_FOUND for NotFound.
 func codeName(c codes.Code) string {
-	switch c {
-	case codes.OK:
-		return "OK"
-	case codes.Canceled:
-		return "CANCELLED"
-	default:
-		var b strings.Builder
-		for i, r := range c.String() {
-			if i > 0 && r >= 'A' && r <= 'Z' {
-				b.WriteByte('_')
-			}
-			b.WriteRune(r)
-		}
-		return strings.ToUpper(b.String())
+	if name, ok := code.Code_name[int32(c)]; ok {
+		return name
 	}
+	return "UNKNOWN"
 }
 
 // errorBody is the envelope of Google's JSON APIs (google/rpc/status.proto says
@@ -172,11 +161,11 @@ func errorBody(err error) (int, []byte) {
 }
 
 func writeError(w http.ResponseWriter, err error) {
-	code, body := errorBody(err)
+	answer, body := errorBody(err)
 	h := w.Header()
 	h.Set("Content-Type", contentJSON)
 	h.Set("X-Content-Type-Options", "nosniff")
-	switch code {
+	switch answer {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="tategu"`)
 	case http.StatusServiceUnavailable:
@@ -184,6 +173,6 @@ func writeError(w http.ResponseWriter, err error) {
 			h.Set("Retry-After", "1")
 		}
 	}
-	w.WriteHeader(code)
+	w.WriteHeader(answer)
 	_, _ = w.Write(body) //nolint:gosec // G705: JSON with its content type and nosniff; the caller may be gone
 }

@@ -26,6 +26,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"tategu/internal/wire"
 )
@@ -238,5 +239,32 @@ func TestShutdown(t *testing.T) {
 	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", f.addr); err == nil {
 		c.Close()
 		t.Error("still listening")
+	}
+}
+
+// TestNothingIsOpenByAccident calls every method of every service: those out of
+// the table are refused by name, the others to a caller of another project.
+func TestNothingIsOpenByAccident(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	conn := f.dial(t, insecure.NewCredentials())
+	listed := map[string]bool{}
+	for _, m := range fakes() {
+		listed[m.Name] = true
+		listed[strings.Replace(m.Name, beta, "google.cloud.aiplatform.v1.", 1)] = true
+	}
+	stranger := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer good")
+	for _, name := range wire.MethodNames(f.Server) {
+		err := conn.Invoke(t.Context(), "/"+name, &emptypb.Empty{}, &emptypb.Empty{})
+		if unimplemented := status.Code(err) == codes.Unimplemented; unimplemented == listed[name] || unimplemented && !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v, in the table: %v", name, err, listed[name])
+		}
+		if strings.HasSuffix(name, "Projects/GetProject") {
+			continue // public
+		}
+		err = conn.Invoke(stranger, "/"+name, &emptypb.Empty{}, &emptypb.Empty{})
+		if code := status.Code(err); code != codes.PermissionDenied && code != codes.Unimplemented {
+			t.Errorf("%s to a caller without a role where it is about: %v", name, err)
+		}
 	}
 }

@@ -15,16 +15,19 @@ import (
 )
 
 // Route sends plain HTTP requests to a handler, which finds the caller in
-// identity.FromContext and asks for permissions itself. The first match wins.
+// identity.FromContext and asks for permissions itself. The first match wins;
+// routes come before the REST paths of the table.
 type Route struct {
-	Name     string                     // in the log and as a metric label
-	Hosts    []string                   // any of these; "*.x" is every name below x; none = every host
-	Prefixes []string                   // any of these path prefixes; none = every path
-	Exact    []string                   // or one of these paths
-	Match    func(r *http.Request) bool // and this, when set
-	Handler  http.Handler
-	Open     bool // asks for no credential: the token endpoints
-	Audit    bool // whatever is not a read is audited before it is answered
+	Name     string   // in the log and as a metric label
+	Hosts    []string // any of these; "*.x" is every name below x; none = every host
+	Prefixes []string // any of these path prefixes; none = every path
+	Exact    []string // or one of these paths
+	// Match, when set, must hold too; such a route comes after the table's own.
+	Match   func(r *http.Request) bool
+	Handler http.Handler
+	Open    bool // asks for no credential: the token endpoints
+	probe   bool
+	Audit   bool // whatever is not a read is audited before it is answered
 }
 
 // GCSRoutes sends everything of the storage API to h.
@@ -83,9 +86,9 @@ func (s *Server) newHandler() http.Handler {
 	origin := http.NewCrossOriginProtection()
 	exposition := promhttp.HandlerFor(s.cfg.Registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	own := map[string]*Route{
-		"/metrics": {Name: "metrics", Handler: exposition},
-		"/healthz": {Name: "health", Open: true, Handler: http.HandlerFunc(healthy)},
-		"/readyz":  {Name: "health", Open: true, Handler: http.HandlerFunc(s.readiness)},
+		"/metrics": {Name: "metrics", probe: true, Handler: exposition},
+		"/healthz": {Name: "health", Open: true, probe: true, Handler: http.HandlerFunc(healthy)},
+		"/readyz":  {Name: "health", Open: true, probe: true, Handler: http.HandlerFunc(s.readiness)},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.hosts.check(r, connOf(r.Context()), origin); err != nil {
@@ -102,20 +105,37 @@ func (s *Server) newHandler() http.Handler {
 			s.servePlain(w, r, rt)
 			return
 		}
-		for i := range s.cfg.Routes {
-			if rt := &s.cfg.Routes[i]; rt.matches(host, r) {
-				s.servePlain(w, r, rt)
-				return
-			}
+		if rt := s.plainRoute(host, r, false); rt != nil {
+			s.servePlain(w, r, rt)
+			return
 		}
-		s.serveREST(w, r)
+		if rt, segments := s.routes.find(r.Method, r.URL.EscapedPath()); rt != nil {
+			s.serveREST(w, r, rt, segments)
+			return
+		}
+		if rt := s.plainRoute(host, r, true); rt != nil {
+			s.servePlain(w, r, rt)
+			return
+		}
+		s.notFound(w, r)
 	})
+}
+
+// plainRoute finds a route by host and path, or, last, one that has to look at
+// the request itself: that is too slow to be asked ahead of predictions.
+func (s *Server) plainRoute(host string, r *http.Request, byRequest bool) *Route {
+	for i := range s.cfg.Routes {
+		if rt := &s.cfg.Routes[i]; (rt.Match != nil) == byRequest && rt.matches(host, r) {
+			return rt
+		}
+	}
+	return nil
 }
 
 // servePlain takes a plain handler along the road of every call.
 func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	c := s.calls.newCall(r.Context(), rt.Name+" "+boundedMethod(r.Method), "http", r.Header.Get)
-	c.open = rt.Open
+	c.open, c.probe = rt.Open, rt.probe
 	c.resource = r.URL.Path
 	w.Header().Set("X-Request-Id", c.id)
 	out := &tracked{ResponseWriter: w}

@@ -6,10 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"tategu/internal/api"
 	"tategu/internal/resource"
@@ -163,4 +167,69 @@ func TestTableMustFitTheDescriptors(t *testing.T) {
 			t.Errorf("%s: %v, want %q", tt.m.Name, err, tt.want)
 		}
 	}
+}
+
+// TestFieldPlans: what the annotations of real requests come to.
+func TestFieldPlans(t *testing.T) {
+	t.Parallel()
+	ms, err := newMethods(everything(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := func(name string) *requestPlan {
+		m := ms.byName[name]
+		if m == nil || m.fields == nil {
+			t.Fatalf("no plan for %s", name)
+		}
+		return m.fields
+	}
+	t.Run("an update may carry a part of its resource", func(t *testing.T) {
+		t.Parallel()
+		req := &pb.UpdateModelRequest{Model: &pb.Model{Name: "n", VersionId: "3"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels"}}}
+		p := plan(packageV1beta1 + ".ModelService/UpdateModel")
+		if err := p.check(req.ProtoReflect()); err != nil || req.Model.Name != "n" || req.Model.VersionId != "" {
+			t.Errorf("check = %v, left %v", err, req)
+		}
+		if got := p.resource(req.ProtoReflect()); got != "n" {
+			t.Errorf("resource = %q", got)
+		}
+		if err := p.check((&pb.UpdateModelRequest{}).ProtoReflect()); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("an update without a model: %v", err)
+		}
+	})
+	t.Run("zero replicas is a number like another", func(t *testing.T) {
+		t.Parallel()
+		req := &pb.DeployModelRequest{Endpoint: "e", DeployedModel: &pb.DeployedModel{PredictionResources: &pb.DeployedModel_DedicatedResources{
+			DedicatedResources: &pb.DedicatedResources{MachineSpec: &pb.MachineSpec{}},
+		}}}
+		if err := plan(packageV1 + ".EndpointService/DeployModel").check(req.ProtoReflect()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("names below the top are found, networks are not ours", func(t *testing.T) {
+		t.Parallel()
+		req := &pb.CreatePipelineJobRequest{Parent: "projects/1/locations/l", PipelineJob: &pb.PipelineJob{
+			Network: "projects/1/global/networks/n", Labels: map[string]string{"a": "projects/1"},
+		}}
+		deploy := &pb.DeployModelRequest{Endpoint: "projects/1/x", DeployedModel: &pb.DeployedModel{Model: "projects/1/y"}}
+		rename := func(s string) (string, error) { return strings.Replace(s, "projects/1/", "projects/p/", 1), nil }
+		if err := plan(packageV1+".PipelineService/CreatePipelineJob").eachName(req.ProtoReflect(), rename); err != nil {
+			t.Fatal(err)
+		}
+		if err := plan(packageV1+".EndpointService/DeployModel").eachName(deploy.ProtoReflect(), rename); err != nil {
+			t.Fatal(err)
+		}
+		if req.Parent != "projects/p/locations/l" || req.PipelineJob.Network != "projects/1/global/networks/n" || req.PipelineJob.Labels["a"] != "projects/1" {
+			t.Errorf("pipeline job: %v", req)
+		}
+		if deploy.Endpoint != "projects/p/x" || deploy.DeployedModel.Model != "projects/p/y" {
+			t.Errorf("deploy: %v", deploy)
+		}
+	})
+	t.Run("a struct is left alone", func(t *testing.T) {
+		t.Parallel()
+		if p := ms.planners[resource.V1beta1].plans["google.protobuf.Struct"]; p == nil || p.useful || len(p.nested) > 0 {
+			t.Errorf("plan of Struct = %+v", p)
+		}
+	})
 }

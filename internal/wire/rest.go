@@ -17,12 +17,7 @@ import (
 const contentJSON = "application/json; charset=UTF-8"
 
 // serveREST answers the JSON form of a method.
-func (s *Server) serveREST(w http.ResponseWriter, r *http.Request) {
-	rt, segments := s.routes.find(r.Method, r.URL.EscapedPath())
-	if rt == nil {
-		s.notFound(w, r)
-		return
-	}
+func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, rt *route, segments []string) {
 	c := s.calls.newCall(r.Context(), rt.method.name, "rest", r.Header.Get)
 	w.Header().Set("X-Request-Id", c.id)
 	query, alt, err := parseQuery(r.URL.RawQuery)
@@ -122,6 +117,9 @@ func (x *exchange) transcode(w http.ResponseWriter, r *http.Request, early error
 		if err != nil || answer == nil {
 			return err
 		}
+		if m.version == "" {
+			answer = inVersion(answer, pathVersion(x.route.path))
+		}
 		answer, err = convert(answer, m.out)
 		return err
 	})
@@ -133,6 +131,16 @@ func (x *exchange) transcode(w http.ResponseWriter, r *http.Request, early error
 	default:
 		writeAnswer(w, answer, x.alt)
 	}
+}
+
+// pathVersion is the version in the path of an unversioned service: who asks
+// below /v1 reads v1. /ui has none; there an operation is as it was made.
+func pathVersion(path string) string {
+	root, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if root == resource.V1 || root == resource.V1beta1 {
+		return root
+	}
+	return ""
 }
 
 // alt is how the caller wants the answer.

@@ -53,6 +53,8 @@ func TestREST(t *testing.T) {
 		{"patch, body field, mask", "PATCH", "/v1/" + model + "?updateMask=labels,displayName", `{"labels":{"a":"b"}}`, nil, 200, `"description":"labels,display_name"`},
 		{"patch binds the nested name", "PATCH", "/v1/" + strings.Replace(model, "/p/", "/123/", 1) + "?updateMask=labels", `{"labels":{"a":"b"}}`, nil, 200, `"name":"` + model + `"`},
 		{"operation under ui", "GET", "/ui/" + model + "/operations/5", "", nil, 200, `/models/1/operations/5"`},
+		{"operation as it was made", "GET", "/ui/" + model + "/operations/5", "", nil, 200, `aiplatform.v1beta1.UploadModelOperationMetadata`},
+		{"operation below v1", "GET", "/v1/" + model + "/operations/5", "", nil, 200, `aiplatform.v1.UploadModelOperationMetadata`},
 		{"operation at a location", "GET", loc + "/operations/5", "", nil, 200, `operations/5"`},
 		{"operation four deep", "GET", loc + "/a/1/b/2/c/3/d/4/operations/5", "", nil, 200, `d/4/operations/5"`},
 		{"operation too deep", "GET", loc + "/a/1/b/2/c/3/d/4/e/5/operations/5", "", nil, 404, `NOT_FOUND`},

@@ -152,7 +152,8 @@ func fakes() []api.Method {
 			return nil
 		}),
 		api.Unary("google.longrunning.Operations/GetOperation", "aiplatform.operations.get", func(_ context.Context, req *longrunningpb.GetOperationRequest) (*longrunningpb.Operation, error) {
-			return &longrunningpb.Operation{Name: req.Name}, nil
+			metadata, err := anypb.New(&pb.UploadModelOperationMetadata{})
+			return &longrunningpb.Operation{Name: req.Name, Metadata: metadata}, err
 		}),
 		api.Unary("google.iam.v1.IAMPolicy/SetIamPolicy", "aiplatform.models.setIamPolicy", func(_ context.Context, req *iampb.SetIamPolicyRequest) (*iampb.Policy, error) {
 			return req.Policy, nil
