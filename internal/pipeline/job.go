@@ -125,6 +125,7 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 	r := run{
 		name: msg.Name, id: name.ID(), project: name.Project(), location: name.Location(), number: msg.Labels[RunNumberLabel],
 		root: strings.TrimRight(config.GetGcsOutputDirectory(), "/"), account: msg.ServiceAccount, labels: msg.Labels,
+		context: msg.GetJobDetail().GetPipelineRunContext().GetName(),
 		created: msg.CreateTime.AsTime(), parameters: params, artifacts: map[string][]Artifact{},
 		failFast: config.GetFailurePolicy() == pb.PipelineFailurePolicy_PIPELINE_FAILURE_POLICY_FAIL_FAST,
 	}

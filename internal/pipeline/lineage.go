@@ -2,16 +2,20 @@ package pipeline
 
 import (
 	"context"
+	"strconv"
 
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tategu/internal/lineage"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 )
 
 // record keeps the metadata store in step with a task, in the same transaction:
-// its execution and its output artifacts.
+// its execution, its artifacts, what it took and gave, and that all of them belong
+// to the run. What a user deleted from the metadata store meanwhile stays deleted.
 func (m *machine) record(ctx context.Context, tx store.Tx, n *node) error {
 	if n.Started.IsZero() && n.State != Skipped {
 		return nil
@@ -24,9 +28,38 @@ func (m *machine) record(ctx context.Context, tx store.Tx, n *node) error {
 	if err := put(ctx, tx, resource.KindExecutions, execution.Name, metadata, execution.State.String(), execution); err != nil {
 		return err
 	}
-	if n.graph != nil || n.State != Succeeded {
-		return nil // the artifacts of a graph, or of a cache hit, are recorded by the task that made them
+	members := []string{execution.Name}
+	var events []*pb.Event
+	if n.graph == nil { // what a graph takes and gives is told by its tasks
+		events = artifactEvents(n.Inputs.Artifacts, pb.Event_INPUT)
+		if n.State == Succeeded {
+			if err := m.putArtifacts(ctx, tx, metadata, n); err != nil {
+				return err
+			}
+		}
+		if n.State.ok() {
+			outputs := artifactEvents(n.Outputs.Artifacts, pb.Event_OUTPUT)
+			for _, e := range outputs {
+				members = append(members, e.Artifact)
+			}
+			events = append(events, outputs...)
+		}
 	}
+	for _, member := range members {
+		if err := lineage.AddToContext(ctx, tx, m.run.context, member); err != nil && !resource.IsNotFound(err) {
+			return err
+		}
+	}
+	for _, e := range events {
+		if err := lineage.AddEvents(ctx, tx, execution.Name, m.now, e); err != nil && !resource.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// putArtifacts writes the outputs of a task that ran.
+func (m *machine) putArtifacts(ctx context.Context, tx store.Tx, metadata string, n *node) error {
 	for _, k := range sortedKeys(n.Outputs.Artifacts) {
 		for _, a := range n.Outputs.Artifacts[k] {
 			msg := a.message(k)
@@ -37,6 +70,16 @@ func (m *machine) record(ctx context.Context, tx store.Tx, n *node) error {
 		}
 	}
 	return nil
+}
+
+func artifactEvents(lists map[string][]Artifact, typ pb.Event_Type) []*pb.Event {
+	var events []*pb.Event
+	for _, k := range sortedKeys(lists) {
+		for i, a := range lists[k] {
+			events = append(events, &pb.Event{Artifact: a.Name, Type: typ, Labels: map[string]string{"name": k, "index": strconv.Itoa(i)}})
+		}
+	}
+	return events
 }
 
 func put(ctx context.Context, tx store.Tx, kind store.Kind, key, parent, state string, msg proto.Message) error {

@@ -26,6 +26,7 @@ type run struct {
 	number     string // the numeric id, pipeline_job_uuid
 	root       string // gs:// pipeline root, without a slash at its end
 	account    string
+	context    string // name of the run's context in the metadata store
 	labels     map[string]string
 	created    time.Time
 	parameters map[string]any
