@@ -1,0 +1,145 @@
+package modelformat
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/blob"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// objects are objects by gs:// URI.
+type objects map[string]string
+
+func (f objects) List(_ context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error) {
+	var page blob.ListPage
+	for uri := range f {
+		name, ok := strings.CutPrefix(uri, "gs://"+bucket+"/")
+		if ok && strings.HasPrefix(name, q.Prefix) && !strings.Contains(strings.TrimPrefix(name, q.Prefix), "/") {
+			page.Objects = append(page.Objects, blob.Object{Bucket: bucket, Name: name})
+		}
+	}
+	return page, nil
+}
+
+func (f objects) ReadObject(_ context.Context, bucket, name string) (io.ReadCloser, error) {
+	text, ok := f["gs://"+bucket+"/"+name]
+	if !ok {
+		return nil, resource.NotFound(name)
+	}
+	return io.NopCloser(strings.NewReader(text)), nil
+}
+
+func TestPlan(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("lightgbm/testdata/golden/regression.model.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := string(text)
+	p := &Planner{
+		HasImage: func(image string) bool { return strings.HasPrefix(image, "ruled") },
+		Objects: objects{
+			"gs://b/dir/model.txt": model, "gs://b/dir/other.txt": model, "gs://b/dir/notes.txt": "tree of life",
+			"gs://b/one/x.lgb": model, "gs://b/one/deep/model.txt": model, "gs://b/file": model,
+			"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
+		},
+	}
+	const prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest"
+	for _, c := range []struct {
+		name, image, artifact string
+		native                bool
+		code                  codes.Code
+	}{
+		{"no image", "", "gs://b/dir", true, codes.OK},
+		{"slash", "", "gs://b/dir/", true, codes.OK},
+		{"our image", "tategu/lightgbm", "gs://b/dir", true, codes.OK},
+		{"our image with registry and tag", "eu.example/x/tategu/lightgbm:4", "gs://b/dir", true, codes.OK},
+		{"prebuilt", prebuilt, "gs://b/dir", true, codes.OK},
+		{"one lgb file", "", "gs://b/one", true, codes.OK},
+		{"the file itself", "", "gs://b/file", true, codes.OK},
+		{"an image of the user's", "mine/lightgbm:1", "gs://b/dir", false, codes.OK},
+		{"an image with a rule", "ruled", "gs://b/dir", false, codes.OK},
+		{"two files", "", "gs://b/two", false, codes.FailedPrecondition},
+		{"other text", "", "gs://b/text", false, codes.FailedPrecondition},
+		{"cut off", "", "gs://b/cut", false, codes.FailedPrecondition},
+		{"nothing there", "tategu/lightgbm", "gs://b/empty", false, codes.FailedPrecondition},
+		{"nothing at all", "", "", false, codes.FailedPrecondition},
+		{"prebuilt with another format", prebuilt, "gs://b/text", false, codes.Unimplemented},
+		{"not gs", "", "s3://b/x", false, codes.InvalidArgument},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := &pb.Model{ArtifactUri: c.artifact}
+			if c.image != "" {
+				m.ContainerSpec = &pb.ModelContainerSpec{ImageUri: c.image}
+			}
+			plan, err := p.Plan(t.Context(), m, Target{})
+			if resource.CodeOf(err) != c.code {
+				t.Fatalf("got %v, want %v", err, c.code)
+			}
+			if err == nil && (plan.Native != nil) != c.native {
+				t.Fatalf("native is %v", plan.Native != nil)
+			}
+		})
+	}
+}
+
+func TestContainer(t *testing.T) {
+	t.Parallel()
+	p := &Planner{}
+	plan, err := p.Plan(t.Context(), &pb.Model{ArtifactUri: "gs://b/m", ContainerSpec: &pb.ModelContainerSpec{
+		ImageUri: "img:1", Command: []string{"serve", "--at=$(AIP_STORAGE_URI)"}, Args: []string{"$(A)", "--port=$(AIP_HTTP_PORT)"},
+		Env: []*pb.EnvVar{{Name: "A", Value: "a"}, {Name: "B", Value: "$(A)$$(A)"}},
+	}}, Target{Project: "p", Endpoint: "7", DeployedModel: "9", Machine: &pb.MachineSpec{MachineType: "n1-standard-2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := plan.Container.Workload("id", "owner", "p", "sa", runtime.Resources{})
+	want := runtime.Workload{
+		ID: "id", Owner: "owner", Project: "p", ServiceAccount: "sa", Image: "img:1", Port: true, Fetch: []string{"gs://b/m"},
+		Command: []string{"serve", "--at=gs://b/m"}, Args: []string{"a", "--port=$(AIP_HTTP_PORT)"},
+		Env: map[string]string{
+			"A": "a", "B": "a$(A)",
+			"AIP_HEALTH_ROUTE": "/v1/endpoints/7/deployedModels/9", "AIP_PREDICT_ROUTE": "/v1/endpoints/7/deployedModels/9:predict",
+			"AIP_STORAGE_URI": "gs://b/m", "AIP_ENDPOINT_ID": "7", "AIP_DEPLOYED_MODEL_ID": "9", "AIP_MODEL_NAME": "7", "AIP_VERSION_NAME": "9",
+			"AIP_MODE": "PREDICTION", "AIP_MODE_VERSION": "1.0.0", "AIP_FRAMEWORK": "CUSTOM_CONTAINER", "AIP_MACHINE_TYPE": "n1-standard-2",
+			"AIP_ACCELERATOR_TYPE": "", "AIP_PROJECT_NUMBER": "p",
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestExpand(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"A": "1", "LONG": "$(A)"}
+	for in, want := range map[string]string{
+		"": "", "plain": "plain", "$(A)": "1", "x$(A)y$(A)": "x1y1", "$$(A)": "$(A)", "$$$(A)": "$1", "$(B)": "$(B)",
+		"$": "$", "$x": "$x", "$(A": "$(A", "$(LONG)": "$(A)", "a$$b": "a$b",
+	} {
+		if got := expand(in, env); got != want {
+			t.Errorf("expand(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestBadModelNamesTheLine(t *testing.T) {
+	t.Parallel()
+	p := &Planner{Objects: objects{"gs://b/model.txt": "tree\nversion=v9\nmax_feature_idx=0\nfeature_names=x\nTree=0\n"}}
+	_, err := p.Plan(t.Context(), &pb.Model{ArtifactUri: "gs://b"}, Target{})
+	e, ok := errors.AsType[*resource.Error](err)
+	if !ok || e.Cause != resource.CauseModel || !strings.Contains(e.Message, `line 2: version "v9"`) {
+		t.Fatalf("got %v", err)
+	}
+}
