@@ -32,7 +32,11 @@ func cacheKey(pipeline string, t *task, inputs Values) string {
 	artifacts := map[string][]map[string]any{}
 	for k, list := range inputs.Artifacts {
 		for _, a := range list {
-			artifacts[k] = append(artifacts[k], map[string]any{"uri": a.URI, "schema": a.Schema, "metadata": a.Metadata})
+			source := map[string]any{"uri": a.URI, "schema": a.Schema}
+			if len(a.Metadata) > 0 { // empty and absent are the same: a stored artifact comes back without it
+				source["metadata"] = a.Metadata
+			}
+			artifacts[k] = append(artifacts[k], source)
 		}
 	}
 	key["image"], key["command"], key["args"], key["env"] = c.GetImage(), c.GetCommand(), c.GetArgs(), env
