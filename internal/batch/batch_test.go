@@ -51,7 +51,11 @@ func TestInstanceConfig(t *testing.T) {
 	w.write("gs://b/plain.jsonl", "[1,2,3,4,5,6]")
 	w.write("gs://b/in.jsonl", line)
 	plain, _ := w.results(w.ended(w.submit("native", "gs://b/plain.jsonl", nil)))
-	prediction := plain[0][strings.Index(plain[0], `"prediction"`):]
+	_, value, ok := strings.Cut(plain[0], `"prediction"`)
+	if !ok {
+		t.Fatal(plain)
+	}
+	prediction := `"prediction"` + value
 	order := []string{"Column_0", "Column_1", "Column_2", "Column_3", "Column_4", "Column_5"}
 	for name, c := range map[string]struct {
 		config *pb.BatchPredictionJob_InstanceConfig
@@ -167,10 +171,10 @@ func TestCancelAndRestart(t *testing.T) {
 	w.write("gs://b/in.jsonl", rows(1)...)
 	name := w.submit("hangs", "gs://b/in.jsonl", nil)
 	running := func(j *pb.BatchPredictionJob) bool { return j.State == pb.JobState_JOB_STATE_RUNNING }
-	job := w.until(name, running)
+	w.until(name, running)
 	w.stop()
 	w.open() // the job goes on where rows say it is
-	job = w.until(name, running)
+	job := w.until(name, running)
 	job.State = pb.JobState_JOB_STATE_CANCELLING
 	w.put(job)
 	job = w.ended(name)

@@ -11,7 +11,6 @@ package modelformat
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"maps"
 	"path"
@@ -183,12 +182,4 @@ func accelerator(m *pb.MachineSpec) string {
 		return ""
 	}
 	return m.GetAcceleratorType().String()
-}
-
-// Check reports a plan with nothing in it.
-func (p Plan) Check() error {
-	if (p.Native == nil) == (p.Container == nil) {
-		return fmt.Errorf("a plan needs exactly one of Native and Container")
-	}
-	return nil
 }

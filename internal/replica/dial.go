@@ -37,7 +37,7 @@ func (b *remote) Do(ctx context.Context, r *Request) (*Response, error) {
 	if r.Header != nil {
 		req.Header = r.Header
 	}
-	resp, err := b.transport.RoundTrip(req)
+	resp, err := b.transport.RoundTrip(req) //nolint:bodyclose // the caller closes Response.Body
 	if err != nil {
 		return nil, fmt.Errorf("dial replica %s: %w", b.address, err)
 	}

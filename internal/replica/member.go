@@ -146,12 +146,13 @@ func (m *member) adopt(ctx context.Context) (attempt int, live runtime.Instance)
 		if !ok || err != nil {
 			continue
 		}
-		if inst.Status().Phase == runtime.Ended {
+		switch {
+		case inst.Status().Phase == runtime.Ended:
 			m.discard(ctx, inst)
-		} else if live == nil {
+		case live == nil:
 			live = inst
-		} else {
-			m.end(ctx, inst) // there is one in this place already
+		default:
+			m.discard(ctx, inst) // there is one in this place already
 		}
 		attempt = max(attempt, n)
 	}

@@ -80,7 +80,7 @@ func (h *health) probe(ctx context.Context) error {
 		err = m.set.get(ctx, address)
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the watch ended: what the probe saw does not matter
 	}
 	if err == nil {
 		if !h.ready || h.bad >= unhealthyAfter {

@@ -86,7 +86,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 // started ends the deploy operation after the first start.
 func (a *actor) started(ctx context.Context, outcome error) error {
 	if ctx.Err() != nil {
-		return nil // the next server goes on
+		return nil //nolint:nilerr // the server ends; the next one goes on
 	}
 	if outcome != nil {
 		return a.failed(ctx, outcome)
@@ -104,7 +104,7 @@ func (a *actor) started(ctx context.Context, outcome error) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the server ends; the next one goes on
 	}
 	return a.failed(ctx, err)
 }
@@ -206,7 +206,7 @@ func (a *actor) answer(ctx context.Context, tx store.Tx, finish func(op string) 
 // and so do the replicas.
 func (a *actor) failed(ctx context.Context, cause error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // the server ends; the next one goes on
 	}
 	a.log.WarnContext(ctx, "deployment failed", slog.Any("error", cause))
 	if err := a.stop(ctx); err != nil {

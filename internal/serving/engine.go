@@ -57,7 +57,7 @@ func New(cfg Config) *Engine {
 		cfg.Limit = time.Minute
 	}
 	if cfg.Random == nil {
-		cfg.Random = rand.IntN //nolint:gosec // spreads load, guards nothing
+		cfg.Random = rand.IntN
 	}
 	return &Engine{
 		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage},

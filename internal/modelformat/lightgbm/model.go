@@ -131,7 +131,7 @@ func (m *Model) find(nodes []node, row []float64) int32 {
 		left := v <= n.threshold
 		if n.kind != numeric {
 			left = m.special(n, v)
-		} else if v != v { //nolint:gocritic // v != v is the fast test for NaN
+		} else if v != v { // NaN
 			left = n.missingLeft
 		}
 		if left {
@@ -168,7 +168,7 @@ func (m *Model) evaluate(l linearLeaf, constant float64, row []float64) float64 
 	coefficients := m.termCoefficient[l.terms.from:l.terms.to]
 	for i, f := range m.termFeature[l.terms.from:l.terms.to] {
 		v := row[f]
-		if v != v { //nolint:gocritic // v != v is the fast test for NaN
+		if v != v { // NaN
 			return constant
 		}
 		// The conversion keeps the product rounded: no fused multiply-add.
