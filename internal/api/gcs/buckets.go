@@ -42,7 +42,11 @@ func (h *Handler) listBuckets(c *call) error {
 	}
 	items := make([]any, 0, len(buckets))
 	for _, b := range buckets {
-		items = append(items, bucketJSON(baseURL(c.r), b))
+		item, err := h.bucketResource(c, b)
+		if err != nil {
+			return err
+		}
+		items = append(items, item)
 	}
 	if len(items) > 0 {
 		answer["items"] = items
@@ -78,7 +82,31 @@ func (h *Handler) insertBucket(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(bucketJSON(baseURL(c.r), b))
+	return h.replyBucket(c, b)
+}
+
+func (h *Handler) replyBucket(c *call, b blob.Bucket) error {
+	answer, err := h.bucketResource(c, b)
+	if err != nil {
+		return err
+	}
+	return c.reply(answer)
+}
+
+// bucketResource gives a bucket with its project's number: the aiplatform client
+// compares it with the resource manager's before it runs a pipeline
+// (google/cloud/aiplatform/utils/gcs_utils.py, _verify_bucket_ownership).
+func (h *Handler) bucketResource(c *call, b blob.Bucket) (map[string]any, error) {
+	answer := bucketJSON(baseURL(c.r), b)
+	if b.Project == "" {
+		return answer, nil
+	}
+	number, err := h.auth.ProjectNumber(c.ctx(), b.Project)
+	if err != nil {
+		return nil, err
+	}
+	answer["projectNumber"] = number
+	return answer, nil
 }
 
 func (h *Handler) getBucket(c *call) error {
@@ -93,7 +121,7 @@ func (h *Handler) getBucket(c *call) error {
 	if err := conds.CheckBucket(b); err != nil {
 		return err
 	}
-	return c.reply(bucketJSON(baseURL(c.r), b))
+	return h.replyBucket(c, b)
 }
 
 func (h *Handler) patchBucket(c *call) error { return h.changeBucket(c, func(*blob.Bucket) {}) }
@@ -121,7 +149,7 @@ func (h *Handler) changeBucket(c *call, first func(*blob.Bucket)) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(bucketJSON(baseURL(c.r), b))
+	return h.replyBucket(c, b)
 }
 
 func (h *Handler) deleteBucket(c *call) error {

@@ -22,6 +22,8 @@ import (
 type Authorizer interface {
 	// Authorize is nil when p has the permission in the project.
 	Authorize(ctx context.Context, p identity.Principal, project, permission string) error
+	// ProjectNumber gives the number of a project.
+	ProjectNumber(ctx context.Context, project string) (string, error)
 }
 
 // Handler answers requests of the storage API. It finds the caller in
