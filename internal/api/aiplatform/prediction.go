@@ -90,11 +90,11 @@ func (p *Prediction) streamRawPredict(ctx context.Context, req *pb.StreamRawPred
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, answer.Body.Close()) }()
 	if answer.Status >= http.StatusMultipleChoices {
 		_, err := readAnswer(answer)
 		return err
 	}
+	defer func() { err = errors.Join(err, answer.Body.Close()) }()
 	_ = grpc.SetHeader(ctx, metadata.New(modelHeaders(answer))) // see rawPredict
 	buf := make([]byte, 32<<10)
 	for {
