@@ -113,8 +113,8 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 }
 
 // call sends a request and decodes the JSON answer into out (nil = discard).
-func (c *client) call(ctx context.Context, method, path string, query url.Values, body, out any) error {
-	r, err := c.do(ctx, method, path, query, body)
+func (c *client) call(ctx context.Context, method, path string, body, out any) error {
+	r, err := c.do(ctx, method, path, nil, body)
 	if err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func (d demo) environment(ctx context.Context, cmd *cobra.Command) (string, erro
 			return "", fmt.Errorf("uv %s: %w", args[0], err)
 		}
 	}
-	return python, os.WriteFile(stamp, want, 0o600)
+	return python, os.WriteFile(stamp, want, 0o600) //nolint:gosec // the path is the caller's own cache directory
 }
 
 // serve starts this program as a server of its own, waits until it is ready and

@@ -68,7 +68,7 @@ func (o loginOptions) login(ctx context.Context, server string) (login, error) {
 	}
 	c := &client{base: "https://" + server, http: trusting(ca), token: func(context.Context) (string, error) { return o.token, nil }}
 	var answer cloud.LoginResponse
-	if err := c.call(ctx, http.MethodPost, "/tategu/v1/login", nil, nil, &answer); err != nil {
+	if err := c.call(ctx, http.MethodPost, "/tategu/v1/login", nil, &answer); err != nil {
 		return login{}, err
 	}
 	project := o.project

@@ -18,7 +18,7 @@ import (
 )
 
 // version is set by the linker.
-var version = "dev" //nolint:gochecknoglobals // -ldflags -X can only set a variable
+var version = "dev"
 
 func main() { os.Exit(Main(os.Args[1:])) }
 

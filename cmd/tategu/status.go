@@ -23,7 +23,7 @@ func statusCommand() *cobra.Command {
 				return err
 			}
 			var s serverStatus
-			if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, nil, &s); err != nil {
+			if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, &s); err != nil {
 				return err
 			}
 			return s.print(cmd.OutOrStdout(), c.base)
@@ -112,7 +112,7 @@ func completeResources(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var s serverStatus
-	if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, nil, &s); err != nil {
+	if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, &s); err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	names := make([]string, 0, len(s.Resources))

@@ -46,7 +46,7 @@ func tokenCreateCommand() *cobra.Command {
 				return err
 			}
 			var answer cloud.CreateTokenResponse
-			if err := c.call(cmd.Context(), http.MethodPost, "/tategu/v1/tokens", nil, cloud.CreateTokenRequest{Email: email, Grants: g, TTL: ttl}, &answer); err != nil {
+			if err := c.call(cmd.Context(), http.MethodPost, "/tategu/v1/tokens", cloud.CreateTokenRequest{Email: email, Grants: g, TTL: ttl}, &answer); err != nil {
 				return err
 			}
 			_, _ = fmt.Fprintln(cmd.OutOrStdout(), answer.Secret) // alone on stdout, for scripts
@@ -100,7 +100,7 @@ func tokenListCommand() *cobra.Command {
 				return err
 			}
 			var answer cloud.ListTokensResponse
-			if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/tokens", nil, nil, &answer); err != nil {
+			if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/tokens", nil, &answer); err != nil {
 				return err
 			}
 			return printTokens(cmd.OutOrStdout(), answer.Tokens)
@@ -112,7 +112,7 @@ func printTokens(w io.Writer, tokens []identity.Token) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(t, "ID\tKIND\tEMAIL\tGRANTS\tEXPIRES") // a tabwriter reports at Flush
 	for _, tok := range tokens {
-		var g []string
+		g := make([]string, 0, len(tok.Grants))
 		for _, p := range slices.Sorted(maps.Keys(tok.Grants)) {
 			g = append(g, p+"="+string(tok.Grants[p]))
 		}
@@ -133,7 +133,7 @@ func tokenRevokeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.call(cmd.Context(), http.MethodDelete, "/tategu/v1/tokens/"+url.PathEscape(args[0]), nil, nil, nil); err != nil {
+			if err := c.call(cmd.Context(), http.MethodDelete, "/tategu/v1/tokens/"+url.PathEscape(args[0]), nil, nil); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "revoked "+args[0])

@@ -194,7 +194,25 @@ func (m *Main) openRuntime(ctx context.Context) error {
 		Dir: filepath.Join(m.cfg.Data, "workloads"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
 		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, ExtraEnv: m.state.taskEnv(),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return m.retainCredentials(ctx)
+}
+
+// retainCredentials drops the identities of tasks that ended while no server ran.
+func (m *Main) retainCredentials(ctx context.Context) error {
+	instances, err := m.runtime.List(ctx)
+	if err != nil {
+		return err
+	}
+	var ids []string
+	for _, in := range instances {
+		if in.Status().Phase != runtime.Ended {
+			ids = append(ids, in.ID())
+		}
+	}
+	return m.metadata.Retain(ctx, ids)
 }
 
 func (m *Main) openWire(context.Context) error {

@@ -89,6 +89,10 @@ func (s State) InterceptEnv() []Variable {
 		Variable{"GOOGLE_APPLICATION_CREDENTIALS", s.Intercept},
 		Variable{"HTTPS_PROXY", proxy},
 		Variable{"https_proxy", proxy}, // gRPC reads the lower-case name only
+		// Clients of metadata servers on loopback must reach them directly; Node's
+		// proxy support sends plain http through HTTPS_PROXY otherwise.
+		Variable{"NO_PROXY", "127.0.0.1,localhost"},
+		Variable{"no_proxy", "127.0.0.1,localhost"},
 		Variable{"STORAGE_EMULATOR_HOST", ""},
 		Variable{"TATEGU_ENDPOINT", s.Public},
 	)

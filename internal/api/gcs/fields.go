@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -87,9 +88,7 @@ func mergeLabels(old map[string]string, name string, raw json.RawMessage) (map[s
 		return nil, resource.Invalid(name, "%s is not a map of texts", name)
 	}
 	merged := make(map[string]string, len(old)+len(change))
-	for k, v := range old {
-		merged[k] = v
-	}
+	maps.Copy(merged, old)
 	for k, v := range change {
 		if v == nil {
 			delete(merged, k)

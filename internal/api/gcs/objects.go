@@ -90,7 +90,7 @@ func (h *Handler) getObject(c *call) error {
 }
 
 func (h *Handler) patchObject(c *call) error {
-	return h.changeObject(c, func(o *blob.Object, f fields) error { return applyObject(o, f) })
+	return h.changeObject(c, applyObject)
 }
 
 func (h *Handler) updateObject(c *call) error {

@@ -261,7 +261,7 @@ func parseUint(s string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil && s != "" {
-		return 1<<63 - 1, nil //nolint:nilerr // only the size can be wrong here
+		return 1<<63 - 1, nil // only the size can be wrong here
 	}
 	return n, nil
 }
