@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func splice(w http.ResponseWriter, a *serving.Response) error {
 		h.Set("Content-Length", strconv.Itoa(n-skipped-1-more+len(front)))
 	}
 	if _, err := w.Write(front); err != nil {
-		return nil // the caller left
+		return nil //nolint:nilerr // the caller left: nobody is there to be told
 	}
 	if _, err := io.Copy(w, in); err != nil {
 		panic(http.ErrAbortHandler) // the answer began already: cut it off visibly
@@ -99,9 +100,7 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 		return retryHint(w, err)
 	}
 	defer func() { err = errors.Join(err, answer.Body.Close()) }()
-	for key, values := range passHeaders(answer.Header) {
-		w.Header()[key] = values
-	}
+	maps.Copy(w.Header(), passHeaders(answer.Header))
 	if n := answer.Header.Get("Content-Length"); n != "" {
 		w.Header().Set("Content-Length", n)
 	}

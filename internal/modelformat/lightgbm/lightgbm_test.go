@@ -209,25 +209,32 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// BenchmarkPredict times models that the library trains: regression has 40 trees
+// of 31 leaves, large 500 of 63.
 func BenchmarkPredict(b *testing.B) {
-	m := load(b, "testdata/golden/regression.model.txt")
-	rows := readMatrix(b, "testdata/golden/rows.txt")
-	// 60 trees of 31 leaves need no training to be timed: the small model's
-	// trees, over and over.
-	for len(m.trees) < 60 {
-		m.trees = append(m.trees, m.trees[:4]...)
+	python := os.Getenv("TATEGU_TEST_PYTHON")
+	if python == "" {
+		b.Skip("TATEGU_TEST_PYTHON does not name a Python with lightgbm")
 	}
-	n := len(m.Features())
-	for _, count := range []int{1, 1000} {
-		in, out := make([]float64, 0, count*n), make([]float64, count)
-		for len(in) < count*n {
-			in = append(in, rows[:min(len(rows), count*n-len(in))]...)
-		}
-		b.Run(fmt.Sprintf("rows=%d", count), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				m.Predict(in, out, false)
+	dir := b.TempDir()
+	if out, err := exec.CommandContext(b.Context(), python, "testdata/train.py", dir).CombinedOutput(); err != nil {
+		b.Fatalf("train: %v\n%s", err, out)
+	}
+	rows := readMatrix(b, filepath.Join(dir, "rows.txt"))
+	for _, kind := range []string{"regression", "categorical", "large"} {
+		m := load(b, filepath.Join(dir, kind+".model.txt"))
+		n := len(m.Features())
+		for _, count := range []int{1, 1000} {
+			in, out := make([]float64, 0, count*n), make([]float64, count)
+			for len(in) < count*n {
+				in = append(in, rows[:min(len(rows), count*n-len(in))]...)
 			}
-		})
+			b.Run(fmt.Sprintf("%s/rows=%d", kind, count), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					m.Predict(in, out, false)
+				}
+			})
+		}
 	}
 }
