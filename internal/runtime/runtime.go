@@ -149,7 +149,13 @@ type Credentials interface {
 	Open(ctx context.Context, id, project, serviceAccount string) (env map[string]string, end func(), err error)
 }
 
+// LogStream names the output of a workload, so that it can be found by what the
+// workload belongs to.
+func LogStream(owner, id string) string { return owner + "|" + id }
+
 // LogSink keeps output for good, from the first line.
 type LogSink interface {
+	// AppendLog adds p at offset of a stream named by LogStream. After a restart
+	// the same bytes may come again; a sink knows by the offset that it has them.
 	AppendLog(ctx context.Context, stream string, offset int64, p []byte) error
 }

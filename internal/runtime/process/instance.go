@@ -48,7 +48,7 @@ func newInstance(r *Runtime, rec record) *instance {
 		done: make(chan struct{}), stop: make(chan struct{}),
 		status: runtime.Status{Phase: runtime.Preparing, Message: "accepted"},
 	}
-	in.logs = &shipper{sink: r.cfg.Logs, stream: rec.Workload.Owner + "|" + rec.Workload.ID, dir: in.dir}
+	in.logs = &shipper{sink: r.cfg.Logs, stream: runtime.LogStream(rec.Workload.Owner, rec.Workload.ID), dir: in.dir}
 	return in
 }
 

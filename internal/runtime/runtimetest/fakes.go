@@ -79,7 +79,8 @@ func (f *Files) Content(uri string) string {
 	return f.objects[uri]
 }
 
-// Logs is a sink that insists on offsets without gaps, and takes what it has again.
+// Logs is a sink that insists on offsets without gaps, and takes what it has
+// again. Text and Await want the workload's id.
 type Logs struct {
 	mu      sync.Mutex
 	streams map[string][]byte
@@ -91,6 +92,10 @@ func NewLogs() *Logs { return &Logs{streams: map[string][]byte{}, changed: make(
 
 // AppendLog implements runtime.LogSink.
 func (l *Logs) AppendLog(_ context.Context, stream string, offset int64, p []byte) error {
+	_, stream, named := strings.Cut(stream, "|")
+	if !named {
+		return fmt.Errorf("log %q: not a name that runtime.LogStream makes", stream)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	have := l.streams[stream]
@@ -105,25 +110,25 @@ func (l *Logs) AppendLog(_ context.Context, stream string, offset int64, p []byt
 	return nil
 }
 
-// Text gives what a stream holds.
-func (l *Logs) Text(stream string) string {
+// Text gives the output of a workload.
+func (l *Logs) Text(id string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return string(l.streams[stream])
+	return string(l.streams[id])
 }
 
-// Await waits until the stream contains text.
-func (l *Logs) Await(ctx context.Context, stream, text string) error {
+// Await waits until the output of a workload contains text.
+func (l *Logs) Await(ctx context.Context, id, text string) error {
 	for {
 		l.mu.Lock()
-		have, changed := string(l.streams[stream]), l.changed
+		have, changed := string(l.streams[id]), l.changed
 		l.mu.Unlock()
 		if strings.Contains(have, text) {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("log %s has no %q: %q", stream, text, have)
+			return fmt.Errorf("log %s has no %q: %q", id, text, have)
 		case <-changed:
 		}
 	}
