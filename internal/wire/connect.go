@@ -38,6 +38,7 @@ func (p *port) connect(ctx context.Context, c *peekConn, proxied bool) {
 			_ = c.Close() // the client is gone
 			return
 		}
+		c.ack = quickAck(c.Conn)
 		p.sniff(ctx, c, true)
 	case ofTheCloud(host):
 		p.server.metrics.proxied.WithLabelValues("refused").Inc()

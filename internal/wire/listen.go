@@ -207,11 +207,18 @@ func (l sniffed) Addr() net.Addr { return l.p.ln.Addr() }
 type peekConn struct {
 	net.Conn
 	r      *bufio.Reader
+	ack    func() // set for clients of the proxy
 	closed func()
 }
 
 // Read implements net.Conn.
-func (c *peekConn) Read(b []byte) (int, error) { return c.r.Read(b) }
+func (c *peekConn) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	if c.ack != nil {
+		c.ack()
+	}
+	return n, err
+}
 
 // Close implements net.Conn.
 func (c *peekConn) Close() error {
