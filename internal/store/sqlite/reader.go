@@ -3,8 +3,8 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,10 +12,9 @@ import (
 	"tategu/internal/store"
 )
 
-// querier is the part of sql.DB and sql.Tx that reading needs.
+// querier is the part of sql.DB and tx that reading needs.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
 // reader implements store.Reader over a connection pool or a transaction.
@@ -35,42 +34,64 @@ func scan(s scanner) (store.Row, error) {
 
 // Get implements store.Reader.
 func (r reader) Get(ctx context.Context, kind store.Kind, key string) (store.Row, error) {
-	row, err := scan(r.q.QueryRowContext(ctx, `SELECT `+columns+` FROM row WHERE kind = ? AND key = ?`, kind, key))
-	if errors.Is(err, sql.ErrNoRows) {
+	rows, err := r.rows(ctx, `SELECT `+columns+` FROM row WHERE kind = ? AND key = ?`, kind, key)
+	switch {
+	case err != nil:
+		return store.Row{}, fmt.Errorf("get %s %s: %w", kind, key, err)
+	case len(rows) == 0:
 		return store.Row{}, resource.NotFound(key)
 	}
-	if err != nil {
-		return store.Row{}, fmt.Errorf("get %s %s: %w", kind, key, err)
-	}
-	return row, nil
+	return rows[0], nil
 }
 
 // List implements store.Reader.
 func (r reader) List(ctx context.Context, q store.Query) ([]store.Row, error) {
-	where, args := conditions(q)
-	order := map[store.Order]string{store.ByKey: "key", store.ByCreated: "created, key", store.ByNewest: "created DESC, key DESC"}[q.Order]
-	limit := q.Limit
-	if limit == 0 {
-		limit = -1
+	if q.Order < store.ByKey || q.Order > store.ByNewest || q.Beyond != nil && q.Order == store.ByKey {
+		return nil, fmt.Errorf("list %s: order %d does not go with the query", q.Kind, q.Order)
 	}
-	query := `SELECT ` + columns + ` FROM row WHERE ` + where + ` ORDER BY ` + order + ` LIMIT ? OFFSET ?`
-	rows, err := r.q.QueryContext(ctx, query, append(args, limit, q.Offset)...)
+	query, args := listSQL(q)
+	rows, err := r.rows(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", q.Kind, err)
+	}
+	return rows, nil
+}
+
+func (r reader) rows(ctx context.Context, query string, args ...any) ([]store.Row, error) {
+	rows, err := r.q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = rows.Close() }() // rows.Err below reports what matters
 	var out []store.Row
 	for rows.Next() {
 		row, err := scan(rows)
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", q.Kind, err)
+			return nil, err
 		}
 		out = append(out, row)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list %s: %w", q.Kind, err)
+	return out, rows.Err()
+}
+
+func listSQL(q store.Query) (string, []any) {
+	where, args := conditions(q)
+	order := []string{store.ByKey: "key", store.ByCreated: "created, key", store.ByNewest: "created DESC, key DESC"}[q.Order]
+	limit := q.Limit
+	if limit == 0 {
+		limit = -1
 	}
-	return out, nil
+	return `SELECT ` + columns + ` FROM ` + source(q) + ` WHERE ` + where + ` ORDER BY ` + order + ` LIMIT ? OFFSET ?`, append(args, limit, q.Offset)
+}
+
+// source is the table, with the index of states where the query names nothing
+// narrower: left alone, SQLite reads the whole kind to spare itself the sorting.
+func source(q store.Query) string {
+	narrow := q.Parent != "" || q.Prefix != "" || q.After != "" || q.From != "" || q.Beyond != nil
+	if narrow || len(q.States) == 0 || slices.Contains(q.States, "") {
+		return "row"
+	}
+	return "row INDEXED BY row_state"
 }
 
 func conditions(q store.Query) (string, []any) {
@@ -84,7 +105,7 @@ func conditions(q store.Query) (string, []any) {
 	if q.Prefix != "" {
 		add("key >= ?", q.Prefix)
 		if end := store.PrefixEnd(q.Prefix); end != "" {
-			add("key < CAST(? AS TEXT)", []byte(end))
+			add("key < ?", end)
 		}
 	}
 	if q.After != "" {
@@ -94,14 +115,20 @@ func conditions(q store.Query) (string, []any) {
 		add("key >= ?", q.From)
 	}
 	if q.Beyond != nil {
-		cmp := map[store.Order]string{store.ByCreated: ">", store.ByNewest: "<"}[q.Order]
-		conds = append(conds, "(created, key) "+cmp+" (?, ?)")
+		compare := ">"
+		if q.Order == store.ByNewest {
+			compare = "<"
+		}
+		conds = append(conds, "(created, key) "+compare+" (?, ?)")
 		args = append(args, q.Beyond.Created.UnixNano(), q.Beyond.Key)
 	}
 	if len(q.States) > 0 {
 		conds = append(conds, "state IN (?"+strings.Repeat(", ?", len(q.States)-1)+")")
 		for _, s := range q.States {
 			args = append(args, s)
+		}
+		if !slices.Contains(q.States, "") {
+			conds = append(conds, "state <> ''") // says that the partial index row_state will do
 		}
 	}
 	return strings.Join(conds, " AND "), args

@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver; pure Go, so the binary stays static
-
 	"tategu/internal/store"
 )
 
@@ -63,11 +61,27 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
 	s := &Store{
-		write: write, read: read, now: time.Now, reader: reader{q: read},
+		write: write, read: read, now: time.Now,
 		requests: make(chan request, 256), done: make(chan struct{}), closing: make(chan struct{}),
 	}
+	s.reader = reader{q: pool{db: read, closing: s.closing}}
 	go s.runWriter()
 	return s, nil
+}
+
+// pool reads while the store is open.
+type pool struct {
+	db      *sql.DB
+	closing <-chan struct{}
+}
+
+func (p pool) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	select {
+	case <-p.closing:
+		return nil, store.ErrClosed
+	default:
+		return p.db.QueryContext(ctx, query, args...)
+	}
 }
 
 func open(path, mode string) (*sql.DB, error) {

@@ -8,6 +8,11 @@ import (
 	"runtime/debug"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"modernc.org/sqlite"
+	sqlitelib "modernc.org/sqlite/lib"
+
+	"tategu/internal/resource"
 	"tategu/internal/store"
 )
 
@@ -23,6 +28,9 @@ type request struct {
 // Update implements store.Store. The context is honoured while waiting to be
 // taken; once the function runs, the outcome is always awaited.
 func (s *Store) Update(ctx context.Context, fn func(tx store.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	r := request{fn: fn, done: make(chan error, 1)}
 	select {
 	case s.requests <- r:
@@ -105,53 +113,106 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 		return results, nil, fmt.Errorf("begin: %w", err)
 	}
 	defer func() { _ = sqlTx.Rollback() }() // a no-op after Commit
-	t := &tx{reader: reader{q: sqlTx}, sql: sqlTx, now: s.now()}
-	if err := sqlTx.QueryRowContext(ctx, `SELECT last FROM revision`).Scan(&t.revision); err != nil {
+	var revision int64
+	if err := sqlTx.QueryRowContext(ctx, `SELECT last FROM revision`).Scan(&revision); err != nil {
 		return results, nil, fmt.Errorf("read revision: %w", err)
 	}
-	t.revision++
+	now := s.now()
 	for i, r := range group {
+		// Each caller has a revision of its own: two writes of a row never share one.
+		revision++
+		t := &tx{q: steady{sqlTx}, now: now, revision: revision}
+		t.reader = reader{q: t}
 		if results[i], err = t.run(ctx, r.fn); err != nil {
 			return results, nil, err
 		}
+		if results[i] == nil {
+			changes = append(changes, t.changes...)
+		}
 	}
-	if _, err := sqlTx.ExecContext(ctx, `UPDATE revision SET last = ?`, t.revision); err != nil {
-		return results, nil, fmt.Errorf("write revision: %w", err)
+	if _, err := sqlTx.ExecContext(ctx, `UPDATE revision SET last = ?`, revision); err != nil {
+		return results, nil, sqlError("write revision", err)
 	}
 	if err := sqlTx.Commit(); err != nil {
-		return results, nil, fmt.Errorf("commit: %w", err)
+		return results, nil, sqlError("commit", err)
 	}
-	return results, t.changes, nil
+	return results, changes, nil
 }
 
-// tx implements store.Tx.
+// steady runs statements to their end. SQLite answers an interrupted write by
+// rolling back the whole transaction, which here is also other callers'; so a
+// cancelled caller is told before its statement and never amid it.
+type steady struct{ tx *sql.Tx }
+
+func (s steady) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return s.tx.ExecContext(context.WithoutCancel(ctx), query, args...)
+}
+
+func (s steady) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return s.tx.QueryContext(context.WithoutCancel(ctx), query, args...)
+}
+
+// errEnded answers a tx that was kept after its function returned.
+var errEnded = errors.New("the transaction has ended: its function returned")
+
+// tx implements store.Tx for one caller.
 type tx struct {
 	reader
-	sql      *sql.Tx
+	q        steady
 	now      time.Time
 	revision int64
 	changes  []store.Change
+	ended    bool
 }
 
 var _ store.Tx = (*tx)(nil)
 
+// QueryContext is how the embedded reader reads.
+func (t *tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if t.ended {
+		return nil, errEnded
+	}
+	return t.q.QueryContext(ctx, query, args...)
+}
+
+func (t *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if t.ended {
+		return nil, errEnded
+	}
+	return t.q.ExecContext(ctx, query, args...)
+}
+
 // run executes fn in a savepoint. fnErr is the function's own error, err one of
 // the database that spoils the whole group.
 func (t *tx) run(ctx context.Context, fn func(tx store.Tx) error) (fnErr, err error) {
-	if _, err := t.sql.ExecContext(ctx, `SAVEPOINT caller`); err != nil {
-		return nil, fmt.Errorf("savepoint: %w", err)
+	if _, err := t.q.ExecContext(ctx, `SAVEPOINT caller`); err != nil {
+		return nil, sqlError("savepoint", err)
 	}
-	before := len(t.changes)
 	fnErr = t.call(fn)
+	t.ended = true
 	end := `RELEASE caller`
 	if fnErr != nil {
-		t.changes = t.changes[:before]
 		end = `ROLLBACK TO caller; RELEASE caller`
 	}
-	if _, err := t.sql.ExecContext(ctx, end); err != nil {
-		return fnErr, fmt.Errorf("end of savepoint: %w", err)
+	if _, err := t.q.ExecContext(ctx, end); err != nil {
+		return fnErr, sqlError("end of savepoint", err)
 	}
 	return fnErr, nil
+}
+
+// sqlError names the operation, and a full disk by its code.
+func sqlError(op string, err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlitelib.SQLITE_FULL {
+		return resource.Errorf(codes.ResourceExhausted, "no space left for the server's state: %w", err).
+			WithCause(resource.CauseResource).WithHint("free some space and try again; nothing was written")
+	}
+	return fmt.Errorf("%s: %w", op, err)
 }
 
 // call turns a panic of one caller into its error: the writer serves them all.
@@ -173,12 +234,12 @@ func (t *tx) Put(ctx context.Context, row store.Row) error {
 		row.Data = []byte{}
 	}
 	now := t.now.UnixNano()
-	_, err := t.sql.ExecContext(ctx, `INSERT INTO row (`+columns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := t.exec(ctx, `INSERT INTO row (`+columns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (kind, key) DO UPDATE SET parent = excluded.parent, state = excluded.state, data = excluded.data,
 			revision = excluded.revision, updated = excluded.updated`,
 		row.Kind, row.Key, row.Parent, row.State, row.Data, t.revision, now, now)
 	if err != nil {
-		return fmt.Errorf("put %s %s: %w", row.Kind, row.Key, err)
+		return sqlError(fmt.Sprintf("put %s %s", row.Kind, row.Key), err)
 	}
 	t.changes = append(t.changes, store.Change{Kind: row.Kind, Key: row.Key})
 	return nil
@@ -186,9 +247,9 @@ func (t *tx) Put(ctx context.Context, row store.Row) error {
 
 // Delete implements store.Tx.
 func (t *tx) Delete(ctx context.Context, kind store.Kind, key string) error {
-	res, err := t.sql.ExecContext(ctx, `DELETE FROM row WHERE kind = ? AND key = ?`, kind, key)
+	res, err := t.exec(ctx, `DELETE FROM row WHERE kind = ? AND key = ?`, kind, key)
 	if err != nil {
-		return fmt.Errorf("delete %s %s: %w", kind, key, err)
+		return sqlError(fmt.Sprintf("delete %s %s", kind, key), err)
 	}
 	if n, err := res.RowsAffected(); err == nil && n > 0 {
 		t.changes = append(t.changes, store.Change{Kind: kind, Key: key, Deleted: true})
@@ -201,11 +262,11 @@ func (t *tx) Append(ctx context.Context, subject, typ string, data []byte) error
 	if data == nil {
 		data = []byte{}
 	}
-	_, err := t.sql.ExecContext(ctx, `INSERT INTO event (subject, seq, time, type, data)
+	_, err := t.exec(ctx, `INSERT INTO event (subject, seq, time, type, data)
 		SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ? FROM event WHERE subject = ?`,
 		subject, t.now.UnixNano(), typ, data, subject)
 	if err != nil {
-		return fmt.Errorf("append %s to %s: %w", typ, subject, err)
+		return sqlError(fmt.Sprintf("append %s to %s", typ, subject), err)
 	}
 	t.changes = append(t.changes, store.Change{Kind: "event", Key: subject})
 	return nil
