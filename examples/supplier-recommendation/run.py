@@ -122,7 +122,7 @@ class Demo:
     def compile(self) -> None:
         """Compile both pipelines to IR."""
         for function in (pipeline.train_pipeline, predict_pipeline.predict_pipeline):
-            path = self.folder / f"{function.name}.json"
+            path = self.folder / f"{function.name}.yaml"
             compiler.Compiler().compile(function, str(path))
 
     def run_pipeline(
@@ -131,7 +131,7 @@ class Demo:
         """Run a compiled pipeline to its end."""
         job = aiplatform.PipelineJob(
             display_name=function.name,
-            template_path=str(self.folder / f"{function.name}.json"),
+            template_path=str(self.folder / f"{function.name}.yaml"),
             pipeline_root=f"gs://{self.bucket_name}/runs",
             parameter_values=parameters,
             enable_caching=True,

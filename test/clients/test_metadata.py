@@ -26,8 +26,11 @@ def test_artifact(mode):
 
 
 def test_execution(mode):
+    # Without credentials the client's create takes a type for them.
     made = executions.Execution.create(
-        schema_title="system.ContainerExecution", display_name="x"
+        schema_title="system.ContainerExecution",
+        display_name="x",
+        credentials=aiplatform.initializer.global_config.credentials,
     )
     made.update(metadata={"step": 2})
     assert executions.Execution.get(made.resource_name).metadata["step"] == 2

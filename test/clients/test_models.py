@@ -58,9 +58,12 @@ def test_list_update_delete(echo_model):
 
 
 def test_not_found_is_not_found(mode):
-    for get in (aiplatform.Model, aiplatform.Endpoint, aiplatform.CustomJob.get):
-        with pytest.raises(exceptions.NotFound):
-            get("123456")
+    with pytest.raises(exceptions.NotFound):
+        aiplatform.Model("123456")
+    with pytest.raises(exceptions.NotFound):
+        aiplatform.Endpoint("123456").list_models()
+    with pytest.raises(exceptions.NotFound):
+        aiplatform.CustomJob.get("123456")
 
 
 def test_chosen_id_and_conflict(mode):

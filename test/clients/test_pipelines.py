@@ -65,7 +65,7 @@ def job_of(mode, bucket, tmp_path):
     """Make a PipelineJob of a pipeline function."""
 
     def make(function, **parameters):
-        path = str(tmp_path / "pipeline.json")
+        path = str(tmp_path / "pipeline.yaml")
         compiler.Compiler().compile(function, path)
         return aiplatform.PipelineJob(
             display_name=function.name,

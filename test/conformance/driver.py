@@ -100,7 +100,7 @@ def client_env(mode: str, server: Server) -> dict[str, str]:
     else:
         env.pop("API_ENDPOINT_OVERRIDE", None)
         env["STORAGE_EMULATOR_HOST"] = f"http://{server.address}"
-    env.update(MODE=mode, ADDR=server.address, PYTHONDONTWRITEBYTECODE="1")
+    env.update(MODE=mode, ADDR=server.address)
     return env
 
 

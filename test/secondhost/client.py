@@ -69,7 +69,7 @@ def use_pipeline() -> None:
     project, unless the bucket is new and the job names its service account.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/pipeline.json"
+        path = f"{folder}/pipeline.yaml"
         compiler.Compiler().compile(adds, path)
         job = aiplatform.PipelineJob(
             display_name="second",
