@@ -177,25 +177,7 @@ func (in *instance) finish(exit runtime.Exit) {
 // drive sees the workload from its record to its end. When ctx ends first the
 // server is going down: everything on disk stays as it is.
 func (in *instance) drive(ctx context.Context) {
-	endCredentials, err := in.open(ctx)
-	defer endCredentials()
-	if err == nil {
-		in.logs.begin()
-		err = in.launch(ctx)
-	}
-	var exit runtime.Exit
-	if err == nil {
-		exit, err = in.await(ctx)
-	}
-	if ctx.Err() != nil {
-		in.logs.end()
-		return
-	}
-	in.logs.end()
-	if err != nil {
-		exit = in.failed(err)
-	}
-	exit = in.settle(ctx, exit)
+	exit := in.through(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -203,6 +185,29 @@ func (in *instance) drive(ctx context.Context) {
 		in.r.cfg.Log.ErrorContext(ctx, "record the end of a workload", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	in.finish(exit)
+}
+
+// through runs the program and puts its files away. Its identity ends before
+// anybody hears of its end.
+func (in *instance) through(ctx context.Context) runtime.Exit {
+	endCredentials, err := in.open(ctx)
+	defer endCredentials()
+	in.logs.begin()
+	if err == nil {
+		err = in.launch(ctx)
+	}
+	var exit runtime.Exit
+	if err == nil {
+		exit, err = in.await(ctx)
+	}
+	in.logs.end()
+	if ctx.Err() != nil {
+		return exit
+	}
+	if err != nil {
+		exit = in.failed(err)
+	}
+	return in.settle(ctx, exit)
 }
 
 // launch makes the wrapper run, unless one did already. An end before the
