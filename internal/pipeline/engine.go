@@ -77,7 +77,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer w.Close()
 	e.releaseEnded(ctx)
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: kindJobs, States: unfinished()})
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return fmt.Errorf("list unfinished pipeline jobs: %w", err)
 	}
 	for _, row := range rows {
@@ -148,19 +151,19 @@ func (e *Engine) seen(o *owner) {
 func (e *Engine) releaseEnded(ctx context.Context) {
 	instances, err := e.cfg.Runtime.List(ctx)
 	if err != nil {
-		e.cfg.Log.WarnContext(ctx, "cannot list instances", slog.Any("error", err))
+		e.warn(ctx, "cannot list instances", err)
 		return
 	}
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: KindTasks, States: []string{string(Running)}})
 	if err != nil {
-		e.cfg.Log.WarnContext(ctx, "cannot list running tasks", slog.Any("error", err))
+		e.warn(ctx, "cannot list running tasks", err)
 		return
 	}
 	needed := map[string]bool{}
 	for _, row := range rows {
 		t, err := decodeTask(row)
 		if err != nil {
-			e.cfg.Log.WarnContext(ctx, "cannot read task", slog.String("task", row.Key), slog.Any("error", err))
+			e.warn(ctx, "cannot read a running task", err)
 			return
 		}
 		for _, id := range t.Workload {
@@ -175,7 +178,14 @@ func (e *Engine) releaseEnded(ctx context.Context) {
 }
 
 func (e *Engine) release(ctx context.Context, inst runtime.Instance) {
-	if err := inst.Release(ctx); err != nil && ctx.Err() == nil {
-		e.cfg.Log.WarnContext(ctx, "cannot release instance", slog.String("instance", inst.ID()), slog.Any("error", err))
+	if err := inst.Release(ctx); err != nil {
+		e.warn(ctx, "cannot release instance "+inst.ID(), err)
+	}
+}
+
+// warn tells of what does not stop a run; at the end of the engine nothing does.
+func (e *Engine) warn(ctx context.Context, message string, err error) {
+	if ctx.Err() == nil {
+		e.cfg.Log.WarnContext(ctx, message, slog.Any("error", err))
 	}
 }

@@ -257,6 +257,22 @@ func TestEngineCancels(t *testing.T) {
 	}
 }
 
+func TestEngineCancelsBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	makeRuntime, f := withFake(map[string]program{"a": write, "b": write})
+	b := newBench(t, makeRuntime)
+	b.stop() // nobody looks at the row yet
+	name := b.submit("early", onePipeline(false, "a", "b"), nil)
+	b.cancel(name)
+	b.start()
+	if job := b.wait(name); job.State != pb.PipelineState_PIPELINE_STATE_CANCELLED {
+		t.Errorf("%s: %v", job.State, job.Error)
+	}
+	if got := f.started(); got != "" {
+		t.Errorf("started %s", got)
+	}
+}
+
 func TestEngineTakesOutputsFromTheCache(t *testing.T) {
 	t.Parallel()
 	makeRuntime, f := withFake(map[string]program{"a": write, "b": write})

@@ -96,8 +96,13 @@ func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
 		v.Parameters[k] = value
 	}
 	p := m.program(n)
-	for k, list := range p.artifacts {
-		v.Artifacts[k] = m.outputArtifacts(n, k, list, eo, o.content)
+	for _, k := range sortedKeys(p.artifacts) {
+		v.Artifacts[k] = m.outputArtifacts(n, k, p.artifacts[k], eo, o.content)
+		for _, a := range v.Artifacts[k] {
+			if a.CustomPath != "" {
+				return v, m.badOutput(o, "output artifact %q: a path of its own (Artifact.set_path, %s) is not supported by tategu", k, a.CustomPath)
+			}
+		}
 	}
 	return v, nil
 }

@@ -37,7 +37,41 @@ func (s *PipelineJobs) get(ctx context.Context, req *pb.GetPipelineJobRequest) (
 			return nil, err
 		}
 	}
+	if err := s.outlast(ctx, job); err != nil {
+		return nil, err
+	}
 	return job, s.join(ctx, job)
+}
+
+// outlast waits, when a job ended in the second that it was made in, until that
+// second is over. The SDK makes job ids of the pipeline's name and the time in
+// seconds (google-cloud-aiplatform 2.7.0, pipeline_jobs.py, __init__): a caller
+// that runs a short pipeline twice in a row would be told that its second job
+// already exists.
+func (s *PipelineJobs) outlast(ctx context.Context, job *pb.PipelineJob) error {
+	if s.hold == 0 || !pipeline.Finished(job.State) || !timestamped(job.Name) {
+		return nil
+	}
+	over := job.CreateTime.AsTime().Truncate(time.Second).Add(time.Second).Sub(s.std.now())
+	if over <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(over)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// timestamped reports a name that ends in a time as the SDK writes it:
+// -YYYYMMDDHHMMSS.
+func timestamped(name string) bool {
+	const digits = len("YYYYMMDDHHMMSS")
+	i := strings.LastIndexByte(name, '-')
+	return len(name)-i-1 == digits && strings.Trim(name[i+1:], "0123456789") == ""
 }
 
 // ending guesses whether a running job ends soon: it is young, or nothing but its

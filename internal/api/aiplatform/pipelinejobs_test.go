@@ -270,3 +270,19 @@ func TestCancelAndDeletePipelineJob(t *testing.T) {
 	refuse(t, s, pipelineMethod("BatchDeletePipelineJobs"), &pb.BatchDeletePipelineJobsRequest{Parent: location, Names: []string{b}}, codes.NotFound, "/b")
 	refuse(t, s, pipelineMethod("BatchCancelPipelineJobs"), &pb.BatchCancelPipelineJobsRequest{Parent: location, Names: []string{"projects/q/locations/l/pipelineJobs/x"}}, codes.InvalidArgument, "projects/q")
 }
+
+func TestGetPipelineJobOutlastsItsSecond(t *testing.T) {
+	t.Parallel()
+	s := newPipelineServer(t, time.Hour)
+	job := createPipelineJob(t, s, "adder-20261124015918")
+	finishJob(t, s, job.Name)
+	call[*pb.PipelineJob](t, s, pipelineMethod("GetPipelineJob"), &pb.GetPipelineJobRequest{Name: job.Name})
+	if made := job.CreateTime.AsTime(); !time.Now().Truncate(time.Second).After(made.Truncate(time.Second)) {
+		t.Errorf("the end of a job made at %s was told within that second", made)
+	}
+	for name, want := range map[string]bool{"p/adder-20261124015918": true, "p/adder-2026112401591": false, "p/adder": false, "p/x-2026112401591a": false} {
+		if got := timestamped(name); got != want {
+			t.Errorf("timestamped(%q) = %v", name, got)
+		}
+	}
+}
