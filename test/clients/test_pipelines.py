@@ -69,6 +69,8 @@ def job_of(mode, bucket, tmp_path):
         compiler.Compiler().compile(function, path)
         return aiplatform.PipelineJob(
             display_name=function.name,
+            # The client's own ids are the same for two jobs of one second.
+            job_id=f"job-{uuid.uuid4().hex}",
             template_path=path,
             pipeline_root=f"gs://{bucket.name}/root",
             parameter_values=parameters,
@@ -82,19 +84,20 @@ def tasks(job):
 
 
 def test_parameters_artifacts_and_condition(job_of, bucket):
-    job = job_of(sum_and_say, a=3)
+    number = -int(uuid.uuid4().int % 10**9)  # nothing of it is in the cache
+    job = job_of(sum_and_say, a=number - 2)
     job.run()
     done = tasks(job)
-    assert done["add"].execution.metadata["output:Output"] == 5
-    assert done["read"].execution.metadata["output:Output"] == "number 5!"
+    assert done["add"].execution.metadata["output:Output"] == number
+    assert done["read"].execution.metadata["output:Output"] == f"number {number}!"
     assert done["condition-1"].state.name == "NOT_TRIGGERED"
     artifact = done["write"].outputs["table"].artifacts[0]
     assert artifact.uri.startswith(f"gs://{bucket.name}/root/")
-    assert artifact.metadata["rows"] == 5
+    assert artifact.metadata["rows"] == number
     content = bucket.client.bucket(bucket.name).blob(
         artifact.uri.removeprefix(f"gs://{bucket.name}/")
     )
-    assert content.download_as_bytes() == b"number 5"
+    assert content.download_as_bytes() == f"number {number}".encode()
 
 
 def test_second_run_comes_from_the_cache(job_of):
