@@ -62,9 +62,9 @@ def test_two_models_share_traffic(endpoint, echo_model, served_model):
 
 def test_deployed_model_and_its_endpoint_stay(endpoint, echo_model):
     endpoint.deploy(echo_model, machine_type="n1-standard-2")
-    with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+    with pytest.raises(exceptions.BadRequest, match="deployed"):
         echo_model.delete()
-    with pytest.raises((exceptions.FailedPrecondition, exceptions.BadRequest)):
+    with pytest.raises(exceptions.BadRequest, match="deployed"):
         endpoint.delete()
 
 

@@ -41,7 +41,7 @@ def test_default_version_cannot_be_deleted(echo_model):
         is_default_version=False,
     )
     registry = aiplatform.ModelRegistry(echo_model.resource_name)
-    with pytest.raises((exceptions.FailedPrecondition, exceptions.InvalidArgument)):
+    with pytest.raises(exceptions.BadRequest, match="default version"):
         registry.delete_version("1")
 
 
@@ -72,7 +72,7 @@ def test_chosen_id_and_conflict(mode):
         display_name="c", model_id=wanted, serving_container_image_uri="echo:1"
     )
     assert model.name == wanted
-    with pytest.raises(exceptions.AlreadyExists):
+    with pytest.raises(exceptions.Conflict):
         aiplatform.Model.upload(
             display_name="c", model_id=wanted, serving_container_image_uri="echo:1"
         )
