@@ -118,7 +118,7 @@ func writeForever(path string) error {
 				if err != nil {
 					failed <- err
 				}
-				if _, err := fmt.Println(n); err != nil {
+				if _, err := fmt.Fprintln(os.Stdout, n); err != nil {
 					failed <- err
 				}
 			}
@@ -209,22 +209,7 @@ func TestIndexes(t *testing.T) {
 		{store.Query{Kind: "k", Prefix: "p/", From: "p/x", Limit: 10}, "PRIMARY KEY"},
 	} {
 		query, args := sqlite.ListSQL(tt.q)
-		rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var plan []string
-		for rows.Next() {
-			var id, parent, unused int
-			var detail string
-			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
-				t.Fatal(err)
-			}
-			plan = append(plan, detail)
-		}
-		if err := rows.Err(); err != nil {
-			t.Fatal(err)
-		}
+		plan := explain(t, db, query, args)
 		if text := strings.Join(plan, "; "); !strings.Contains(text, tt.want) || strings.Contains(text, "SCAN") {
 			t.Errorf("plan of %+v is %q, want %s", tt.q, text, tt.want)
 		}
@@ -257,4 +242,27 @@ func BenchmarkUpdate(b *testing.B) {
 			})
 		})
 	}
+}
+
+// explain gives the steps of a query's plan.
+func explain(t *testing.T, db *sql.DB, query string, args []any) []string {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var plan []string
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			t.Fatal(err)
+		}
+		plan = append(plan, detail)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return plan
 }

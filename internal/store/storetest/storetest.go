@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -101,6 +102,7 @@ func absent(t *testing.T, s store.Reader, key string) {
 }
 
 func testRows(t *testing.T, open Open) {
+	t.Helper()
 	t.Run("what is put is got", func(t *testing.T) {
 		t.Parallel()
 		s := open(t)
@@ -182,6 +184,7 @@ func oddKeys() []string {
 }
 
 func testLists(t *testing.T, open Open) {
+	t.Helper()
 	t.Run("bytewise order and windows", func(t *testing.T) {
 		t.Parallel()
 		s, all := open(t), oddKeys()
@@ -228,17 +231,14 @@ func testLists(t *testing.T, open Open) {
 // in pages both ways.
 func testTimeOrder(t *testing.T, s store.Store) {
 	t.Helper()
-	var all []store.Row
 	for c := range 4 {
 		batch := make([]store.Row, 0, 3)
 		for i := range 3 {
-			batch = append(batch, store.Row{Kind: kind, Key: fmt.Sprintf("%d", (7*(3*c+i))%12), Parent: "p"})
+			batch = append(batch, store.Row{Kind: kind, Key: strconv.Itoa((7 * (3*c + i)) % 12), Parent: "p"})
 		}
 		put(t, s, batch...)
 	}
-	for _, r := range list(t, s, store.Query{}) {
-		all = append(all, r)
-	}
+	all := list(t, s, store.Query{})
 	slices.SortFunc(all, func(a, b store.Row) int {
 		if c := a.Created.Compare(b.Created); c != 0 {
 			return c
@@ -297,6 +297,7 @@ func checkKeys(t *testing.T, s store.Reader, q store.Query, want []string) {
 }
 
 func testEvents(t *testing.T, open Open) {
+	t.Helper()
 	t.Run("numbered per subject without gaps", func(t *testing.T) {
 		t.Parallel()
 		s := open(t)

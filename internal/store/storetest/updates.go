@@ -19,6 +19,7 @@ var errBoom = errors.New("boom")
 func isClosed(err error) bool { return errors.Is(err, store.ErrClosed) }
 
 func testUpdates(t *testing.T, open Open) {
+	t.Helper()
 	t.Run("all or nothing", func(t *testing.T) {
 		t.Parallel()
 		s := open(t)
@@ -156,6 +157,7 @@ func testRevisions(t *testing.T, s store.Store) {
 // testCrowd: writers and readers at once; nobody ever sees a lock error, and
 // counters that are read and written lose nothing.
 func testCrowd(t *testing.T, open Open) {
+	t.Helper()
 	const writers, readers, rounds = 32, 32, 20
 	s := open(t)
 	put(t, s, store.Row{Kind: kind, Key: "counter", Data: []byte("0")})
@@ -230,6 +232,7 @@ func count(ctx context.Context, name string) func(store.Tx) error {
 }
 
 func testWatches(t *testing.T, open Open) {
+	t.Helper()
 	t.Run("changes arrive, of the asked kinds alone", func(t *testing.T) {
 		t.Parallel()
 		s := open(t)
