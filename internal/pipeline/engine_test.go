@@ -186,6 +186,7 @@ func TestEngineRunsTasksInOrder(t *testing.T) {
 	if job.StartTime == nil || job.EndTime == nil {
 		t.Error("times are missing")
 	}
+	b.stop() // returns once the owner of the job has cleaned up
 	if left, _ := f.List(t.Context()); len(left) != 0 {
 		t.Errorf("%d instances were not released", len(left))
 	}
