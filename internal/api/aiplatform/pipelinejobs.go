@@ -2,7 +2,6 @@ package aiplatform
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"tategu/internal/api"
+	"tategu/internal/blob"
 	"tategu/internal/pipeline"
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -135,9 +135,8 @@ func fillRoot(job *pb.PipelineJob, plan *pipeline.Plan, parent resource.Name) er
 	if c.GcsOutputDirectory == "" {
 		c.GcsOutputDirectory = "gs://" + parent.Project() + "-vertex-pipelines-" + parent.Location() + "/output_artifacts"
 	}
-	bucket, ok := strings.CutPrefix(c.GcsOutputDirectory, "gs://")
-	if bucket, _, _ = strings.Cut(bucket, "/"); !ok || bucket == "" {
-		return resource.Invalid("pipeline_job.runtime_config.gcs_output_directory", "%q is not a gs://BUCKET/FOLDER", c.GcsOutputDirectory)
+	if _, _, err := blob.ParseURI(c.GcsOutputDirectory); err != nil {
+		return resource.Invalid("pipeline_job.runtime_config.gcs_output_directory", "%w", err)
 	}
 	return nil
 }

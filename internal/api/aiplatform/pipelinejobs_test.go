@@ -75,7 +75,7 @@ func newPipelineJob(t *testing.T) *pb.PipelineJob {
 	return &pb.PipelineJob{
 		DisplayName: "adder", PipelineSpec: spec(t, pipelineIR), Labels: map[string]string{"team": "ml"},
 		RuntimeConfig: &pb.PipelineJob_RuntimeConfig{
-			GcsOutputDirectory: "gs://b/root/", ParameterValues: map[string]*structpb.Value{"n": structpb.NewNumberValue(3)},
+			GcsOutputDirectory: "gs://bucket/root/", ParameterValues: map[string]*structpb.Value{"n": structpb.NewNumberValue(3)},
 		},
 	}
 }
@@ -166,6 +166,7 @@ func TestCreatePipelineJobRefuses(t *testing.T) {
 		"unknown parameter": {value("m", structpb.NewNumberValue(3)), codes.InvalidArgument, []string{`"m"`}},
 		"missing parameter": {func(j *pb.PipelineJob) { j.RuntimeConfig.ParameterValues = nil }, codes.InvalidArgument, []string{`"n"`, "required"}},
 		"root":              {func(j *pb.PipelineJob) { j.RuntimeConfig.GcsOutputDirectory = "/tmp" }, codes.InvalidArgument, []string{"/tmp"}},
+		"bucket":            {func(j *pb.PipelineJob) { j.RuntimeConfig.GcsOutputDirectory = "gs://B/x" }, codes.InvalidArgument, []string{"gs://B/x"}},
 		"account":           {func(j *pb.PipelineJob) { j.ServiceAccount = "other@p" }, codes.PermissionDenied, []string{"other@p"}},
 		"schema":            {with("2.1.0", "9.0"), codes.Unimplemented, []string{"9.0"}},
 		"component":         {with(`"componentRef":{"name":"comp"}`, `"componentRef":{"name":"gone"}`), codes.InvalidArgument, []string{`"add"`, `"gone"`}},
