@@ -258,6 +258,7 @@ func (m *Main) Run(ctx context.Context, ready func(State)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.wire.Serve(ctx, m.listener) })
 	g.Go(func() error { return m.metadata.Run(ctx) })
+	g.Go(func() error { return named("runtime", m.runtime.Run(ctx)) })
 	for _, e := range m.engines.list() {
 		g.Go(func() error { return named(e.name, e.Run(ctx)) })
 	}
