@@ -16,6 +16,7 @@ const (
 	serviceDownload = "download"
 	serviceBatch    = "batch"
 	serviceXML      = "xml"
+	serviceOther    = "API" // another version, which is refused by its path
 )
 
 // target is what the path of a request names.
@@ -43,6 +44,11 @@ func parseTarget(host, escaped string) (target, error) {
 	}
 	if escaped == "/batch/storage/v1" || escaped == "/batch/storage/v1/" || escaped == "/batch" {
 		return target{service: serviceBatch}, nil
+	}
+	for _, prefix := range []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/"} {
+		if strings.HasPrefix(escaped, prefix) {
+			return target{service: serviceOther, pattern: escaped}, nil
+		}
 	}
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
