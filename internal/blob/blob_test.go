@@ -3,12 +3,13 @@ package blob_test
 import (
 	"bytes"
 	"context"
-	"crypto/md5" //nolint:gosec // the API's checksum
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -119,8 +120,6 @@ func checkCode(t *testing.T, what string, err error, want codes.Code) {
 	}
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func TestPutAndStat(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -141,7 +140,7 @@ func TestPutAndStat(t *testing.T) {
 	if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", put) {
 		t.Errorf("after a restart: %+v, want %+v", got, put)
 	}
-	sum := md5.Sum(data) //nolint:gosec // as above
+	sum := md5.Sum(data)
 	if got.Size != 10 || !bytes.Equal(got.MD5, sum[:]) || got.CRC32C != crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) ||
 		got.Metageneration != 1 || got.Generation != f.clock.now().UnixMicro() || got.ContentLanguage != "ja" || got.Metadata["k"] != "v" {
 		t.Errorf("%+v", got)
@@ -188,14 +187,14 @@ func TestConditions(t *testing.T) {
 		there   bool // and for x, whose metageneration is 2
 	}{
 		{"none", blob.Conditions{}, true, true},
-		{"generation 0", blob.Conditions{GenerationMatch: ptr(int64(0))}, true, false},
+		{"generation 0", blob.Conditions{GenerationMatch: new(int64(0))}, true, false},
 		{"right generation", blob.Conditions{GenerationMatch: &o.Generation}, false, true},
-		{"stale generation", blob.Conditions{GenerationMatch: ptr(o.Generation - 1)}, false, false},
-		{"not generation 0", blob.Conditions{GenerationNotMatch: ptr(int64(0))}, false, true},
+		{"stale generation", blob.Conditions{GenerationMatch: new(o.Generation - 1)}, false, false},
+		{"not generation 0", blob.Conditions{GenerationNotMatch: new(int64(0))}, false, true},
 		{"not this generation", blob.Conditions{GenerationNotMatch: &o.Generation}, true, false},
-		{"right metageneration", blob.Conditions{MetagenerationMatch: ptr(int64(2))}, false, true},
-		{"stale metageneration", blob.Conditions{MetagenerationMatch: ptr(int64(1))}, false, false},
-		{"not this metageneration", blob.Conditions{MetagenerationNotMatch: ptr(int64(2))}, true, false},
+		{"right metageneration", blob.Conditions{MetagenerationMatch: new(int64(2))}, false, true},
+		{"stale metageneration", blob.Conditions{MetagenerationMatch: new(int64(1))}, false, false},
+		{"not this metageneration", blob.Conditions{MetagenerationNotMatch: new(int64(2))}, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for name, holds := range map[string]bool{"none": tt.missing, "x": tt.there} {
@@ -234,8 +233,8 @@ func TestOneOfManyWins(t *testing.T) {
 	won := make(chan string, 20)
 	for i := range 20 {
 		group.Go(func() error {
-			data := fmt.Sprint(i)
-			_, err := f.Put(t.Context(), blob.Object{Bucket: "bucket", Name: "x"}, strings.NewReader(data), blob.Conditions{GenerationMatch: ptr(int64(0))})
+			data := strconv.Itoa(i)
+			_, err := f.Put(t.Context(), blob.Object{Bucket: "bucket", Name: "x"}, strings.NewReader(data), blob.Conditions{GenerationMatch: new(int64(0))})
 			if err == nil {
 				won <- data
 			} else if resource.CodeOf(err) != codes.FailedPrecondition {
@@ -299,7 +298,7 @@ func TestReadersSeeWholeObjects(t *testing.T) {
 func TestGivenHashesAreChecked(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	for _, conds := range []blob.Conditions{{CRC32C: ptr(uint32(1))}, {MD5: make([]byte, 16)}} {
+	for _, conds := range []blob.Conditions{{CRC32C: new(uint32(1))}, {MD5: make([]byte, 16)}} {
 		_, err := f.Put(t.Context(), blob.Object{Bucket: "bucket", Name: "x"}, strings.NewReader("abc"), conds)
 		checkCode(t, "Put with a wrong hash", err, codes.InvalidArgument)
 	}
@@ -378,7 +377,7 @@ func TestBuckets(t *testing.T) {
 	if err := f.Delete(t.Context(), "bucket", "x", 0, blob.Conditions{}); err != nil {
 		t.Fatal(err)
 	}
-	checkCode(t, "DeleteBucket, stale", f.DeleteBucket(t.Context(), "bucket", blob.Conditions{MetagenerationMatch: ptr(int64(9))}), codes.FailedPrecondition)
+	checkCode(t, "DeleteBucket, stale", f.DeleteBucket(t.Context(), "bucket", blob.Conditions{MetagenerationMatch: new(int64(9))}), codes.FailedPrecondition)
 	if err := f.DeleteBucket(t.Context(), "bucket", blob.Conditions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@ package blob_test
 
 import (
 	"bytes"
-	"crypto/md5" //nolint:gosec // the API's checksum
+	"crypto/md5"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -61,7 +61,7 @@ func TestUploadInPieces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := md5.Sum(data) //nolint:gosec // as above
+	sum := md5.Sum(data)
 	if !bytes.Equal(o.MD5, sum[:]) || o.CRC32C != crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)) || o.ContentType != "a/b" {
 		t.Errorf("%+v", o)
 	}
@@ -96,7 +96,7 @@ func TestUploadOfNothing(t *testing.T) {
 func TestUploadRefused(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	u := f.start(t, "x", blob.Conditions{GenerationMatch: ptr(int64(0))})
+	u := f.start(t, "x", blob.Conditions{GenerationMatch: new(int64(0))})
 	if _, err := f.AppendUpload(t.Context(), u.ID, 0, strings.NewReader("late")); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestUploadRefused(t *testing.T) {
 	if _, err := f.AppendUpload(t.Context(), u.ID, 0, strings.NewReader("abc")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = f.FinishUpload(t.Context(), u.ID, blob.Conditions{CRC32C: ptr(uint32(1))})
+	_, err = f.FinishUpload(t.Context(), u.ID, blob.Conditions{CRC32C: new(uint32(1))})
 	checkCode(t, "FinishUpload with a wrong hash", err, codes.InvalidArgument)
 	_, err = f.GetUpload(t.Context(), u.ID)
 	checkCode(t, "GetUpload afterwards", err, codes.NotFound)

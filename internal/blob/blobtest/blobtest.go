@@ -77,6 +77,7 @@ func missing(t *testing.T, c blob.Content, id string) {
 }
 
 func testCreate(t *testing.T, c blob.Content) {
+	t.Helper()
 	for _, data := range [][]byte{nil, []byte("0123456789"), bytes.Repeat([]byte("tategu"), 200_000)} {
 		id, d, err := c.Create(t.Context(), struct{ io.Reader }{bytes.NewReader(data)})
 		if err != nil {
@@ -112,6 +113,7 @@ type iotestErr struct{}
 func (iotestErr) Read([]byte) (int, error) { return 0, errBroken }
 
 func testFailingReader(t *testing.T, c blob.Content) {
+	t.Helper()
 	if _, _, err := c.Create(t.Context(), broken("half")); !errors.Is(err, errBroken) {
 		t.Errorf("Create = %v, want the reader's error", err)
 	}
@@ -126,6 +128,7 @@ func testFailingReader(t *testing.T, c blob.Content) {
 }
 
 func testAppend(t *testing.T, c blob.Content) {
+	t.Helper()
 	const id = "draft-0123"
 	missing(t, c, id)
 	for _, step := range []struct {
@@ -149,6 +152,7 @@ func testAppend(t *testing.T, c blob.Content) {
 }
 
 func testAppendKeeps(t *testing.T, c blob.Content) {
+	t.Helper()
 	n, err := c.Append(t.Context(), "draft-0123", 0, broken("kept"))
 	if n != 4 || !errors.Is(err, errBroken) {
 		t.Errorf("Append = %d, %v, want 4 and the reader's error", n, err)
@@ -157,6 +161,7 @@ func testAppendKeeps(t *testing.T, c blob.Content) {
 }
 
 func testLink(t *testing.T, c blob.Content) {
+	t.Helper()
 	id := create(t, c, []byte("shared"))
 	second, err := c.Link(t.Context(), id)
 	if err != nil || second == id {
@@ -173,6 +178,7 @@ func testLink(t *testing.T, c blob.Content) {
 }
 
 func testRemove(t *testing.T, c blob.Content) {
+	t.Helper()
 	id := create(t, c, []byte("going"))
 	r, err := c.Open(t.Context(), id, 0, -1)
 	if err != nil {
@@ -201,6 +207,7 @@ func walk(t *testing.T, c blob.Content) map[string]time.Time {
 }
 
 func testWalk(t *testing.T, c blob.Content) {
+	t.Helper()
 	want := map[string]bool{}
 	for i := range 20 {
 		want[create(t, c, []byte{byte(i)})] = true
@@ -224,6 +231,7 @@ func testWalk(t *testing.T, c blob.Content) {
 }
 
 func testIDs(t *testing.T, c blob.Content) {
+	t.Helper()
 	for _, id := range []string{"", "short", "../../../etc/passwd", "UPPERCASE-1", "with/slash", "nul\x00nul12", strings.Repeat("a", 81)} {
 		_, openErr := c.Open(t.Context(), id, 0, -1)
 		_, appendErr := c.Append(t.Context(), id, 0, strings.NewReader("x"))
@@ -237,6 +245,7 @@ func testIDs(t *testing.T, c blob.Content) {
 }
 
 func testMany(t *testing.T, c blob.Content) {
+	t.Helper()
 	var group errgroup.Group
 	for i := range 16 {
 		group.Go(func() error {
