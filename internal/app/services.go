@@ -69,10 +69,12 @@ func (m *Main) routes() ([]wire.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes := wire.GCSRoutes(gcs.New(m.blobs, m.authority, m.log))
+	storage := gcs.New(m.blobs, m.authority, m.log)
+	routes := wire.GCSRoutes(storage)
 	routes = append(routes, wire.CloudRoutes(neighbours)...)
 	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})
-	return append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...), nil
+	routes = append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...)
+	return append(routes, wire.Route{Name: "storage", Audit: true, Handler: storage, Match: storage.Owns}), nil
 }
 
 // pipelineHold bounds how long a Get of a running pipeline waits for its end:

@@ -86,6 +86,17 @@ type call struct {
 
 func (c *call) ctx() context.Context { return c.r.Context() }
 
+// Owns reports a request in the XML style, /BUCKET/OBJECT, of a bucket that there
+// is: clients that are pointed at this server by its own address send those too.
+func (h *Handler) Owns(r *http.Request) bool {
+	t, err := parseTarget(r.Host, r.URL.EscapedPath())
+	if err != nil || t.service != serviceXML || blob.CheckBucketName(t.names[0]) != nil {
+		return false
+	}
+	_, err = h.blobs.GetBucket(r.Context(), t.names[0])
+	return err == nil
+}
+
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.serve(w, r, false) }
 

@@ -171,6 +171,22 @@ func TestRefusals(t *testing.T) {
 	s.checkData("x", "1")
 }
 
+func TestOwns(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	h := gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler))
+	for path, want := range map[string]bool{
+		"/bucket": true, "/bucket/a/b": true, "/bucket/%2F": true, "/none/a": false, "/": false, "/v1/projects": false,
+		"/storage/v1/b/bucket": false, "/%zz": false,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.URL.Path, r.URL.RawPath = path, path
+		if got := h.Owns(r); got != want {
+			t.Errorf("Owns(%s) = %t", path, got)
+		}
+	}
+}
+
 func TestCallers(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
