@@ -1,5 +1,6 @@
 """Starts the tategu binary for tests and benchmarks, and ends only what it started."""
 
+import contextlib
 import json
 import os
 import re
@@ -94,7 +95,11 @@ class Server:
         self.stop()
 
     def stop(self) -> None:
-        """End the server, politely first."""
+        """End the server, politely first, and what it leaves running on purpose.
+
+        Programs outlive a server, which takes them over when it comes back; this
+        one does not come back.
+        """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -102,6 +107,30 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()
+        for pid in self._workloads():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _workloads(self) -> list[int]:
+        """Processes that keep this server's programs, and all below them."""
+        mark = str(self.data / "workloads")
+        parent: dict[int, int] = {}
+        found: set[int] = set()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                parent[int(entry.name)] = int(stat[1])
+                if any(a.decode(errors="replace").startswith(mark) for a in arguments):
+                    found.add(int(entry.name))
+        grown = True
+        while grown:
+            below = {pid for pid, above in parent.items() if above in found} - found
+            found |= below
+            grown = bool(below)
+        return sorted(found)
 
     def command(self, *args: str) -> str:
         """Run the CLI against this server's data directory."""

@@ -147,7 +147,7 @@ func (m *Main) listen(ctx context.Context) (err error) {
 	if m.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", m.cfg.Listen); err != nil {
 		return resource.Errorf(9, "listen on %s: %w", m.cfg.Listen, err).WithHint("choose a free port with --listen HOST:PORT")
 	}
-	address := m.listener.Addr().String()
+	address := local(m.listener.Addr().String())
 	public := m.cfg.Public
 	if public == "" {
 		public = address
@@ -166,6 +166,19 @@ func (m *Main) listen(ctx context.Context) (err error) {
 		m.log.WarnContext(ctx, "this machine has no certificate bundle: clients in the intercept mode will not reach outside hosts")
 	}
 	return m.writeCredentials(ctx)
+}
+
+// local gives the address by which programs of this machine reach a listener:
+// one on all addresses is reached over loopback.
+func local(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		return address
+	}
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 func (m *Main) writeCredentials(ctx context.Context) error {

@@ -116,7 +116,9 @@ def run_mode(folder: Path, mode: str, timeout: float) -> list[Outcome]:
     steps = [s for s in STEPS if s in expected(mode) or s in ALWAYS_RUN]
     command = [sys.executable, str(folder / "driver.py"), *steps]
     with (
-        tempfile.TemporaryDirectory(prefix=f"driver-{mode}-") as scratch,
+        tempfile.TemporaryDirectory(
+            prefix=f"driver-{mode}-", ignore_cleanup_errors=True
+        ) as scratch,
         Server(Path(scratch), echo_config("img*")) as server,
     ):
         seed(server)
