@@ -102,17 +102,16 @@ func conditions(q store.Query) (string, []any) {
 	if q.Parent != "" {
 		add("parent = ?", q.Parent)
 	}
-	if q.Prefix != "" {
-		add("key >= ?", q.Prefix)
-		if end := store.PrefixEnd(q.Prefix); end != "" {
-			add("key < ?", end)
-		}
+	// One lower bound: of two, SQLite seeks to one and steps over rows to the other.
+	from, compare := max(q.Prefix, q.From), "key >= ?"
+	if q.After != "" && q.After >= from {
+		from, compare = q.After, "key > ?"
 	}
-	if q.After != "" {
-		add("key > ?", q.After)
+	if from != "" {
+		add(compare, from)
 	}
-	if q.From != "" {
-		add("key >= ?", q.From)
+	if end := store.PrefixEnd(q.Prefix); end != "" {
+		add("key < ?", end)
 	}
 	if q.Beyond != nil {
 		compare := ">"

@@ -207,6 +207,7 @@ func TestIndexes(t *testing.T) {
 		{store.Query{Kind: "k", Parent: "p", Order: store.ByNewest, Limit: 10}, "row_parent"},
 		{store.Query{Kind: "k", Parent: "p", Order: store.ByCreated, Beyond: &store.Row{Key: "x"}}, "row_parent"},
 		{store.Query{Kind: "k", Prefix: "p/", From: "p/x", Limit: 10}, "PRIMARY KEY"},
+		{store.Query{Kind: "k", Prefix: "p/", From: "p/x", After: "p/y", Limit: 10}, "PRIMARY KEY"},
 	} {
 		query, args := sqlite.ListSQL(tt.q)
 		plan := explain(t, db, query, args)
