@@ -59,7 +59,7 @@ func TestListAgainstTheRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(names)
-	for range 400 {
+	for range 150 {
 		q := blob.ListQuery{Limit: 1 + rnd.IntN(9), IncludeTrailingDelimiter: rnd.IntN(2) == 0}
 		if rnd.IntN(3) > 0 {
 			q.Delimiter = []string{"/", "//", "a", "/a"}[rnd.IntN(4)]
