@@ -5,4 +5,15 @@ const compatHead = `# What is served
 
 Generated from the dispatch table by ` + "`make generate`" + `; ` + "`make lint`" + ` fails when it is stale. Methods are named by v1beta1; v1 is served by the same
 rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the method.
+
+## Beyond the list of methods
+- **Pipelines**: schema 2.0.0 and 2.1.0; DAGs, conditions, OneOf, exit handlers, retries, importer, caching. Loops (ParallelFor over parameters or artifacts, Collected), resolvers,
+  workspaces and rerun configurations are refused at create, by task and feature. platformSpec has no effect.
+- **Serving**: LightGBM text files natively (` + "`artifact_uri`" + ` holding the file, image absent or ` + "`tategu/lightgbm`" + `); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an
+  ` + "`images:`" + ` rule. Replicas stay at min_replica_count (at least one). Prebuilt prediction images without a LightGBM file are refused by name.
+- **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
+- **Custom jobs**: container and Python package specs, several pools. TrainingPipelines, tuning, persistent resources and rootfs images are not served.
+- **Storage**: the JSON API over HTTP. Versioning, lifecycle, retention, signed URLs, notifications and XML multipart come later.
+- **Identity**: key files, STS exchange, ID tokens and IAM policies are not served. A program on the server's own machine that shows no token is the operator.
+- **Platforms**: run on linux/amd64; linux/arm64 and darwin compile and were not run.
 `

@@ -173,6 +173,9 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 		return result{err: context.Cause(ctx)}
 	}
 	job, err := e.begin(ctx, name)
+	if ctx.Err() != nil { // cancelled while it began: that, not the broken write, is how it went
+		return result{err: context.Cause(ctx)}
+	}
 	if err != nil {
 		return result{err: err}
 	}
