@@ -103,7 +103,12 @@ def try_deploy(model: str, endpoint: str) -> None:
 
 def main() -> None:
     """Do what was asked for."""
-    aiplatform.init(api_endpoint=os.environ["TATEGU_ENDPOINT"], location="us-central1")
+    # With the project given, the client does not ask the resource manager for it.
+    aiplatform.init(
+        project=os.environ["GOOGLE_CLOUD_PROJECT"],
+        api_endpoint=os.environ["TATEGU_ENDPOINT"],
+        location="us-central1",
+    )
     if sys.argv[1] == "deploy":
         try_deploy(*sys.argv[2:4])
         return
