@@ -185,7 +185,7 @@ def main() -> int:
     parser.add_argument(
         "--timeout", type=float, default=600, help="seconds for a whole mode"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="modes at a time")
+    parser.add_argument("--jobs", type=int, default=3, help="modes at a time")
     options = parser.parse_args()
     if not (options.dir / "driver.py").is_file():
         print(f"{options.dir} holds no driver.py")
