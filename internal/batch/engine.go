@@ -21,6 +21,7 @@ import (
 
 	"tategu/internal/blob"
 	"tategu/internal/modelformat"
+	"tategu/internal/replica"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
@@ -148,6 +149,15 @@ func (e *Engine) job(ctx, server context.Context, name string) {
 	if server.Err() != nil {
 		return
 	}
+	if errors.Is(context.Cause(ctx), errCancelled) {
+		// The set let go of its replicas when the job's context ended, and those of
+		// an earlier server may not have been taken up yet.
+		ending, cancel := context.WithTimeout(server, stopLimit)
+		if err := replica.Cleanup(ending, e.cfg.Runtime, setName(name)); err != nil {
+			log.WarnContext(ending, "cannot stop the replicas of a cancelled batch prediction job", slog.Any("error", err))
+		}
+		cancel()
+	}
 	if err := e.finish(server, name, outcome); err != nil && server.Err() == nil {
 		log.ErrorContext(server, "cannot record the end of a batch prediction job", slog.Any("error", err))
 	}
@@ -191,6 +201,9 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 func (e *Engine) begin(ctx context.Context, name string) (*pb.BatchPredictionJob, error) {
 	job := &pb.BatchPredictionJob{}
 	return job, e.change(ctx, name, job, func() {
+		if job.State == pb.JobState_JOB_STATE_CANCELLING {
+			return // asked for meanwhile: the watch ends this work, and must still find it
+		}
 		job.State = pb.JobState_JOB_STATE_RUNNING
 		if job.StartTime == nil {
 			job.StartTime = timestamppb.New(e.cfg.Now())

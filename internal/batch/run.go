@@ -76,8 +76,8 @@ func (r *run) do(ctx context.Context) result {
 	return r.stream(ctx, inputs, directory(r.job, model), workers)
 }
 
-// stop ends the replicas. A job that was cancelled needs it as much as one that
-// ended; at the end of the server they stay for the job's next start.
+// stop ends the replicas of a job that ended by itself. Those of a cancelled one
+// are ended by the engine; at the end of the server they stay for the job's next start.
 func (r *run) stop(ctx context.Context, keeping *sync.WaitGroup) {
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
 	defer cancel()
@@ -86,17 +86,13 @@ func (r *run) stop(ctx context.Context, keeping *sync.WaitGroup) {
 		err = r.set.Stop(ending, 0)
 	}
 	keeping.Wait()
-	if errors.Is(context.Cause(ctx), errCancelled) && r.route != "" {
-		// The set let go of its replicas when the job's context ended.
-		err = replica.Cleanup(ending, r.engine.cfg.Runtime, r.setName())
-	}
 	if err != nil {
 		r.log.WarnContext(ending, "cannot stop the replicas of a batch prediction job", slog.Any("error", err))
 	}
 }
 
-func (r *run) setName() string {
-	return "batch-" + r.job.GetName()[strings.LastIndexByte(r.job.GetName(), '/')+1:]
+func setName(job string) string {
+	return "batch-" + job[strings.LastIndexByte(job, '/')+1:]
 }
 
 // model reads the job's model, or makes one of its unmanaged container model.
@@ -122,7 +118,7 @@ func (r *run) prepare(ctx context.Context, model *pb.Model) (workers int, err er
 	}
 	count := max(1, int(res.GetStartingReplicaCount()))
 	workers = perReplica * count
-	cfg := replica.Config{Name: r.setName(), Title: "batch prediction job " + name.ID(), Count: count, Concurrency: perReplica, Runtime: r.engine.cfg.Runtime, Log: r.log}
+	cfg := replica.Config{Name: setName(r.job.GetName()), Title: "batch prediction job " + name.ID(), Count: count, Concurrency: perReplica, Runtime: r.engine.cfg.Runtime, Log: r.log}
 	if plan.Native != nil {
 		workers = goruntime.GOMAXPROCS(0)
 		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
