@@ -16,11 +16,12 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parent.parent
 ECHO = ROOT / "examples" / "echo" / "echo.py"
 
-# Variables of the caller's shell that would point a client elsewhere.
+# Variables of the caller's shell that would point a client elsewhere, and the one
+# that makes Python compile the clients again on each run.
 FOREIGN = re.compile(
     r"^(https?_proxy|all_proxy|no_proxy|storage_emulator_host|api_endpoint_override"
     r"|google_.*|gce_metadata_.*|requests_ca_bundle|ssl_cert_file"
-    r"|grpc_default_ssl_roots_file_path|tategu_(?!bin$).*)$",
+    r"|grpc_default_ssl_roots_file_path|tategu_(?!bin$).*|pythondontwritebytecode)$",
     re.IGNORECASE,
 )
 
