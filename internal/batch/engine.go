@@ -82,6 +82,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		Kind: resource.KindBatchPredictionJobs, Order: store.ByCreated,
 		States: []string{"JOB_STATE_QUEUED", "JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_CANCELLING"},
 	})
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("batch: %w", err)
 	}
