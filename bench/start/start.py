@@ -46,7 +46,7 @@ def resident_mb(pid: int) -> float:
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     if found is None:
         raise RuntimeError(f"no VmRSS in /proc/{pid}/status")
-    return int(found.group(1)) / 1024
+    return int(found.group(1)) * 1024 / 1e6
 
 
 def run(binary: str, settle: float) -> tuple[float, float]:

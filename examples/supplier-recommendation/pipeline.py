@@ -164,7 +164,6 @@ def features(
     liked_together = np.zeros((n_suppliers, n_suppliers), np.float32)
     ordered = np.zeros((len(buyers), n_suppliers), np.float32)
     ordered_liked = np.zeros((len(buyers), n_suppliers), np.float32)
-    mean_outcome = float(outcome[part != "test"].mean())
 
     pairs = np.zeros((len(buyers), n_suppliers, len(pair_names)), np.float16)
     owns = np.zeros((len(buyers), len(own_names)), np.float16)
@@ -180,11 +179,14 @@ def features(
     def describe(chunk):
         """Features of all suppliers for some moments of one day."""
         count = len(chunk)
+        # What an unknown supplier or buyer is taken for: the mean so far.
+        ordered_n = orders_n.sum()
+        usual = outcome_sum.sum() / ordered_n if ordered_n else positive
         who_ = np.array([m[0] for m in chunk])
         history = np.zeros((count, n_suppliers), np.float32)
         likes = np.zeros_like(history)
         recent = np.zeros_like(history)
-        mean = np.full(count, mean_outcome, np.float32)
+        mean = np.full(count, usual, np.float32)
         for k, (buyer, start, _, _) in enumerate(chunk):
             rows = slice(first[buyer], start)
             mine = supplier_row[rows]
@@ -198,7 +200,7 @@ def features(
         tag_orders = history @ tags
         columns = [
             np.log1p(orders_n),
-            (outcome_sum + 5 * mean_outcome) / (orders_n + 5),
+            (outcome_sum + 5 * usual) / (orders_n + 5),
             (liked_n + 2.5) / (orders_n + 5),
             np.log1p(recent_n),
             *numbers.T,
