@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-clients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-sdk bench-start
+	conformance-driver conformance-gcs conformance-sdk bench-start
 
 build: bin/tategu
 
@@ -51,6 +51,10 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 conformance-driver: DIR ?= $(SHARED)/conformance/sdk
 conformance-driver: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/driver.py --dir "$(DIR)"
+
+conformance-gcs: DIR ?= $(SHARED)/conformance/gcs
+conformance-gcs: build $(CLIENTS)/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/gcs.py --dir "$(DIR)"
 
 conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=
