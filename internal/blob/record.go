@@ -28,6 +28,16 @@ type objectRecord struct {
 	Updated            int64             `json:"u"`
 	CustomTime         int64             `json:"ct,omitempty"`
 	Content            string            `json:"id"`
+
+	ClassUpdated   int64  `json:"cu,omitempty"`
+	Deleted        int64  `json:"d,omitempty"`
+	SoftDeleted    int64  `json:"sd,omitempty"`
+	HardDelete     int64  `json:"hd,omitempty"`
+	TemporaryHold  bool   `json:"th,omitempty"`
+	EventBasedHold bool   `json:"eh,omitempty"`
+	HoldReleased   int64  `json:"hr,omitempty"`
+	RetentionMode  string `json:"rm,omitempty"`
+	RetainUntil    int64  `json:"ru,omitempty"`
 }
 
 func micros(t time.Time) int64 {
@@ -53,6 +63,9 @@ func (o Object) record() objectRecord {
 		ContentLanguage: o.ContentLanguage, CacheControl: o.CacheControl, StorageClass: o.StorageClass,
 		Metadata: o.Metadata, MD5: o.MD5, CRC32C: o.CRC32C, Components: o.Components,
 		Created: micros(o.Created), Updated: micros(o.Updated), CustomTime: micros(o.CustomTime), Content: o.Content,
+		ClassUpdated: micros(o.ClassUpdated), Deleted: micros(o.Deleted), SoftDeleted: micros(o.SoftDeleted), HardDelete: micros(o.HardDelete),
+		TemporaryHold: o.TemporaryHold, EventBasedHold: o.EventBasedHold, HoldReleased: micros(o.HoldReleased),
+		RetentionMode: o.Retention.Mode, RetainUntil: micros(o.Retention.Until),
 	}
 }
 
@@ -63,6 +76,10 @@ func (r objectRecord) object(bucket, name string) Object {
 		ContentLanguage: r.ContentLanguage, CacheControl: r.CacheControl, StorageClass: r.StorageClass,
 		Metadata: r.Metadata, MD5: r.MD5, CRC32C: r.CRC32C, Components: r.Components,
 		Created: fromMicros(r.Created), Updated: fromMicros(r.Updated), CustomTime: fromMicros(r.CustomTime), Content: r.Content,
+		ClassUpdated: fromMicros(r.ClassUpdated), Deleted: fromMicros(r.Deleted),
+		SoftDeleted: fromMicros(r.SoftDeleted), HardDelete: fromMicros(r.HardDelete),
+		TemporaryHold: r.TemporaryHold, EventBasedHold: r.EventBasedHold, HoldReleased: fromMicros(r.HoldReleased),
+		Retention: ObjectRetention{Mode: r.RetentionMode, Until: fromMicros(r.RetainUntil)},
 	}
 }
 
