@@ -149,6 +149,9 @@ func (s *Store) DeleteBucket(ctx context.Context, name string, conds Conditions)
 			return resource.Errorf(codes.FailedPrecondition, "The bucket you tried to delete is not empty: %s: %w", name, ErrNotEmpty).
 				WithResource("gs://" + name).WithHint("delete its objects first")
 		}
+		if err := dropMultiparts(ctx, tx, name); err != nil {
+			return err
+		}
 		return tx.Delete(ctx, kindBucket, name)
 	})
 }

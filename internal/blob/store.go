@@ -14,6 +14,10 @@ const (
 	kindObject store.Kind = "object"      // key: BUCKET/NAME, in bytewise order of names; state: content id
 	kindFloor  store.Kind = "objectFloor" // key: bucket; the greatest generation that was ever deleted in it
 	kindUpload store.Kind = "upload"      // key: upload id; state: content id
+
+	kindMultipart     store.Kind = "multipart"     // key: BUCKET/NAME, NUL, upload id; unfinished
+	kindMultipartDone store.Kind = "multipartDone" // the same key, after its end
+	kindPart          store.Kind = "uploadPart"    // key: upload id/number; state: content id
 )
 
 // Store keeps buckets and objects: rows in a store, bytes in a Content.

@@ -27,6 +27,9 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (Swept, error) {
 	if err := s.sweepUploads(ctx, &done); err != nil {
 		return done, err
 	}
+	if err := s.sweepMultiparts(ctx, &done); err != nil {
+		return done, err
+	}
 	old := s.now().Add(-age)
 	batch := make([]string, 0, sweepBatch)
 	flush := func() error {
@@ -77,7 +80,7 @@ func (s *Store) sweepContents(ctx context.Context, ids []string) (int, error) {
 		return 0, nil
 	}
 	named := map[string]bool{}
-	for _, kind := range []store.Kind{kindObject, kindUpload} {
+	for _, kind := range []store.Kind{kindObject, kindUpload, kindPart} {
 		rows, err := s.rows.List(ctx, store.Query{Kind: kind, States: ids})
 		if err != nil {
 			return 0, err
