@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-clients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-sdk bench-start
+	conformance-driver conformance-gcs conformance-sdk bench-start upgrade-fixture
 
 build: bin/tategu
 
@@ -60,6 +60,10 @@ conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=
 conformance-sdk: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/sdk.py --dir "$(DIR)" --only "$(ONLY)"
+
+## A small data directory of a released schema, for the upgrade test (see CONTRIBUTING.md).
+upgrade-fixture: $(CLIENTS)/.built
+	TATEGU_BIN="$(abspath $(BINARY))" $(CLIENTS)/bin/python test/upgrade/fixture.py --out test/durability/testdata/schema-$(SCHEMA).tar.gz
 
 bench: bench-start
 

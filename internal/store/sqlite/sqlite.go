@@ -18,7 +18,9 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
+	"google.golang.org/grpc/codes"
 
+	"tategu/internal/resource"
 	"tategu/internal/store"
 )
 
@@ -117,6 +119,14 @@ func migrate(ctx context.Context, path string) error {
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, files)
 	if err != nil {
 		return fmt.Errorf("migrate store: %w", err)
+	}
+	// An older program must not write what a newer one keeps in another form.
+	switch is, known, err := p.GetVersions(ctx); {
+	case err != nil:
+		return fmt.Errorf("migrate store %s: %w", path, err)
+	case is > known:
+		return resource.Errorf(codes.FailedPrecondition, "%s has schema %d, made by a newer tategu; this one knows schemas up to %d", path, is, known).
+			WithHint("start the newer tategu, or restore a backup made by this one")
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate store %s: %w", path, err)
