@@ -74,7 +74,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.CloudRoutes(neighbours)...)
 	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})
 	routes = append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...)
-	return append(routes, wire.Route{Name: "storage", Audit: true, Handler: storage, Match: storage.Owns}), nil
+	return routes, nil
 }
 
 // pipelineHold bounds how long a Get of a running pipeline waits for its end:

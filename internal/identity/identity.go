@@ -22,7 +22,12 @@ type Principal struct {
 	Email    string          // "operator" on loopback, else an e-mail address
 	Operator bool            // the person who runs the server: admin everywhere
 	Grants   map[string]Role // by project; "*" = every project
-	TokenID  string          // which stored token proved it; "" for the operator on loopback
+	TokenID  string          // which stored token or key proved it; "" for the operator on loopback
+	// Vouched says that the address is proved in every project: it is a service
+	// account's, or an administrator of all projects made the token.
+	Vouched bool
+	// Signed says that a signature on the request itself proved the caller.
+	Signed bool
 }
 
 // Anonymous reports a caller that showed no credential.

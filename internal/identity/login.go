@@ -72,7 +72,7 @@ func (a *Authority) Login(ctx context.Context, accessToken string) (refreshToken
 		return "", Token{}, unauthenticated("a login takes a token made by `tategu token create`, not a %s token", row.Kind)
 	}
 	return a.saveToken(ctx, tokenRow{Token: Token{
-		Kind: TokenRefresh, Email: row.Email, Grants: row.Grants, Created: a.now().UTC().Truncate(time.Second), Expires: row.Expires, Parent: row.ID,
+		Kind: TokenRefresh, Email: row.Email, Grants: row.Grants, Created: a.now().UTC().Truncate(time.Second), Expires: row.Expires, Parent: row.ID, Vouched: row.Vouched,
 	}})
 }
 
@@ -94,7 +94,7 @@ func (a *Authority) OperatorRefreshToken(ctx context.Context) (string, error) {
 	}
 	now := a.now().UTC().Truncate(time.Second)
 	token, _, err := a.saveToken(ctx, tokenRow{Token: Token{
-		Kind: TokenRefresh, Email: OperatorEmail, Grants: map[string]Role{"*": Admin}, Created: now,
+		Kind: TokenRefresh, Email: OperatorEmail, Grants: map[string]Role{"*": Admin}, Created: now, Vouched: true,
 	}})
 	if err != nil {
 		return "", err

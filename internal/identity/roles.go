@@ -79,7 +79,7 @@ func rules() []rule {
 		},
 		{
 			service: "storage", collections: "objects",
-			viewer: "get list", user: "create update delete", admin: "getIamPolicy setIamPolicy",
+			viewer: "get list", user: "create update delete restore move setRetention", admin: "getIamPolicy setIamPolicy overrideUnlockedRetention",
 		},
 		{service: "storage", collections: "multipartUploads", viewer: "list listParts", user: "create abort"},
 		{service: "resourcemanager", collections: "projects", viewer: "get list", admin: "getIamPolicy setIamPolicy"},

@@ -38,6 +38,9 @@ type TokenSpec struct {
 	Grants map[string]Role // by project id or number; "*" = every project
 	TTL    time.Duration   // 0 = 30 days, at most 366 days
 	Kind   TokenKind       // TokenAccess (also "") or TokenRefresh
+	// Vouched: who asks administers every project, so that the address counts in
+	// all of them (see MayVouch).
+	Vouched bool
 }
 
 // Token describes a stored token without its secret.
@@ -47,8 +50,9 @@ type Token struct {
 	Email   string          `json:"email"`
 	Grants  map[string]Role `json:"grants"`
 	Created time.Time       `json:"created"`
-	Expires time.Time       `json:"expires,omitzero"` // zero: until revoked
-	Parent  string          `json:"parent,omitempty"` // the token it was made from; they die together
+	Expires time.Time       `json:"expires,omitzero"`  // zero: until revoked
+	Parent  string          `json:"parent,omitempty"`  // the token it was made from; they die together
+	Vouched bool            `json:"vouched,omitempty"` // see Principal.Vouched
 }
 
 // kindTokens holds tokenRows as JSON; key id, parent the parent token, state the kind.
@@ -67,7 +71,7 @@ type tokenRow struct {
 }
 
 func (r tokenRow) principal() Principal {
-	return Principal{Email: r.Email, Grants: maps.Clone(r.Grants), TokenID: r.ID}
+	return Principal{Email: r.Email, Grants: maps.Clone(r.Grants), TokenID: r.ID, Vouched: r.Vouched || r.Kind == TokenTask}
 }
 
 func (r tokenRow) expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }
@@ -131,7 +135,7 @@ func (a *Authority) newToken(ctx context.Context, spec TokenSpec) (tokenRow, err
 		return tokenRow{}, err
 	}
 	now := a.now().UTC().Truncate(time.Second)
-	return tokenRow{Token: Token{Kind: spec.Kind, Email: spec.Email, Grants: grants, Created: now, Expires: now.Add(spec.TTL)}}, nil
+	return tokenRow{Token: Token{Kind: spec.Kind, Email: spec.Email, Grants: grants, Created: now, Expires: now.Add(spec.TTL), Vouched: spec.Vouched}}, nil
 }
 
 // saveToken gives the row its id and secret. It also clears out expired tokens,
@@ -215,6 +219,9 @@ func (a *Authority) cleanGrants(ctx context.Context, grants map[string]Role) (ma
 func (a *Authority) MayGrant(ctx context.Context, p Principal, grants map[string]Role) error {
 	return a.mayAll(ctx, p, grants, PermissionCreateLogins)
 }
+
+// MayVouch reports whether p can prove an e-mail address to every project.
+func (a *Authority) MayVouch(p Principal) bool { return p.roleIn("*") == Admin }
 
 func (a *Authority) mayAll(ctx context.Context, p Principal, grants map[string]Role, permission string) error {
 	if p.Anonymous() {

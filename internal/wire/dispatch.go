@@ -41,8 +41,10 @@ type call struct {
 	bearer    string
 	forwarded bool // a reverse proxy stands between us and the caller
 	start     time.Time
-	probe     bool       // of a monitor: logged when debugging only
-	open      bool       // no credential is asked for
+	probe     bool // of a monitor: logged when debugging only
+	open      bool // no credential is asked for
+	anonymous bool // without a credential the handler decides
+	prove     func(ctx context.Context) (p identity.Principal, claimed bool, err error)
 	code      codes.Code // of an answer that a plain handler wrote itself
 	principal identity.Principal
 	project   string
@@ -131,18 +133,27 @@ func (d *dispatcher) finish(ctx context.Context, c *call, err error) {
 		slog.Float64("ms", float64(took.Microseconds())/1000))
 }
 
-// authenticate: a token is always checked; without one, a caller on this very
-// machine is the operator. A reverse proxy on this machine is not the operator.
+// authenticate: a proof in the request itself decides alone; a token is always
+// checked; without one, a caller on this very machine is the operator. A reverse
+// proxy on this machine is not the operator.
 func (d *dispatcher) authenticate(ctx context.Context, c *call) (identity.Principal, error) {
 	if !c.conn.loopback && !c.conn.tls {
 		return identity.Principal{}, resource.Errorf(codes.PermissionDenied, "beyond loopback this server speaks TLS only").
 			WithHint("use https and the CA file that `tategu env` names")
+	}
+	if c.prove != nil {
+		if p, claimed, err := c.prove(ctx); claimed || err != nil {
+			return p, err
+		}
 	}
 	if c.bearer != "" {
 		return d.identity.Authenticate(ctx, c.bearer)
 	}
 	if c.conn.loopback && !c.forwarded && !d.tokens {
 		return identity.OperatorPrincipal(), nil
+	}
+	if c.anonymous {
+		return identity.Principal{}, nil
 	}
 	return identity.Principal{}, resource.Errorf(codes.Unauthenticated, "the request has no token").
 		WithHint("run `tategu login` and set GOOGLE_APPLICATION_CREDENTIALS to the file that it names")
@@ -275,12 +286,16 @@ func projectOf(name string) string {
 }
 
 func (d *dispatcher) audit(ctx context.Context, c *call, code codes.Code) error {
+	who := c.principal.Email
 	if c.principal.Anonymous() {
-		return nil // refused before anything could happen; it is in the log
+		if code != codes.OK {
+			return nil // refused before anything could happen; it is in the log
+		}
+		who = "anonymous" // a policy opened it to everybody
 	}
 	// Written even when the caller has gone away meanwhile.
 	return d.identity.Audit(context.WithoutCancel(ctx), identity.AuditEntry{
-		Time: d.now().UTC(), Principal: c.principal.Email, TokenID: c.principal.TokenID, Method: c.method, Project: c.project,
+		Time: d.now().UTC(), Principal: who, TokenID: c.principal.TokenID, Method: c.method, Project: c.project,
 		Resource: c.resource, Code: code, RequestID: c.id,
 	})
 }

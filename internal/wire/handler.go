@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 )
 
@@ -28,14 +29,35 @@ type Route struct {
 	Open    bool // asks for no credential: the token endpoints
 	probe   bool
 	Audit   bool // whatever is not a read is audited before it is answered
+	// Anonymous hands requests that show no credential to the handler, which knows
+	// what is open to everybody. On loopback they are the operator's as ever.
+	Anonymous bool
+	// Prove, when set, is asked ahead of tokens and of loopback: claimed says that
+	// the request carries a proof of its own, by which alone it is judged. Refuse
+	// answers where the proof fails.
+	Prove  func(r *http.Request) (p identity.Principal, claimed bool, err error)
+	Refuse func(w http.ResponseWriter, r *http.Request, err error)
+}
+
+// StorageHandler serves the storage API.
+type StorageHandler interface {
+	http.Handler
+	// Owns reports a request in the XML style for a bucket that there is.
+	Owns(r *http.Request) bool
+	// Prove reads the signature of a signed URL; see Route.Prove.
+	Prove(r *http.Request) (p identity.Principal, claimed bool, err error)
+	// Refuse answers with an error in the form of the API that was called.
+	Refuse(w http.ResponseWriter, r *http.Request, err error)
 }
 
 // GCSRoutes sends everything of the storage API to h.
-func GCSRoutes(h http.Handler) []Route {
-	return []Route{
-		{Name: "storage", Audit: true, Handler: h, Hosts: []string{"storage.googleapis.com", "*.storage.googleapis.com"}},
-		{Name: "storage", Audit: true, Handler: h, Prefixes: []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/"}},
-	}
+func GCSRoutes(h StorageHandler) []Route {
+	rt := Route{Name: "storage", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse}
+	byHost, byPath, byBucket := rt, rt, rt
+	byHost.Hosts = []string{"storage.googleapis.com", "*.storage.googleapis.com"}
+	byPath.Prefixes = []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/"}
+	byBucket.Match = h.Owns
+	return []Route{byHost, byPath, byBucket}
 }
 
 // CloudHandler serves the small neighbours of the API on paths of its own.
@@ -135,8 +157,16 @@ func (s *Server) plainRoute(host string, r *http.Request, byRequest bool) *Route
 // servePlain takes a plain handler along the road of every call.
 func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	c := s.calls.newCall(r.Context(), rt.Name+" "+boundedMethod(r.Method), "http", r.Header.Get)
-	c.open, c.probe = rt.Open, rt.probe
+	c.open, c.probe, c.anonymous = rt.Open, rt.probe, rt.Anonymous
 	c.resource = r.URL.Path
+	var refused error
+	if rt.Prove != nil {
+		c.prove = func(ctx context.Context) (identity.Principal, bool, error) {
+			p, claimed, err := rt.Prove(r.WithContext(ctx))
+			refused = err
+			return p, claimed, err
+		}
+	}
 	w.Header().Set("X-Request-Id", c.id)
 	out := &tracked{ResponseWriter: w}
 	if rt.Audit && !isRead(r.Method) {
@@ -150,6 +180,11 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 		c.code = codeOfHTTP(out.status)
 		return nil
 	})
+	if refused != nil {
+		out.before = nil
+		rt.Refuse(out, r, refused)
+		return
+	}
 	if err != nil {
 		out.fail(err)
 	}

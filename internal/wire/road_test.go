@@ -191,10 +191,69 @@ func (n named) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (n named) Owns(r *http.Request) bool { return r.URL.Path == "/tategu/v1/tokens" }
 
+// storage proves who signs, and refuses those who sign wrongly.
+type storage struct{ named }
+
+func (storage) Owns(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/bucket/") }
+
+func (storage) Prove(r *http.Request) (p identity.Principal, claimed bool, err error) {
+	switch by := r.URL.Query().Get("by"); by {
+	case "":
+		return p, false, nil
+	case "nobody":
+		return p, true, errors.New("a bad signature")
+	default:
+		return identity.Principal{Email: by, Signed: true}, true, nil
+	}
+}
+
+func (storage) Refuse(w http.ResponseWriter, _ *http.Request, err error) {
+	w.Header().Set("X-Route", "refused")
+	w.WriteHeader(http.StatusForbidden)
+	_, _ = w.Write([]byte(err.Error()))
+}
+
+func TestProofInTheRequest(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, method, path string
+		tokens             bool
+		headers            []string
+		code               int
+		body, trail        string
+	}{
+		{"no proof on loopback", "PUT", "/bucket/o", false, nil, 201, "operator", "operator storage PUT  /bucket/o OK"},
+		{"no proof beyond", "GET", "/bucket/o", true, nil, 201, "", ""},
+		{"nobody writes what is open", "PUT", "/storage/v1/b", true, nil, 201, "", "anonymous storage PUT  /storage/v1/b OK"},
+		{"behind a reverse proxy", "GET", "/bucket/o", false, []string{"X-Forwarded-For", "10.0.0.1"}, 201, "", ""},
+		{"a proof is not the operator", "PUT", "/bucket/o?by=sam", false, nil, 201, "sam", "sam storage PUT  /bucket/o OK"},
+		{"a proof beats a token", "GET", "/bucket/o?by=sam", true, []string{"Authorization", "Bearer good"}, 201, "sam", ""},
+		{"a bad proof on loopback", "PUT", "/bucket/o?by=nobody", false, nil, 403, "a bad signature", ""},
+		{"a bad proof with a good token", "PUT", "/bucket/o?by=nobody", true, []string{"Authorization", "Bearer good"}, 403, "a bad signature", ""},
+		{"a bad token", "GET", "/bucket/o", true, []string{"Authorization", "Bearer evil"}, 401, "", ""},
+		{"elsewhere nobody stays out", "GET", "/console/x", true, nil, 401, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t, func(c *wire.Config) {
+				c.LoopbackTokens = tt.tokens
+				c.Routes = slices.Concat(wire.GCSRoutes(storage{"gcs"}), wire.ConsoleRoutes(named("console"), "/console/"))
+			})
+			resp, body := f.do(t, tt.method, tt.path, "", tt.headers...)
+			if resp.StatusCode != tt.code || tt.code != http.StatusUnauthorized && body != tt.body {
+				t.Errorf("%d %q, want %d %q", resp.StatusCode, body, tt.code, tt.body)
+			}
+			if got := strings.Join(f.gate.trail(), "\n"); got != tt.trail {
+				t.Errorf("trail = %q, want %q", got, tt.trail)
+			}
+		})
+	}
+}
+
 func TestPlainRoutes(t *testing.T) {
 	t.Parallel()
 	f := start(t, func(c *wire.Config) {
-		c.Routes = slices.Concat(wire.GCSRoutes(named("gcs")), wire.CloudRoutes(named("cloud")), wire.ConsoleRoutes(named("console"), "/console/"))
+		c.Routes = slices.Concat(wire.GCSRoutes(storage{"gcs"}), wire.CloudRoutes(named("cloud")), wire.ConsoleRoutes(named("console"), "/console/"))
 	})
 	for _, tt := range []struct{ host, path, route, caller string }{
 		{"", "/storage/v1/b", "gcs", "operator"},

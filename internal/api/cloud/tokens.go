@@ -119,7 +119,9 @@ func (s *Service) createToken(w http.ResponseWriter, r *http.Request) error {
 		if err := s.authority.MayGrant(r.Context(), p, req.Grants); err != nil {
 			return err
 		}
-		resp.Secret, resp.Token, err = s.authority.CreateToken(r.Context(), identity.TokenSpec{Email: req.Email, Grants: req.Grants, TTL: ttl})
+		resp.Secret, resp.Token, err = s.authority.CreateToken(r.Context(), identity.TokenSpec{
+			Email: req.Email, Grants: req.Grants, TTL: ttl, Vouched: s.authority.MayVouch(p),
+		})
 		return err
 	})
 	if err != nil {

@@ -1,11 +1,7 @@
 package gcs
 
 import (
-	"encoding/json"
 	"net/http"
-	"slices"
-
-	"google.golang.org/grpc/codes"
 
 	"tategu/internal/blob"
 	"tategu/internal/identity"
@@ -164,96 +160,6 @@ func (h *Handler) deleteBucket(c *call) error {
 		return err
 	}
 	return c.noContent()
-}
-
-// policy is the IAM policy of a bucket. It is kept and given back; who may do
-// what is decided by the roles of package identity.
-type policy struct {
-	Version  int              `json:"version,omitempty"`
-	Bindings []map[string]any `json:"bindings,omitempty"`
-	ETag     string           `json:"etag,omitempty"`
-}
-
-func readPolicy(b blob.Bucket) (policy, error) {
-	p := policy{Version: 1}
-	if len(b.Policy) == 0 {
-		p.ETag = resource.ETag([]byte(b.Name))
-		return p, nil
-	}
-	if err := json.Unmarshal(b.Policy, &p); err != nil {
-		return policy{}, err
-	}
-	p.ETag = resource.ETag(b.Policy)
-	return p, nil
-}
-
-func (p policy) answer(bucket string) map[string]any {
-	m := map[string]any{"kind": "storage#policy", "resourceId": "projects/_/buckets/" + bucket, "version": p.Version, "etag": p.ETag}
-	if len(p.Bindings) > 0 {
-		m["bindings"] = p.Bindings
-	}
-	return m
-}
-
-func (h *Handler) getPolicy(c *call) error {
-	b, err := h.bucketFor(c.ctx(), c.names[0], "storage.buckets.getIamPolicy")
-	if err != nil {
-		return err
-	}
-	p, err := readPolicy(b)
-	if err != nil {
-		return err
-	}
-	return c.reply(p.answer(b.Name))
-}
-
-func (h *Handler) setPolicy(c *call) error {
-	if err := h.authorize(c.ctx(), c.names[0], "storage.buckets.setIamPolicy"); err != nil {
-		return err
-	}
-	var given policy
-	if err := readJSON(c.r.Body, &given); err != nil {
-		return err
-	}
-	b, err := h.blobs.UpdateBucket(c.ctx(), c.names[0], blob.Conditions{}, func(b *blob.Bucket) error {
-		now, err := readPolicy(*b)
-		if err != nil {
-			return err
-		}
-		if given.ETag != "" && given.ETag != now.ETag {
-			return resource.Errorf(codes.FailedPrecondition, "the policy of bucket %s changed since it was read (etag %s)", b.Name, now.ETag)
-		}
-		// The metageneration makes each policy's etag its own.
-		b.Policy, err = json.Marshal(struct {
-			policy
-			N int64 `json:"n"`
-		}{policy{Version: max(given.Version, 1), Bindings: given.Bindings}, b.Metageneration})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	p, err := readPolicy(b)
-	if err != nil {
-		return err
-	}
-	return c.reply(p.answer(b.Name))
-}
-
-// testPermissions tells which of the asked permissions the caller has.
-func (h *Handler) testPermissions(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
-	if err != nil {
-		return err
-	}
-	has := slices.DeleteFunc(slices.Clone(c.query["permissions"]), func(permission string) bool {
-		return h.auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), b.Project, permission) != nil
-	})
-	answer := map[string]any{"kind": "storage#testIamPermissionsResponse"}
-	if len(has) > 0 {
-		answer["permissions"] = has
-	}
-	return c.reply(answer)
 }
 
 func (h *Handler) serviceAccount(c *call) error {

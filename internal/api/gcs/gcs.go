@@ -22,6 +22,13 @@ import (
 type Authorizer interface {
 	// Authorize is nil when p has the permission in the project.
 	Authorize(ctx context.Context, p identity.Principal, project, permission string) error
+	// AuthorizeBucket is nil when p has the permission by a role in the bucket's
+	// project or by the bucket's policy.
+	AuthorizeBucket(ctx context.Context, p identity.Principal, b identity.Bucket, permission string) error
+	// AuthorizeMissing is nil when p may learn that there is no such bucket.
+	AuthorizeMissing(p identity.Principal, bucket, permission string) error
+	// CheckBucketPolicy refuses a policy that could not be evaluated.
+	CheckBucketPolicy(ctx context.Context, b identity.Bucket) error
 	// ProjectNumber gives the number of a project.
 	ProjectNumber(ctx context.Context, project string) (string, error)
 }
@@ -161,20 +168,27 @@ func refuseUnserved(r *http.Request, query url.Values) error {
 	return nil
 }
 
-// bucketFor gives the bucket after asking for a permission in its project.
+// bucketFor gives the bucket after asking for a permission on it. A bucket that
+// does not exist looks closed to callers who could not have opened it.
 func (h *Handler) bucketFor(ctx context.Context, name, permission string) (blob.Bucket, error) {
 	p := identity.FromContext(ctx)
-	if p.Anonymous() {
-		return blob.Bucket{}, h.auth.Authorize(ctx, p, "", permission)
-	}
 	b, err := h.blobs.GetBucket(ctx, name)
+	if resource.IsNotFound(err) {
+		if denied := h.auth.AuthorizeMissing(p, name, permission); denied != nil {
+			return blob.Bucket{}, denied
+		}
+	}
 	if err != nil {
 		return blob.Bucket{}, err
 	}
-	return b, h.auth.Authorize(ctx, p, b.Project, permission)
+	access, err := accessOf(b)
+	if err != nil {
+		return blob.Bucket{}, err
+	}
+	return b, h.auth.AuthorizeBucket(ctx, p, access, permission)
 }
 
-// authorize asks for a permission in a bucket's project.
+// authorize asks for a permission on a bucket.
 func (h *Handler) authorize(ctx context.Context, bucket, permission string) error {
 	_, err := h.bucketFor(ctx, bucket, permission)
 	return err
