@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-clients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-sdk bench-start upgrade-fixture
+	conformance-driver conformance-gcs conformance-sdk bench-start bench-storage upgrade-fixture
 
 build: bin/tategu
 
@@ -65,10 +65,16 @@ conformance-sdk: build $(CLIENTS)/.built
 upgrade-fixture: $(CLIENTS)/.built
 	TATEGU_BIN="$(abspath $(BINARY))" $(CLIENTS)/bin/python test/upgrade/fixture.py --out test/durability/testdata/schema-$(SCHEMA).tar.gz
 
-bench: bench-start
+bench: bench-start bench-storage
 
 bench-start: build
 	$(PYTHON) bench/start/start.py --binary bin/tategu
+
+# The other server is built by its own go.mod; where that cannot be fetched, its column is left out.
+bench-storage: build
+	cd bench/storage && CGO_ENABLED=0 go build -o $(CURDIR)/bin/bench-storage .
+	cd bench/storage/fakegcs && CGO_ENABLED=0 go build -o $(CURDIR)/bin/fake-gcs-server github.com/fsouza/fake-gcs-server || rm -f $(CURDIR)/bin/fake-gcs-server
+	bin/bench-storage -tategu bin/tategu $(if $(DIR),-dir "$(DIR)") -fake "$$(ls bin/fake-gcs-server 2>/dev/null || true)"
 
 lint: $(TOOLS)/.built
 	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v pipelinespec/) | tee /dev/stderr | (! grep -q .)

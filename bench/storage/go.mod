@@ -1,0 +1,3 @@
+module benchstorage
+
+go 1.26.0
