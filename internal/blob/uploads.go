@@ -2,15 +2,11 @@ package blob
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // the API's checksum, not a secret
 	"crypto/rand"
-	"encoding"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
-	"hash/crc32"
 	"io"
 	"time"
 
@@ -120,6 +116,7 @@ func (s *Store) AppendUpload(ctx context.Context, id string, offset int64, r io.
 	if err != nil {
 		return u, err
 	}
+	defer h.Close()
 	n, failure := s.content.Append(ctx, u.Object.Content, u.Received, h)
 	if n != h.n { // the disk took less than was hashed: the piece has to come again
 		return u, errors.Join(failure, fmt.Errorf("upload %s: %d bytes of %d kept", id, n, h.n))
@@ -155,7 +152,8 @@ func (s *Store) FinishUpload(ctx context.Context, id string, given Conditions) (
 	if err != nil {
 		return Object{}, err
 	}
-	digest := Digest{Size: u.Received, CRC32C: u.Hashes.CRC32C, MD5: h.md5.Sum(nil)}
+	digest := h.Digest()
+	digest.Size = u.Received
 	for _, c := range []Conditions{given, u.Conditions} {
 		if err := c.checkDigest(digest); err != nil {
 			return Object{}, errors.Join(err, s.cancelUpload(ctx, u))
@@ -197,51 +195,4 @@ func (s *Store) cancelUpload(ctx context.Context, u Upload) error {
 		s.discard(ctx, u.Object.Content)
 	}
 	return err
-}
-
-// hasher hashes what is read through it.
-type hasher struct {
-	r   io.Reader
-	md5 hash.Hash
-	crc uint32
-	n   int64
-
-	table *crc32.Table
-}
-
-func newHasher(r io.Reader, from hashState) (*hasher, error) {
-	h := &hasher{r: r, md5: md5.New(), crc: from.CRC32C, table: crc32.MakeTable(crc32.Castagnoli)} //nolint:gosec // as above
-	if len(from.MD5) == 0 {
-		return h, nil
-	}
-	resume, ok := h.md5.(encoding.BinaryUnmarshaler)
-	if !ok {
-		return nil, errors.New("the MD5 implementation cannot be resumed")
-	}
-	if err := resume.UnmarshalBinary(from.MD5); err != nil {
-		return nil, fmt.Errorf("resume MD5: %w", err)
-	}
-	return h, nil
-}
-
-func (h *hasher) Read(p []byte) (int, error) {
-	n, err := h.r.Read(p)
-	if n > 0 {
-		_, _ = h.md5.Write(p[:n]) // never fails
-		h.crc = crc32.Update(h.crc, h.table, p[:n])
-		h.n += int64(n)
-	}
-	return n, err
-}
-
-func (h *hasher) state() (hashState, error) {
-	save, ok := h.md5.(encoding.BinaryMarshaler)
-	if !ok {
-		return hashState{}, errors.New("the MD5 implementation cannot be saved")
-	}
-	state, err := save.MarshalBinary()
-	if err != nil {
-		return hashState{}, fmt.Errorf("save MD5: %w", err)
-	}
-	return hashState{MD5: state, CRC32C: h.crc}, nil
 }

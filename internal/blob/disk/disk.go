@@ -5,12 +5,10 @@ package disk
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // the API's checksum, not a secret
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -81,9 +79,9 @@ func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Di
 			_ = os.Remove(f.Name())
 		}
 	}()
-	md, crc := md5.New(), crc32.New(crc32.MakeTable(crc32.Castagnoli)) //nolint:gosec // as above
-	n, err := c.copy(io.MultiWriter(f, md, crc), reader(ctx, r))
-	if err != nil {
+	h := blob.NewHasher(reader(ctx, r))
+	defer h.Close()
+	if _, err := c.copy(f, h); err != nil {
 		return "", blob.Digest{}, diskError("write content", err)
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
@@ -93,7 +91,7 @@ func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Di
 	if err := c.place(f.Name(), id, os.Rename); err != nil {
 		return "", blob.Digest{}, err
 	}
-	return id, blob.Digest{Size: n, MD5: md.Sum(nil), CRC32C: crc.Sum32()}, nil
+	return id, h.Digest(), nil
 }
 
 // place gives a synced file its durable name with os.Rename or os.Link.
@@ -275,13 +273,39 @@ func (c *Content) Walk(ctx context.Context, fn func(id string, written time.Time
 	return nil
 }
 
-func (c *Content) copy(w io.Writer, r io.Reader) (int64, error) {
+// flushEvery is how much is written before the kernel is told to begin with the
+// disk, so that the sync at the end has little left to do.
+const flushEvery = 8 << 20
+
+func (c *Content) copy(f *os.File, r io.Reader) (n int64, err error) {
 	buf, ok := c.buffers.Get().(*[]byte)
 	if !ok {
 		return 0, errors.New("buffer pool holds something else")
 	}
 	defer c.buffers.Put(buf)
-	return io.CopyBuffer(struct{ io.Writer }{w}, r, *buf) // the wrapper keeps os.File from choosing its own buffer
+	start, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	for flushed := int64(0); ; {
+		got, rerr := r.Read(*buf)
+		wrote, werr := f.Write((*buf)[:got])
+		n += int64(wrote)
+		switch {
+		case werr != nil:
+			return n, werr
+		case errors.Is(rerr, io.EOF):
+			return n, nil
+		case rerr != nil:
+			return n, rerr
+		}
+		if n-flushed >= flushEvery {
+			if err := startWriting(f, start+flushed, n-flushed); err != nil {
+				return n, err
+			}
+			flushed = n
+		}
+	}
 }
 
 // cancelled ends a transfer when its context does.
