@@ -69,7 +69,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	storage := gcs.New(m.blobs, m.authority, m.log)
+	storage := gcs.New(m.blobs, m.authority, m.log, m.now)
 	routes := wire.GCSRoutes(storage)
 	routes = append(routes, wire.CloudRoutes(neighbours)...)
 	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})

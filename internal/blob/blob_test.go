@@ -317,7 +317,7 @@ func TestCopyAndCompose(t *testing.T) {
 	if err != nil || copied.ContentType != "t/x" || !bytes.Equal(copied.MD5, a.MD5) {
 		t.Fatalf("%+v, %v", copied, err)
 	}
-	joined, err := f.Compose(t.Context(), blob.Object{Bucket: "bucket", Name: "a"}, []blob.Object{a, b, a}, blob.Conditions{})
+	joined, err := f.Compose(t.Context(), blob.Object{Bucket: "bucket", Name: "a"}, []blob.Object{a, b, a}, blob.Conditions{}, false)
 	if err != nil || joined.Components != 3 || len(joined.MD5) != 0 || joined.CRC32C != crc32.Checksum([]byte("ABBA"), crc32.MakeTable(crc32.Castagnoli)) {
 		t.Fatalf("%+v, %v", joined, err)
 	}
@@ -325,9 +325,9 @@ func TestCopyAndCompose(t *testing.T) {
 	f.checkData(t, "c", "A")
 	_, err = f.Copy(t.Context(), a, blob.Object{Bucket: "bucket", Name: "d"}, blob.Conditions{})
 	checkCode(t, "Copy of an overwritten generation", err, codes.NotFound)
-	_, err = f.Compose(t.Context(), blob.Object{Bucket: "bucket", Name: "d"}, []blob.Object{a}, blob.Conditions{})
+	_, err = f.Compose(t.Context(), blob.Object{Bucket: "bucket", Name: "d"}, []blob.Object{a}, blob.Conditions{}, false)
 	checkCode(t, "Compose of an overwritten generation", err, codes.NotFound)
-	_, err = f.Compose(t.Context(), blob.Object{Bucket: "bucket", Name: "d"}, nil, blob.Conditions{})
+	_, err = f.Compose(t.Context(), blob.Object{Bucket: "bucket", Name: "d"}, nil, blob.Conditions{}, false)
 	checkCode(t, "Compose of nothing", err, codes.InvalidArgument)
 }
 

@@ -26,6 +26,9 @@ func (s *Store) CreateBucket(ctx context.Context, b Bucket) (Bucket, error) {
 	}
 	b.Created = s.now().UTC().Truncate(time.Microsecond)
 	b.Updated, b.Metageneration = b.Created, 1
+	if err := b.settle(Bucket{}, b.Created); err != nil {
+		return Bucket{}, err
+	}
 	return b, s.rows.Update(ctx, func(tx store.Tx) error {
 		_, err := tx.Get(ctx, kindBucket, b.Name)
 		if err == nil {
@@ -114,7 +117,52 @@ func (s *Store) UpdateBucket(ctx context.Context, name string, conds Conditions,
 			return err
 		}
 		b.Name, b.Project, b.Location, b.Created = fixed.Name, fixed.Project, fixed.Location, fixed.Created
+		b.Notifications, b.LastNotification = fixed.Notifications, fixed.LastNotification
 		b.Metageneration, b.Updated = fixed.Metageneration+1, s.now().UTC().Truncate(time.Microsecond)
+		if err := b.settle(fixed, b.Updated); err != nil {
+			return err
+		}
+		return putBucket(ctx, tx, b)
+	})
+	return b, err
+}
+
+// settle checks the rules that changed from old and says since when they hold.
+func (b *Bucket) settle(old Bucket, now time.Time) error {
+	if err := CheckRetentionPolicy(old.Retention, b.Retention); err != nil {
+		return err
+	}
+	b.Retention.Locked = old.Retention.Locked
+	switch {
+	case b.Retention.Period == 0:
+		b.Retention = RetentionPolicy{}
+	case b.Retention.Period != old.Retention.Period:
+		b.Retention.Effective = now
+	default:
+		b.Retention.Effective = old.Retention.Effective
+	}
+	if b.SoftDelete.Period != old.SoftDelete.Period {
+		b.SoftDelete.Effective = now
+	}
+	return CheckLifecycle(b.Lifecycle)
+}
+
+// LockRetention makes a bucket's retention policy permanent: from then on its
+// period can only grow. The condition on the metageneration is required.
+func (s *Store) LockRetention(ctx context.Context, name string, metageneration int64) (Bucket, error) {
+	var b Bucket
+	err := s.rows.Update(ctx, func(tx store.Tx) (err error) {
+		if b, err = getBucket(ctx, tx, name); err != nil {
+			return err
+		}
+		if err := (Conditions{MetagenerationMatch: &metageneration}).checkBucket(b); err != nil {
+			return err
+		}
+		if b.Retention.Period == 0 {
+			return resource.Invalid("retentionPolicy", "bucket %s has no retention policy to lock", name)
+		}
+		b.Retention.Locked = true
+		b.Metageneration, b.Updated = b.Metageneration+1, s.now().UTC().Truncate(time.Microsecond)
 		return putBucket(ctx, tx, b)
 	})
 	return b, err
@@ -131,27 +179,71 @@ func (c Conditions) checkBucket(b Bucket) error {
 		check(b.Name, "", 0, b.Metageneration)
 }
 
-// DeleteBucket removes an empty bucket; FailedPrecondition wrapping ErrNotEmpty otherwise.
+// DeleteBucket removes an empty bucket; FailedPrecondition wrapping ErrNotEmpty
+// otherwise. What was soft-deleted in it goes for good: another bucket of that
+// name must not give it back.
 func (s *Store) DeleteBucket(ctx context.Context, name string, conds Conditions) error {
-	return s.rows.Update(ctx, func(tx store.Tx) error {
-		b, err := getBucket(ctx, tx, name)
+	for {
+		var gone []string
+		err := s.rows.Update(ctx, func(tx store.Tx) (err error) {
+			gone, err = removeBucket(ctx, tx, name, conds)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if err := conds.checkBucket(b); err != nil {
-			return err
+		for _, id := range gone {
+			s.discard(ctx, id)
 		}
-		rows, err := tx.List(ctx, store.Query{Kind: kindObject, Prefix: objectKey(name, ""), Limit: 1})
+		if len(gone) < purgeBatch {
+			return nil
+		}
+	}
+}
+
+// purgeBatch bounds how many rows one transaction removes.
+const purgeBatch = 500
+
+// removeBucket deletes the bucket, or purgeBatch of its soft-deleted objects when
+// there are more of them.
+func removeBucket(ctx context.Context, tx store.Tx, name string, conds Conditions) (gone []string, err error) {
+	b, err := getBucket(ctx, tx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := conds.checkBucket(b); err != nil {
+		return nil, err
+	}
+	for _, kind := range []store.Kind{kindObject, kindVersion} {
+		rows, err := tx.List(ctx, store.Query{Kind: kind, Prefix: name + "/", Limit: 1})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if len(rows) > 0 {
-			return resource.Errorf(codes.FailedPrecondition, "The bucket you tried to delete is not empty: %s: %w", name, ErrNotEmpty).
-				WithResource("gs://" + name).WithHint("delete its objects first")
+			return nil, resource.Errorf(codes.FailedPrecondition, "The bucket you tried to delete is not empty: %s: %w", name, ErrNotEmpty).
+				WithResource("gs://" + name).WithHint("delete its objects first, with all their generations")
 		}
-		if err := dropMultiparts(ctx, tx, name); err != nil {
-			return err
+	}
+	for _, kind := range []store.Kind{kindSoft, kindEvent} {
+		rows, err := tx.List(ctx, store.Query{Kind: kind, Prefix: name + "/", Limit: purgeBatch - len(gone)})
+		if err != nil {
+			return nil, err
 		}
-		return tx.Delete(ctx, kindBucket, name)
-	})
+		for _, row := range rows {
+			if err := tx.Delete(ctx, kind, row.Key); err != nil {
+				return nil, err
+			}
+			if kind != kindSoft {
+				row.State = "" // no content
+			}
+			gone = append(gone, row.State)
+		}
+		if len(gone) == purgeBatch {
+			return gone, nil
+		}
+	}
+	if err := dropMultiparts(ctx, tx, name); err != nil {
+		return nil, err
+	}
+	return gone, tx.Delete(ctx, kindBucket, name)
 }

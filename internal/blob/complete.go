@@ -93,7 +93,7 @@ func (s *Store) chooseParts(ctx context.Context, u Multipart, refs []PartRef) (p
 			return nil, nil, resource.Invalid("Part", "part %d has %d bytes, and all but the last part need %d: %w", p.Number, p.Size, MinPartSize, ErrPartTooSmall)
 		}
 		total += p.Size
-		parts = append(parts, Object{Bucket: u.Object.Bucket, Name: u.Object.Name, Content: p.Content, Size: p.Size})
+		parts = append(parts, Object{Bucket: u.Object.Bucket, Name: u.Object.Name, Content: p.Content, Size: p.Size, CRC32C: p.CRC32C})
 		used = append(used, usedPart(p.Number, p.ETag()))
 	}
 	if total > MaxObjectSize {

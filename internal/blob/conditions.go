@@ -17,6 +17,9 @@ var ErrNotModified = errors.New("the object was not modified")
 // ErrNotEmpty is wrapped by the refusal to delete a bucket that holds objects.
 var ErrNotEmpty = errors.New("the bucket holds objects")
 
+// ErrHeld is wrapped by the refusal to destroy what a hold or a retention keeps.
+var ErrHeld = errors.New("kept by a hold or retention")
+
 // MaxName is the longest object name in bytes.
 const MaxName = 1024
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/resource"
+	"tategu/internal/store"
 )
 
 // MaxCompose is how many objects one call may join.
@@ -18,6 +19,10 @@ const MaxCompose = 32
 // Copy makes dst.Bucket/dst.Name with dst's attributes and the bytes of src,
 // which Stat gave. No bytes move.
 func (s *Store) Copy(ctx context.Context, src, dst Object, conds Conditions) (Object, error) {
+	return s.copy(ctx, src, dst, conds, nil)
+}
+
+func (s *Store) copy(ctx context.Context, src, dst Object, conds Conditions, also func(store.Tx, Object) error) (Object, error) {
 	if err := s.precheck(ctx, dst, conds); err != nil {
 		return Object{}, err
 	}
@@ -30,12 +35,30 @@ func (s *Store) Copy(ctx context.Context, src, dst Object, conds Conditions) (Ob
 	}
 	o := dst.with(id, Digest{Size: src.Size, MD5: src.MD5, CRC32C: src.CRC32C})
 	o.Components = src.Components
-	return s.publish(ctx, o, conds, nil)
+	return s.publish(ctx, o, conds, also)
+}
+
+// Move gives src, which Stat gave, another name in its bucket, in one step: there
+// is no moment at which both or none are there. srcConds are checked again then.
+func (s *Store) Move(ctx context.Context, src, dst Object, srcConds, conds Conditions) (Object, error) {
+	if src.Name == dst.Name {
+		return Object{}, resource.Invalid("destinationObject", "%s cannot be moved to itself", src.Name)
+	}
+	var gone string
+	srcConds.GenerationMatch = &src.Generation
+	o, err := s.copy(ctx, src, dst, conds, func(tx store.Tx, _ Object) (err error) {
+		gone, err = s.remove(ctx, tx, src.Bucket, src.Name, 0, srcConds)
+		return err
+	})
+	if err == nil {
+		s.discard(ctx, gone)
+	}
+	return o, err
 }
 
 // Compose makes dst of the bytes of sources, which Stat gave, in order. Like the
-// cloud's, the result has no MD5.
-func (s *Store) Compose(ctx context.Context, dst Object, sources []Object, conds Conditions) (Object, error) {
+// cloud's, the result has no MD5. With deleteSources those go in the same step.
+func (s *Store) Compose(ctx context.Context, dst Object, sources []Object, conds Conditions, deleteSources bool) (Object, error) {
 	if len(sources) == 0 || len(sources) > MaxCompose {
 		return Object{}, resource.Errorf(codes.InvalidArgument, "compose takes 1 to %d source objects, got %d", MaxCompose, len(sources))
 	}
@@ -61,7 +84,38 @@ func (s *Store) Compose(ctx context.Context, dst Object, sources []Object, conds
 	digest.MD5 = nil
 	o := dst.with(id, digest)
 	o.Components = components
-	return s.publish(ctx, o, conds, nil)
+	if !deleteSources {
+		return s.publish(ctx, o, conds, nil)
+	}
+	var gone []string
+	o, err = s.publish(ctx, o, conds, func(tx store.Tx, _ Object) (err error) {
+		gone, err = s.removeSources(ctx, tx, dst.Name, sources)
+		return err
+	})
+	if err == nil {
+		for _, id := range gone {
+			s.discard(ctx, id)
+		}
+	}
+	return o, err
+}
+
+// removeSources deletes what was composed, but for the destination itself and
+// what was named twice.
+func (s *Store) removeSources(ctx context.Context, tx store.Tx, dst string, sources []Object) (gone []string, err error) {
+	done := map[string]bool{dst: true}
+	for _, src := range sources {
+		if done[src.Name] {
+			continue
+		}
+		done[src.Name] = true
+		id, err := s.remove(ctx, tx, src.Bucket, src.Name, 0, Conditions{GenerationMatch: &src.Generation})
+		if err != nil {
+			return nil, err
+		}
+		gone = append(gone, id)
+	}
+	return gone, nil
 }
 
 // chain reads objects one after the other, one open at a time. It lives for one

@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -56,10 +57,10 @@ func (s *Store) precheck(ctx context.Context, o Object, conds Conditions) error 
 // same transaction. Bytes that no row names any more are removed afterwards: a
 // kill in between leaves garbage for Sweep and never an object without its bytes.
 func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also func(store.Tx, Object) error) (Object, error) {
-	var old Object
+	var gone string
 	var refused error
 	err := s.rows.Update(ctx, func(tx store.Tx) error {
-		old, refused = s.replace(ctx, tx, &o, conds)
+		gone, refused = s.replace(ctx, tx, &o, conds)
 		if refused == nil && also != nil {
 			refused = also(tx, o)
 		}
@@ -68,8 +69,8 @@ func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also fu
 	switch {
 	case refused != nil:
 		s.discard(ctx, o.Content)
-	case err == nil && old.Content != "":
-		s.discard(ctx, old.Content)
+	case err == nil:
+		s.discard(ctx, gone)
 	}
 	if err != nil {
 		// Without a refusal the outcome of the commit is unknown: the bytes stay
@@ -79,34 +80,50 @@ func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also fu
 	return o, nil
 }
 
-func (s *Store) replace(ctx context.Context, tx store.Tx, o *Object, conds Conditions) (old Object, err error) {
-	if _, err := getBucket(ctx, tx, o.Bucket); err != nil {
-		return Object{}, err
+// replace puts o in the place of what is live; gone is the content that nothing
+// names any more.
+func (s *Store) replace(ctx context.Context, tx store.Tx, o *Object, conds Conditions) (gone string, err error) {
+	b, err := getBucket(ctx, tx, o.Bucket)
+	if err != nil {
+		return "", err
 	}
-	old, err = getObject(ctx, tx, o.Bucket, o.Name)
+	old, err := getObject(ctx, tx, o.Bucket, o.Name)
 	if err != nil && !resource.IsNotFound(err) {
-		return Object{}, err
+		return "", err
 	}
 	if err := conds.check(o.Bucket, o.Name, old.Generation, old.Metageneration); err != nil {
-		return Object{}, err
+		return "", err
 	}
 	floor := old.Generation
 	if floor == 0 {
 		if floor, err = readFloor(ctx, tx, o.Bucket); err != nil {
-			return Object{}, err
+			return "", err
 		}
 	}
 	now := s.now().UTC().Truncate(time.Microsecond)
-	o.Generation, o.Metageneration = max(now.UnixMicro(), floor+1), 1
-	o.Created, o.Updated = now, now
+	o.begin(b, now, max(now.UnixMicro(), floor+1))
+	if err := CheckRetention(ObjectRetention{}, o.Retention, now, false); err != nil {
+		return "", err
+	}
+	if gone, err = s.retire(ctx, tx, b, old, now, o.Generation); err != nil {
+		return "", err
+	}
+	if err := putObject(ctx, tx, *o); err != nil {
+		return "", err
+	}
+	o.RetentionExpires = b.retainedUntil(*o)
+	return gone, s.notify(ctx, tx, b, Event{Type: EventFinalize, Object: *o, Overwrote: old.Generation})
+}
+
+// begin fills in what the server says of a new generation.
+func (o *Object) begin(b Bucket, now time.Time, generation int64) {
+	o.Generation, o.Metageneration = generation, 1
+	o.Created, o.Updated, o.ClassUpdated = now, now, now
 	if o.StorageClass == "" {
-		o.StorageClass = "STANDARD"
+		o.StorageClass = cmp.Or(b.StorageClass, "STANDARD")
 	}
-	row, err := objectRow(*o)
-	if err != nil {
-		return Object{}, err
-	}
-	return old, tx.Put(ctx, row)
+	o.EventBasedHold = o.EventBasedHold || b.DefaultEventBasedHold
+	o.Deleted, o.SoftDeleted, o.HardDelete, o.HoldReleased = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 }
 
 // readFloor gives the generation that new names of a bucket must exceed, so that
@@ -135,6 +152,9 @@ func raiseFloor(ctx context.Context, tx store.Tx, bucket string, generation int6
 
 // discard removes bytes that no row names; what fails is left to Sweep.
 func (s *Store) discard(ctx context.Context, id string) {
+	if id == "" {
+		return
+	}
 	_ = s.content.Remove(context.WithoutCancel(ctx), id)
 }
 
@@ -149,33 +169,24 @@ func getObject(ctx context.Context, r store.Reader, bucket, name string) (Object
 	return rowObject(row)
 }
 
-// live gives the generation (0 = the live one) or NotFound, from the bucket up.
-func live(ctx context.Context, r store.Reader, bucket, name string, generation int64) (Object, error) {
-	o, err := getObject(ctx, r, bucket, name)
-	if resource.IsNotFound(err) {
-		if _, err := getBucket(ctx, r, bucket); err != nil {
-			return Object{}, err
-		}
-		return Object{}, err
-	}
-	if err == nil && generation != 0 && generation != o.Generation {
-		return Object{}, missingObject(bucket, fmt.Sprintf("%s#%d", name, generation))
-	}
-	return o, err
-}
-
 // Stat gives one object; generation 0 means the live one. Conditions are those of
 // a read: ErrNotModified when a *NotMatch condition does not hold.
 func (s *Store) Stat(ctx context.Context, bucket, name string, generation int64, conds Conditions) (Object, error) {
-	o, err := live(ctx, s.rows, bucket, name, generation)
+	b, err := s.GetBucket(ctx, bucket)
 	if err != nil {
 		return Object{}, err
 	}
-	return o, conds.checkRead(bucket, name, o.Generation, o.Metageneration)
+	o, err := find(ctx, s.rows, bucket, name, generation)
+	if err != nil {
+		return Object{}, err
+	}
+	return b.see(o), conds.checkRead(bucket, name, o.Generation, o.Metageneration)
 }
 
 // Open reads the bytes of o from offset; length < 0 means to the end. NotFound
-// means that o was overwritten or deleted since it was read.
+// means that o was overwritten or deleted since it was read. A whole object is
+// checked against its CRC32C while it is read: its last bytes are given only when
+// all were right, DataLoss otherwise.
 func (s *Store) Open(ctx context.Context, o Object, offset, length int64) (io.ReadCloser, error) {
 	if left := max(o.Size-offset, 0); length < 0 || length > left {
 		length = left
@@ -186,6 +197,9 @@ func (s *Store) Open(ctx context.Context, o Object, offset, length int64) (io.Re
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read gs://%s/%s: %w", o.Bucket, o.Name, err)
+	}
+	if offset == 0 && length == o.Size {
+		return newVerifier(o, r), nil
 	}
 	return r, nil
 }
@@ -219,7 +233,11 @@ func lost(o Object) error {
 func (s *Store) Update(ctx context.Context, bucket, name string, generation int64, conds Conditions, fn func(*Object) error) (Object, error) {
 	var o Object
 	err := s.rows.Update(ctx, func(tx store.Tx) error {
-		old, err := live(ctx, tx, bucket, name, generation)
+		b, err := getBucket(ctx, tx, bucket)
+		if err != nil {
+			return err
+		}
+		old, err := find(ctx, tx, bucket, name, generation)
 		if err != nil {
 			return err
 		}
@@ -230,43 +248,67 @@ func (s *Store) Update(ctx context.Context, bucket, name string, generation int6
 		if err := fn(&o); err != nil {
 			return err
 		}
-		o = old.withAttributes(o)
-		o.Metageneration, o.Updated = old.Metageneration+1, s.now().UTC().Truncate(time.Microsecond)
-		row, err := objectRow(o)
-		if err != nil {
+		o = old.changed(o, s.now().UTC().Truncate(time.Microsecond))
+		if err := putObject(ctx, tx, o); err != nil {
 			return err
 		}
-		return tx.Put(ctx, row)
+		o = b.see(o)
+		return s.notify(ctx, tx, b, Event{Type: EventMetadata, Object: o})
 	})
 	return o, err
 }
 
-// withAttributes takes the fields that a client may set from a.
-func (o Object) withAttributes(a Object) Object {
+// changed takes the fields that a client may set from a.
+func (o Object) changed(a Object, now time.Time) Object {
+	if a.StorageClass != o.StorageClass {
+		o.ClassUpdated = now
+	}
+	if o.EventBasedHold && !a.EventBasedHold {
+		o.HoldReleased = now
+	}
 	o.ContentType, o.ContentEncoding, o.ContentDisposition = a.ContentType, a.ContentEncoding, a.ContentDisposition
 	o.ContentLanguage, o.CacheControl, o.StorageClass = a.ContentLanguage, a.CacheControl, a.StorageClass
 	o.Metadata, o.CustomTime = a.Metadata, a.CustomTime
+	o.TemporaryHold, o.EventBasedHold, o.Retention = a.TemporaryHold, a.EventBasedHold, a.Retention
+	o.Metageneration, o.Updated = o.Metageneration+1, now
 	return o
 }
 
-// Delete removes an object; generation 0 means the live one.
+// Delete removes an object. Generation 0 means the live one, which stays as a
+// noncurrent generation where the bucket keeps versions; a generation that is
+// named goes for good.
 func (s *Store) Delete(ctx context.Context, bucket, name string, generation int64, conds Conditions) error {
-	var o Object
-	err := s.rows.Update(ctx, func(tx store.Tx) error {
-		var err error
-		if o, err = live(ctx, tx, bucket, name, generation); err != nil {
-			return err
-		}
-		if err := conds.check(bucket, name, o.Generation, o.Metageneration); err != nil {
-			return err
-		}
-		if err := raiseFloor(ctx, tx, bucket, o.Generation); err != nil {
-			return err
-		}
-		return tx.Delete(ctx, kindObject, objectKey(bucket, name))
+	var gone string
+	err := s.rows.Update(ctx, func(tx store.Tx) (err error) {
+		gone, err = s.remove(ctx, tx, bucket, name, generation, conds)
+		return err
 	})
 	if err == nil {
-		s.discard(ctx, o.Content)
+		s.discard(ctx, gone)
 	}
 	return err
+}
+
+func (s *Store) remove(ctx context.Context, tx store.Tx, bucket, name string, generation int64, conds Conditions) (gone string, err error) {
+	b, err := getBucket(ctx, tx, bucket)
+	if err != nil {
+		return "", err
+	}
+	o, err := find(ctx, tx, bucket, name, generation)
+	if err != nil {
+		return "", err
+	}
+	if err := conds.check(bucket, name, o.Generation, o.Metageneration); err != nil {
+		return "", err
+	}
+	now := s.now().UTC().Truncate(time.Microsecond)
+	if generation == 0 {
+		gone, err = s.retire(ctx, tx, b, o, now, 0)
+	} else {
+		gone, err = s.destroy(ctx, tx, b, o, now, 0)
+	}
+	if err != nil {
+		return "", err
+	}
+	return gone, deleteRow(ctx, tx, o)
 }

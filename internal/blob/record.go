@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -88,11 +89,35 @@ func objectRow(o Object) (store.Row, error) {
 	if err != nil {
 		return store.Row{}, fmt.Errorf("encode object %s/%s: %w", o.Bucket, o.Name, err)
 	}
-	return store.Row{Kind: kindObject, Key: objectKey(o.Bucket, o.Name), State: o.Content, Data: data}, nil
+	row := store.Row{Kind: o.kindOf(), Key: objectKey(o.Bucket, o.Name), State: o.Content, Data: data}
+	if row.Kind != kindObject {
+		row.Key = generationKey(o.Bucket, o.Name, o.Generation)
+	}
+	return row, nil
+}
+
+func putObject(ctx context.Context, tx store.Tx, o Object) error {
+	row, err := objectRow(o)
+	if err != nil {
+		return err
+	}
+	return tx.Put(ctx, row)
+}
+
+// rowName gives the names that the key of a row of objects holds.
+func rowName(row store.Row) (bucket, name string, err error) {
+	if row.Kind != kindObject {
+		return parseGenerationKey(row.Key)
+	}
+	bucket, name, _ = strings.Cut(row.Key, "/")
+	return bucket, name, nil
 }
 
 func rowObject(row store.Row) (Object, error) {
-	bucket, name, _ := strings.Cut(row.Key, "/")
+	bucket, name, err := rowName(row)
+	if err != nil {
+		return Object{}, err
+	}
 	var r objectRecord
 	if err := json.Unmarshal(row.Data, &r); err != nil {
 		return Object{}, fmt.Errorf("decode object %s: %w", row.Key, err)

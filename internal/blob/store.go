@@ -10,15 +10,23 @@ import (
 
 // Kinds of rows.
 const (
-	kindBucket store.Kind = "bucket"      // key: name; parent: projects/P
-	kindObject store.Kind = "object"      // key: BUCKET/NAME, in bytewise order of names; state: content id
-	kindFloor  store.Kind = "objectFloor" // key: bucket; the greatest generation that was ever deleted in it
-	kindUpload store.Kind = "upload"      // key: upload id; state: content id
+	kindBucket  store.Kind = "bucket"        // key: name; parent: projects/P
+	kindObject  store.Kind = "object"        // key: BUCKET/NAME, in bytewise order of names; state: content id
+	kindVersion store.Kind = "objectVersion" // key: generationKey; state: content id
+	kindSoft    store.Kind = "objectSoft"    // key: generationKey; state: content id
+	kindFloor   store.Kind = "objectFloor"   // key: bucket; the greatest generation that was ever deleted in it
+	kindUpload  store.Kind = "upload"        // key: upload id; state: content id
+	kindEvent   store.Kind = "bucketEvent"   // key: see eventKey; state: PENDING
 
 	kindMultipart     store.Kind = "multipart"     // key: BUCKET/NAME, NUL, upload id; unfinished
 	kindMultipartDone store.Kind = "multipartDone" // the same key, after its end
 	kindPart          store.Kind = "uploadPart"    // key: upload id/number; state: content id
 )
+
+// contentKinds are the kinds of rows whose state is the id of a content.
+func contentKinds() []store.Kind {
+	return []store.Kind{kindObject, kindVersion, kindSoft, kindUpload, kindPart}
+}
 
 // Store keeps buckets and objects: rows in a store, bytes in a Content.
 type Store struct {

@@ -3,6 +3,7 @@ package blob
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,8 @@ import (
 type Swept struct {
 	Contents int // byte strings that no row named
 	Uploads  int // uploads that expired
+	Objects  int // soft-deleted objects whose time to be restored ended
+	Events   int // events that nobody took
 }
 
 // sweepBatch is how many ids are looked up at once.
@@ -21,13 +24,20 @@ const sweepBatch = 200
 // Sweep removes uploads that began longer than UploadLife ago, and content older
 // than age that no row names: what a kill between writing bytes and writing their
 // row, or between removing a row and removing its bytes, left behind. age must
-// exceed the longest upload request.
+// exceed the longest upload request. Soft-deleted objects go when their time has
+// come, events after EventLife.
 func (s *Store) Sweep(ctx context.Context, age time.Duration) (Swept, error) {
 	var done Swept
 	if err := s.sweepUploads(ctx, &done); err != nil {
 		return done, err
 	}
 	if err := s.sweepMultiparts(ctx, &done); err != nil {
+		return done, err
+	}
+	if err := s.sweepSoftDeleted(ctx, &done); err != nil {
+		return done, err
+	}
+	if err := s.sweepEvents(ctx, &done); err != nil {
 		return done, err
 	}
 	old := s.now().Add(-age)
@@ -74,13 +84,65 @@ func (s *Store) sweepUploads(ctx context.Context, done *Swept) error {
 	return nil
 }
 
+// scan calls fn for the rows of a kind, a batch at a time.
+func (s *Store) scan(ctx context.Context, kind store.Kind, fn func([]store.Row) error) error {
+	for after := ""; ; {
+		rows, err := s.rows.List(ctx, store.Query{Kind: kind, After: after, Limit: sweepBatch})
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		after = rows[len(rows)-1].Key
+		if err := fn(rows); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) sweepSoftDeleted(ctx context.Context, done *Swept) error {
+	return s.scan(ctx, kindSoft, func(rows []store.Row) error {
+		for _, row := range rows {
+			o, err := rowObject(row)
+			if err != nil {
+				return err
+			}
+			if o.HardDelete.After(s.now()) {
+				continue
+			}
+			if err := s.rows.Update(ctx, func(tx store.Tx) error { return tx.Delete(ctx, kindSoft, row.Key) }); err != nil {
+				return err
+			}
+			s.discard(ctx, o.Content)
+			done.Objects++
+		}
+		return nil
+	})
+}
+
+func (s *Store) sweepEvents(ctx context.Context, done *Swept) error {
+	return s.scan(ctx, kindEvent, func(rows []store.Row) error {
+		rows = slices.DeleteFunc(rows, func(row store.Row) bool { return row.Created.After(s.now().Add(-EventLife)) })
+		if len(rows) == 0 {
+			return nil
+		}
+		done.Events += len(rows)
+		return s.rows.Update(ctx, func(tx store.Tx) error {
+			for _, row := range rows {
+				if err := tx.Delete(ctx, kindEvent, row.Key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
 // sweepContents removes those of ids that are in no row's state.
 func (s *Store) sweepContents(ctx context.Context, ids []string) (int, error) {
 	if len(ids) == 0 {
 		return 0, nil
 	}
 	named := map[string]bool{}
-	for _, kind := range []store.Kind{kindObject, kindUpload, kindPart} {
+	for _, kind := range contentKinds() {
 		rows, err := s.rows.List(ctx, store.Query{Kind: kind, States: ids})
 		if err != nil {
 			return 0, err

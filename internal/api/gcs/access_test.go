@@ -43,7 +43,7 @@ func newGuarded(t *testing.T) *guarded {
 	if g.authority, err = identity.NewAuthority(rows, filepath.Join(dir, "keys"), time.Now); err != nil {
 		t.Fatal(err)
 	}
-	g.h = gcs.New(g.blobs, g.authority, slog.New(slog.DiscardHandler))
+	g.h = gcs.New(g.blobs, g.authority, slog.New(slog.DiscardHandler), time.Now)
 	if err := g.blobs.EnsureBucket(t.Context(), "p", "bucket"); err != nil {
 		t.Fatal(err)
 	}
@@ -112,9 +112,9 @@ func TestWhoMayCall(t *testing.T) {
 	// others are closed to them.
 	viewerReads := []string{
 		"json GET b", "json GET b/*", "json GET b/*/o", "json GET b/*/o/*", "json GET projects/*/serviceAccount",
-		"download GET b/*/o/*", "xml GET *",
+		"download GET b/*/o/*", "xml GET *", "json GET b/*/notificationConfigs", "json GET b/*/notificationConfigs/*", "json GET b/*/storageLayout",
 	}
-	objectReads := []string{"json GET b/*/o", "json GET b/*/o/*", "download GET b/*/o/*", "xml GET *"}
+	objectReads := []string{"json GET b/*/storageLayout", "json GET b/*/o", "json GET b/*/o/*", "download GET b/*/o/*", "xml GET *"}
 	everybody := []string{"json GET b/*/iam/testPermissions", "batch POST "} // which answer with what one may not
 	callers := map[string]struct {
 		email  string

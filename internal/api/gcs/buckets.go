@@ -51,7 +51,7 @@ func (h *Handler) listBuckets(c *call) error {
 }
 
 func (h *Handler) insertBucket(c *call) error {
-	b := blob.Bucket{Project: c.query.Get("project")}
+	b := blob.Bucket{Project: c.query.Get("project"), ObjectRetention: isTrue(c.query, "enableObjectRetention")}
 	if b.Project == "" {
 		return resource.Invalid("project", "a bucket belongs to a project: parameter project is missing")
 	}
@@ -123,7 +123,7 @@ func (h *Handler) getBucket(c *call) error {
 func (h *Handler) patchBucket(c *call) error { return h.changeBucket(c, func(*blob.Bucket) {}) }
 
 func (h *Handler) updateBucket(c *call) error {
-	return h.changeBucket(c, func(b *blob.Bucket) { b.Labels = nil })
+	return h.changeBucket(c, resetBucket)
 }
 
 func (h *Handler) changeBucket(c *call, first func(*blob.Bucket)) error {

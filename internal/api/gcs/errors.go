@@ -57,6 +57,8 @@ func answerOf(err error) (status int, reason string) {
 		return http.StatusNotModified, "notModified"
 	case errors.Is(err, blob.ErrNotEmpty):
 		return http.StatusConflict, "conflict"
+	case errors.Is(err, blob.ErrHeld):
+		return http.StatusForbidden, "retentionPolicyNotMet"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return statusClientClosed, "clientClosedRequest"
 	}
@@ -146,7 +148,16 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(data) // the client may be gone
 }
 
-func (c *call) reply(v any) error {
+// reply answers with v, of which parameter fields may choose a part.
+func (c *call) reply(v map[string]any) error {
+	if text := c.query.Get("fields"); text != "" {
+		f, err := parseFields(text)
+		if err != nil {
+			return err
+		}
+		writeJSON(c.w, http.StatusOK, f.choose(v))
+		return nil
+	}
 	writeJSON(c.w, http.StatusOK, v)
 	return nil
 }

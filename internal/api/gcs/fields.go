@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"tategu/internal/blob"
@@ -54,9 +53,16 @@ func applyObject(o *blob.Object, f fields) error {
 		case "customTime":
 			o.CustomTime, err = parseTime(name, raw)
 		case "kind", "id", "selfLink", "mediaLink", "name", "bucket", "generation", "metageneration", "size", "etag", "timeCreated",
-			"updated", "timeStorageClassUpdated", "timeFinalized", "timeDeleted", "componentCount", "md5Hash", "crc32c", "owner":
+			"updated", "timeStorageClassUpdated", "timeFinalized", "timeDeleted", "componentCount", "md5Hash", "crc32c", "owner",
+			"retentionExpirationTime", "softDeleteTime", "hardDeleteTime":
 			// given back by clients that send a whole object; the server's to say
-		case "temporaryHold", "eventBasedHold", "acl", "retention", "kmsKeyName", "contexts":
+		case "temporaryHold":
+			o.TemporaryHold, err = boolean(name, raw)
+		case "eventBasedHold":
+			o.EventBasedHold, err = boolean(name, raw)
+		case "retention":
+			o.Retention, err = parseRetention(raw)
+		case "acl", "kmsKeyName", "contexts":
 			err = refuseSet("object field ", name, raw)
 		default:
 			err = resource.Unimplemented("object field " + name)
@@ -109,6 +115,36 @@ func parseTime(name string, raw json.RawMessage) (time.Time, error) {
 		return time.Time{}, resource.Invalid(name, "%s %q is no RFC 3339 time", name, s)
 	}
 	return t.UTC(), nil
+}
+
+func boolean(name string, raw json.RawMessage) (bool, error) {
+	var v *bool
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return false, resource.Invalid(name, "%s is neither true nor false", name)
+	}
+	return v != nil && *v, nil
+}
+
+// parseRetention reads the retention of one object; null ends it.
+func parseRetention(raw json.RawMessage) (blob.ObjectRetention, error) {
+	var given *struct {
+		Mode            string          `json:"mode"`
+		RetainUntilTime json.RawMessage `json:"retainUntilTime"`
+	}
+	if err := json.Unmarshal(raw, &given); err != nil {
+		return blob.ObjectRetention{}, resource.Invalid("retention", "retention is not {mode, retainUntilTime}: %w", err)
+	}
+	if given == nil || given.Mode == "" && len(given.RetainUntilTime) == 0 {
+		return blob.ObjectRetention{}, nil
+	}
+	if given.Mode != blob.RetentionUnlocked && given.Mode != blob.RetentionLocked {
+		return blob.ObjectRetention{}, resource.Invalid("retention.mode", "mode %q is not known: want Unlocked or Locked", given.Mode)
+	}
+	if len(given.RetainUntilTime) == 0 {
+		return blob.ObjectRetention{}, resource.Invalid("retention.retainUntilTime", "until when? retainUntilTime is missing")
+	}
+	until, err := parseTime("retention.retainUntilTime", given.RetainUntilTime)
+	return blob.ObjectRetention{Mode: given.Mode, Until: until}, err
 }
 
 // bodyHashes takes the hashes that an object's metadata promises.
@@ -166,7 +202,7 @@ func objectJSON(base string, o blob.Object) map[string]any {
 		"size":           strconv.FormatInt(o.Size, 10), "storageClass": o.StorageClass,
 		"crc32c": crcText(o.CRC32C), "etag": etag(o.Generation, o.Metageneration),
 		"timeCreated": formatTime(o.Created), "updated": formatTime(o.Updated),
-		"timeStorageClassUpdated": formatTime(o.Created), "timeFinalized": formatTime(o.Created),
+		"timeStorageClassUpdated": formatTime(classUpdated(o)), "timeFinalized": formatTime(o.Created),
 	}
 	for name, v := range map[string]string{
 		"contentType": o.ContentType, "contentEncoding": o.ContentEncoding, "contentDisposition": o.ContentDisposition,
@@ -188,98 +224,33 @@ func objectJSON(base string, o blob.Object) map[string]any {
 	if o.Components > 0 {
 		m["componentCount"] = o.Components
 	}
+	addKept(m, o)
 	return m
 }
 
-func bucketETag(b blob.Bucket) string { return etag(b.Created.UnixMicro(), b.Metageneration) }
-
-// bucketJSON is the API's bucket resource
-// (cloud.google.com/storage/docs/json_api/v1/buckets).
-func bucketJSON(base string, b blob.Bucket) map[string]any {
-	location := strings.ToUpper(b.Location)
-	kind := "region"
-	if location == "US" || location == "EU" || location == "ASIA" {
-		kind = "multi-region"
+func classUpdated(o blob.Object) time.Time {
+	if o.ClassUpdated.IsZero() {
+		return o.Created
 	}
-	m := map[string]any{
-		"kind": "storage#bucket", "id": b.Name, "name": b.Name, "selfLink": base + "/storage/v1/b/" + b.Name,
-		"location": location, "locationType": kind,
-		"storageClass": b.StorageClass, "metageneration": strconv.FormatInt(b.Metageneration, 10), "etag": bucketETag(b),
-		"timeCreated": formatTime(b.Created), "updated": formatTime(b.Updated),
-		"iamConfiguration": map[string]any{
-			"bucketPolicyOnly":         map[string]any{"enabled": true},
-			"uniformBucketLevelAccess": map[string]any{"enabled": true},
-			"publicAccessPrevention":   "inherited",
-		},
-	}
-	if len(b.Labels) > 0 {
-		m["labels"] = b.Labels
-	}
-	return m
+	return o.ClassUpdated
 }
 
-// applyBucket sets what fields say on b; settings that nothing would execute are
-// refused by name.
-func applyBucket(b *blob.Bucket, f fields) error {
-	for name, raw := range f {
-		var err error
-		switch name {
-		case "labels":
-			b.Labels, err = mergeLabels(b.Labels, name, raw)
-		case "storageClass":
-			b.StorageClass, err = text(name, raw)
-		case "name", "location", "kind", "id", "selfLink", "projectNumber", "metageneration", "etag", "timeCreated", "updated",
-			"locationType", "owner", "generation", "iamConfiguration", "rpo", "satisfiesPZS", "softDeletePolicy", "hierarchicalNamespace":
-			err = checkBucketField(name, raw)
-		case "acl", "defaultObjectAcl", "lifecycle", "cors", "versioning", "retentionPolicy", "defaultEventBasedHold", "encryption",
-			"billing", "logging", "website", "autoclass", "objectRetention", "customPlacementConfig", "ipFilter":
-			err = refuseEnabled(name, raw)
-		default:
-			err = resource.Unimplemented("bucket field " + name)
-		}
-		if err != nil {
-			return err
+// addKept tells what keeps an object, and what it is no longer.
+func addKept(m map[string]any, o blob.Object) {
+	for name, t := range map[string]time.Time{
+		"timeDeleted": o.Deleted, "softDeleteTime": o.SoftDeleted, "hardDeleteTime": o.HardDelete, "retentionExpirationTime": o.RetentionExpires,
+	} {
+		if !t.IsZero() {
+			m[name] = formatTime(t)
 		}
 	}
-	return nil
-}
-
-// checkBucketField refuses the settings among the accepted fields that would ask
-// for something: kept deleted objects, and folders.
-func checkBucketField(name string, raw json.RawMessage) error {
-	switch name {
-	case "softDeletePolicy":
-		var p struct {
-			RetentionDurationSeconds json.Number `json:"retentionDurationSeconds"`
-		}
-		if json.Unmarshal(raw, &p) == nil && p.RetentionDurationSeconds != "" && p.RetentionDurationSeconds != "0" {
-			return resource.Unimplemented("bucket field softDeletePolicy")
-		}
-	case "hierarchicalNamespace":
-		return refuseEnabled(name, raw)
+	if o.TemporaryHold {
+		m["temporaryHold"] = true
 	}
-	return nil
-}
-
-// refuseEnabled accepts a setting that is off: empty, or {"enabled": false}.
-func refuseEnabled(name string, raw json.RawMessage) error {
-	var setting map[string]any
-	if json.Unmarshal(raw, &setting) == nil {
-		on := false
-		for _, v := range setting {
-			switch v := v.(type) {
-			case nil:
-			case bool:
-				on = on || v
-			case []any:
-				on = on || len(v) > 0
-			default:
-				on = true
-			}
-		}
-		if !on {
-			return nil
-		}
+	if o.EventBasedHold {
+		m["eventBasedHold"] = true
 	}
-	return refuseSet("bucket field ", name, raw)
+	if o.Retention.Mode != "" {
+		m["retention"] = map[string]any{"mode": o.Retention.Mode, "retainUntilTime": formatTime(o.Retention.Until)}
+	}
 }

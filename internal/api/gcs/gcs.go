@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -39,14 +40,15 @@ type Handler struct {
 	blobs   *blob.Store
 	auth    Authorizer
 	log     *slog.Logger
+	now     func() time.Time
 	methods map[string]method
 }
 
 type method func(c *call) error
 
 // New makes a Handler.
-func New(blobs *blob.Store, auth Authorizer, log *slog.Logger) *Handler {
-	h := &Handler{blobs: blobs, auth: auth, log: log}
+func New(blobs *blob.Store, auth Authorizer, log *slog.Logger, now func() time.Time) *Handler {
+	h := &Handler{blobs: blobs, auth: auth, log: log, now: now}
 	h.methods = h.table()
 	return h
 }
@@ -65,6 +67,14 @@ func (h *Handler) table() map[string]method {
 		"json GET b/*/iam/testPermissions":   h.testPermissions,
 		"json GET projects/*/serviceAccount": h.serviceAccount,
 
+		"json POST b/*/lockRetentionPolicy": h.lockRetention,
+		"json GET b/*/storageLayout":        h.storageLayout,
+
+		"json GET b/*/notificationConfigs":      h.listNotifications,
+		"json POST b/*/notificationConfigs":     h.insertNotification,
+		"json GET b/*/notificationConfigs/*":    h.getNotification,
+		"json DELETE b/*/notificationConfigs/*": h.deleteNotification,
+
 		"json GET b/*/o":                      h.listObjects,
 		"json GET b/*/o/*":                    h.getObject,
 		"json PATCH b/*/o/*":                  h.patchObject,
@@ -73,6 +83,8 @@ func (h *Handler) table() map[string]method {
 		"json POST b/*/o/*/copyTo/b/*/o/*":    h.copyObject,
 		"json POST b/*/o/*/rewriteTo/b/*/o/*": h.rewriteObject,
 		"json POST b/*/o/*/compose":           h.composeObject,
+		"json POST b/*/o/*/restore":           h.restoreObject,
+		"json POST b/*/o/*/moveTo/o/*":        h.moveObject,
 		"download GET b/*/o/*":                h.download,
 		"upload POST b/*/o":                   h.upload,
 		"upload PUT b/*/o":                    h.resume,
@@ -127,6 +139,9 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, t target, inner 
 		verb = http.MethodGet
 	}
 	m, ok := h.methods[t.service+" "+verb+" "+t.pattern]
+	if !ok && t.service == serviceJSON && isACL(t.pattern) {
+		return resource.Invalid("acl", "Cannot get or change legacy ACLs when uniform bucket-level access is enabled, as it is in all buckets here: use IAM policies")
+	}
 	if !ok {
 		return resource.Unimplemented(r.Method + " of " + strings.TrimSpace("storage "+t.service+" "+t.pattern))
 	}
@@ -151,7 +166,7 @@ func refuseUnserved(r *http.Request, query url.Values) error {
 			return resource.Unimplemented("access control lists (" + name + "=" + v + ")")
 		}
 	}
-	for _, name := range []string{"kmsKeyName", "destinationKmsKeyName", "matchGlob"} {
+	for _, name := range []string{"kmsKeyName", "destinationKmsKeyName"} {
 		if query.Get(name) != "" {
 			return resource.Unimplemented("storage parameter " + name)
 		}
@@ -160,12 +175,18 @@ func refuseUnserved(r *http.Request, query url.Values) error {
 		return resource.Errorf(codes.PermissionDenied, "the URL is signed with a key that this server never issued").
 			WithHint("signed URLs are not supported yet: send a token")
 	}
-	for _, name := range []string{"softDeleted", "restore", "includeFoldersAsPrefixes", "returnPartialSuccess"} {
+	for _, name := range []string{"includeFoldersAsPrefixes", "returnPartialSuccess"} {
 		if isTrue(query, name) {
 			return resource.Unimplemented("storage parameter " + name)
 		}
 	}
 	return nil
+}
+
+// isACL reports the path of an access control list.
+func isACL(pattern string) bool {
+	pattern = strings.TrimSuffix(pattern, "/*")
+	return strings.HasSuffix(pattern, "/acl") || strings.HasSuffix(pattern, "/defaultObjectAcl")
 }
 
 // bucketFor gives the bucket after asking for a permission on it. A bucket that

@@ -71,5 +71,5 @@ func newBlobs(t *testing.T) *blob.Store {
 func newHandler(t *testing.T) (http.Handler, *blob.Store) {
 	t.Helper()
 	blobs := newBlobs(t)
-	return as("operator", gcs.New(blobs, allow{}, slog.New(slog.DiscardHandler))), blobs
+	return as("operator", gcs.New(blobs, allow{}, slog.New(slog.DiscardHandler), time.Now)), blobs
 }

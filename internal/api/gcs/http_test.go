@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"tategu/internal/api/gcs"
 	"tategu/internal/blob"
@@ -118,26 +119,52 @@ func TestRefusals(t *testing.T) {
 		status            int
 		part              string
 	}{
-		{"GET", "/storage/v1/b/bucket/acl", "", 501, "b/*/acl"},
-		{"GET", "/storage/v1/b/bucket/o/x/acl", "", 501, "acl"},
-		{"POST", "/storage/v1/b/bucket/notificationConfigs", "", 501, "notificationConfigs"},
+		{"GET", "/storage/v1/b/bucket/acl", "", 400, "uniform bucket-level access"},
+		{"GET", "/storage/v1/b/bucket/o/x/acl", "", 400, "uniform bucket-level access"},
+		{"DELETE", "/storage/v1/b/bucket/defaultObjectAcl/allUsers", "", 400, "uniform bucket-level access"},
+		{"POST", "/storage/v1/b/bucket/notificationConfigs", `{"topic":"t"}`, 400, "topic"},
+		{"POST", "/storage/v1/b/bucket/notificationConfigs", `{"topic":"projects/p/topics/t","event_types":["X"]}`, 400, "OBJECT_FINALIZE"},
+		{"POST", "/storage/v1/b/bucket/notificationConfigs", `{"topic":"projects/p/topics/t","payload_format":"X"}`, 400, "payload_format"},
+		{"GET", "/storage/v1/b/bucket/notificationConfigs/7", "", 404, "7"},
+		{"DELETE", "/storage/v1/b/bucket/notificationConfigs/7", "", 404, "7"},
+		{"POST", "/storage/v1/b/bucket/o/bulkRestore", "", 501, ""},
 		{"PUT", "/bucket/x", "", 501, "xml"},
 		{"GET", "/bucket", "", 501, "bucket"},
-		{"GET", "/storage/v1/b/bucket/o?matchGlob=a*", "", 501, "matchGlob"},
-		{"GET", "/storage/v1/b/bucket/o?softDeleted=true", "", 501, "softDeleted"},
+		{"GET", "/storage/v1/b/bucket/o?matchGlob=a[", "", 400, "matchGlob"},
+		{"GET", "/storage/v1/b/bucket/o?matchGlob=a*&delimiter=-", "", 400, "matchGlob"},
+		{"GET", "/storage/v1/b/bucket/o?softDeleted=true&versions=true", "", 400, "softDeleted"},
+		{"GET", "/storage/v1/b/bucket/o?fields=items(name", "", 400, "fields"},
+		{"GET", objects + "x?softDeleted=true", "", 400, "generation"},
+		{"POST", objects + "x/restore", "", 400, "generation"},
+		{"POST", objects + "x/restore?generation=5", "", 404, "x#5"},
+		{"POST", objects + "x/moveTo/o/x", "", 400, "itself"},
+		{"POST", objects + "none/moveTo/o/y", "", 404, "none"},
+		{"POST", "/storage/v1/b/bucket/lockRetentionPolicy", "", 400, "ifMetagenerationMatch"},
+		{"POST", "/storage/v1/b/bucket/lockRetentionPolicy?ifMetagenerationMatch=9", "", 412, "ifMetagenerationMatch"},
+		{"POST", "/storage/v1/b/bucket/lockRetentionPolicy?ifMetagenerationMatch=1", "", 400, "no retention policy"},
 		{"GET", objects + "x?alt=media&X-Goog-Signature=00", "", 403, "key"},
 		{"POST", uploads + "media&name=y&predefinedAcl=publicRead", "x", 501, "publicRead"},
-		{"PATCH", objects + "x", `{"temporaryHold":true}`, 501, "temporaryHold"},
+		{"PATCH", objects + "x", `{"temporaryHold":"yes"}`, 400, "temporaryHold"},
+		{"PATCH", objects + "x", `{"retention":{"mode":"Unlocked","retainUntilTime":"2999-01-01T00:00:00Z"}}`, 400, "object retention enabled"},
+		{"PATCH", objects + "x", `{"retention":{"mode":"Sealed"}}`, 400, "Sealed"},
 		{"PATCH", objects + "x", `{"acl":[{"entity":"allUsers"}]}`, 501, "acl"},
 		{"PATCH", objects + "x", `{"nonsense":1}`, 501, "nonsense"},
 		{"PATCH", objects + "x", `{"metadata":{"k":1}}`, 400, "metadata"},
 		{"PATCH", objects + "x", `{"metadata":`, 400, "JSON"},
 		{"PATCH", objects + "x", `{"customTime":"yesterday"}`, 400, "customTime"},
-		{"PATCH", "/storage/v1/b/bucket", `{"versioning":{"enabled":true}}`, 501, "versioning"},
+		{"PATCH", "/storage/v1/b/bucket", `{"versioning":{"enabled":1}}`, 400, "versioning"},
 		{"PATCH", "/storage/v1/b/bucket", `{"versioning":{"enabled":false}}`, 200, ""},
-		{"PATCH", "/storage/v1/b/bucket", `{"lifecycle":{"rule":[{"action":{}}]}}`, 501, "lifecycle"},
-		{"PATCH", "/storage/v1/b/bucket", `{"cors":[{"origin":["*"]}]}`, 501, "cors"},
-		{"PATCH", "/storage/v1/b/bucket", `{"retentionPolicy":{"retentionPeriod":"5"}}`, 501, "retentionPolicy"},
+		{"PATCH", "/storage/v1/b/bucket", `{"lifecycle":{"rule":[{"action":{}}]}}`, 400, "rule 1"},
+		{"PATCH", "/storage/v1/b/bucket", `{"lifecycle":{"rule":[{"action":{"type":"Delete"},"condition":{}}]}}`, 400, "empty"},
+		{"PATCH", "/storage/v1/b/bucket", `{"lifecycle":{"rule":[{"action":{"type":"Delete"},"condition":{"phase":"full"}}]}}`, 400, "phase"},
+		{"PATCH", "/storage/v1/b/bucket", `{"lifecycle":{"rule":[{"action":{"type":"Delete"},"condition":{"createdBefore":"soon"}}]}}`, 400, "createdBefore"},
+		{"PATCH", "/storage/v1/b/bucket", `{"cors":[{"origins":["*"]}]}`, 400, "origins"},
+		{"PATCH", "/storage/v1/b/bucket", `{"storageClass":"WARM"}`, 400, "WARM"},
+		{"PATCH", "/storage/v1/b/bucket", `{"retentionPolicy":{"retentionPeriod":"-5"}}`, 400, "retentionPeriod"},
+		{"PATCH", "/storage/v1/b/bucket", `{"softDeletePolicy":{"retentionDurationSeconds":"x"}}`, 400, "retentionDurationSeconds"},
+		{"PATCH", "/storage/v1/b/bucket", `{"iamConfiguration":{"uniformBucketLevelAccess":{"enabled":false}}}`, 501, "access control lists"},
+		{"PATCH", "/storage/v1/b/bucket", `{"iamConfiguration":{"publicAccessPrevention":"some"}}`, 400, "publicAccessPrevention"},
+		{"PATCH", "/storage/v1/b/bucket", `{"autoclass":{"enabled":true}}`, 501, "autoclass"},
 		{"POST", "/storage/v1/b?project=p", `{"name":"UPPER"}`, 400, "UPPER"},
 		{"POST", "/storage/v1/b", `{"name":"other"}`, 400, "project"},
 		{"GET", "/storage/v1/b", "", 400, "project"},
@@ -158,7 +185,6 @@ func TestRefusals(t *testing.T) {
 		{"POST", objects + "x/rewriteTo/b/bucket/o/y?rewriteToken=t", "", 400, "rewrite tokens"},
 		{"POST", objects + "y/compose", `{"sourceObjects":[]}`, 400, "1 to 32"},
 		{"POST", objects + "y/compose", `{"sourceObjects":[{"name":"none"}]}`, 404, "none"},
-		{"POST", objects + "y/compose", `{"sourceObjects":[{"name":"x"}],"deleteSourceObjects":true}`, 501, "deleteSourceObjects"},
 		{"POST", "/batch/storage/v1", "x", 400, "multipart"},
 		{"GET", "/storage/v2/b/x", "", 501, "/storage/v2/b/x"},
 		{"POST", "/upload/storage/v1alpha/b/x", "x", 501, "v1alpha"},
@@ -174,7 +200,7 @@ func TestRefusals(t *testing.T) {
 func TestOwns(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	h := gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler))
+	h := gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler), time.Now)
 	for path, want := range map[string]bool{
 		"/bucket": true, "/bucket/a/b": true, "/bucket/%2F": true, "/none/a": false, "/": false, "/v1/projects": false,
 		"/storage/v1/b/bucket": false, "/%zz": false,
@@ -191,7 +217,7 @@ func TestCallers(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.put("x", "secret")
-	handler := gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler))
+	handler := gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler), time.Now)
 	session := s.do("POST", uploads+"resumable&name=r", nil).Header().Get("X-GUploader-UploadID")
 	for email, status := range map[string]int{"": http.StatusUnauthorized, "stranger": http.StatusForbidden} {
 		s.h = as(email, handler)
@@ -418,7 +444,7 @@ func TestResumable(t *testing.T) {
 		{"bytes */10", "", 200, ""}, // finished stays finished
 	} {
 		// Each step meets a new handler, as after a restart.
-		s.h = as("operator", gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler)))
+		s.h = as("operator", gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler), time.Now))
 		w := s.do("PUT", at, strings.NewReader(step.body), "Content-Range", step.span)
 		if w.Code != step.status || w.Header().Get("Range") != step.got {
 			t.Errorf("%s = %d %q %s, want %d %q", step.span, w.Code, w.Header().Get("Range"), w.Body, step.status, step.got)

@@ -22,6 +22,9 @@ func (h *Handler) listObjects(c *call) error {
 		return err
 	}
 	answer := map[string]any{"kind": "storage#objects"}
+	if page.Next != "" {
+		answer["nextPageToken"] = versionToken(page.Next, page.NextGeneration)
+	}
 	if len(page.Objects) > 0 {
 		base, items := baseURL(c.r), make([]any, 0, len(page.Objects))
 		for _, o := range page.Objects {
@@ -32,22 +35,26 @@ func (h *Handler) listObjects(c *call) error {
 	if len(page.Prefixes) > 0 {
 		answer["prefixes"] = page.Prefixes
 	}
-	if page.Next != "" {
-		answer["nextPageToken"] = pageToken(page.Next)
-	}
 	return c.reply(answer)
 }
 
-// listQuery reads the parameters of a list. versions=true is right as it is:
-// buckets keep one generation, and asking for more is refused at the bucket.
+// listQuery reads the parameters of a list.
 func (c *call) listQuery() (blob.ListQuery, error) {
 	q := blob.ListQuery{
 		Prefix: c.query.Get("prefix"), Delimiter: c.query.Get("delimiter"),
 		StartOffset: c.query.Get("startOffset"), EndOffset: c.query.Get("endOffset"),
 		IncludeTrailingDelimiter: isTrue(c.query, "includeTrailingDelimiter"),
+		MatchGlob:                c.query.Get("matchGlob"),
+		Versions:                 isTrue(c.query, "versions"), SoftDeleted: isTrue(c.query, "softDeleted"),
+	}
+	if q.Versions && q.SoftDeleted {
+		return q, resource.Invalid("softDeleted", "versions and softDeleted cannot be asked for at once")
+	}
+	if q.MatchGlob != "" && q.Delimiter != "" && q.Delimiter != "/" {
+		return q, resource.Invalid("matchGlob", "matchGlob goes with the delimiter / only")
 	}
 	var err error
-	if q.After, err = parsePageToken(c.query.Get("pageToken")); err != nil {
+	if q.After, q.AfterGeneration, err = parseVersionToken(c.query.Get("pageToken")); err != nil {
 		return q, err
 	}
 	q.Limit, err = c.pageSize()
@@ -67,7 +74,14 @@ func (h *Handler) stat(c *call) (blob.Object, error) {
 	if err != nil {
 		return blob.Object{}, err
 	}
-	o, err := h.blobs.Stat(c.ctx(), c.names[0], c.names[1], generation, conds)
+	stat := h.blobs.Stat
+	if isTrue(c.query, "softDeleted") {
+		if generation == 0 {
+			return blob.Object{}, resource.Invalid("generation", "softDeleted=true needs the generation")
+		}
+		stat = h.blobs.StatSoftDeleted
+	}
+	o, err := stat(c.ctx(), c.names[0], c.names[1], generation, conds)
 	if err == nil && noneMatch(c.r.Header.Get("If-None-Match"), o) {
 		return o, blob.ErrNotModified
 	}
@@ -90,19 +104,21 @@ func (h *Handler) getObject(c *call) error {
 }
 
 func (h *Handler) patchObject(c *call) error {
-	return h.changeObject(c, applyObject)
+	return h.changeObject(c, func(*blob.Object) {})
 }
 
 func (h *Handler) updateObject(c *call) error {
-	return h.changeObject(c, func(o *blob.Object, f fields) error {
+	return h.changeObject(c, func(o *blob.Object) {
 		o.Metadata, o.ContentType, o.ContentEncoding, o.ContentDisposition = nil, "", "", ""
 		o.ContentLanguage, o.CacheControl = "", ""
-		return applyObject(o, f)
+		o.TemporaryHold, o.EventBasedHold, o.Retention = false, false, blob.ObjectRetention{}
 	})
 }
 
-func (h *Handler) changeObject(c *call, change func(*blob.Object, fields) error) error {
-	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.update"); err != nil {
+// changeObject sets what the body says, after first.
+func (h *Handler) changeObject(c *call, first func(*blob.Object)) error {
+	b, err := h.bucketFor(c.ctx(), c.names[0], "storage.objects.update")
+	if err != nil {
 		return err
 	}
 	conds, err := c.conditions()
@@ -118,7 +134,17 @@ func (h *Handler) changeObject(c *call, change func(*blob.Object, fields) error)
 		return err
 	}
 	delete(f, "storageClass") // changed by a rewrite only
-	o, err := h.blobs.Update(c.ctx(), c.names[0], c.names[1], generation, conds, func(o *blob.Object) error { return change(o, f) })
+	o, err := h.blobs.Update(c.ctx(), c.names[0], c.names[1], generation, conds, func(o *blob.Object) error {
+		old := o.Retention
+		first(o)
+		if err := applyObject(o, f); err != nil {
+			return err
+		}
+		if o.Retention.Mode != "" && !b.ObjectRetention {
+			return resource.Invalid("retention", "bucket %s was not made with object retention enabled", b.Name)
+		}
+		return blob.CheckRetention(old, o.Retention, h.now(), isTrue(c.query, "overrideUnlockedRetention"))
+	})
 	if err != nil {
 		return err
 	}
@@ -196,8 +222,9 @@ func (h *Handler) copy(c *call) (blob.Object, error) {
 		return blob.Object{}, err
 	}
 	dst := src
+	dst.StorageClass, dst.TemporaryHold, dst.EventBasedHold, dst.Retention = "", false, false, blob.ObjectRetention{}
 	if len(f) > 0 { // a body replaces the metadata of the source
-		dst = blob.Object{ContentType: src.ContentType, StorageClass: src.StorageClass}
+		dst = blob.Object{ContentType: src.ContentType}
 		if err := applyObject(&dst, f); err != nil {
 			return blob.Object{}, err
 		}
@@ -235,7 +262,9 @@ func (h *Handler) composeObject(c *call) error {
 		return err
 	}
 	if req.DeleteSourceObjects {
-		return resource.Unimplemented("compose with deleteSourceObjects")
+		if err := h.authorize(c.ctx(), bucket, "storage.objects.delete"); err != nil {
+			return err
+		}
 	}
 	dst := blob.Object{Bucket: bucket, Name: c.names[1]}
 	if err := applyObject(&dst, req.Destination); err != nil {
@@ -261,7 +290,7 @@ func (h *Handler) composeObject(c *call) error {
 		}
 		sources = append(sources, o)
 	}
-	o, err := h.blobs.Compose(c.ctx(), dst, sources, conds)
+	o, err := h.blobs.Compose(c.ctx(), dst, sources, conds, req.DeleteSourceObjects)
 	if err != nil {
 		return err
 	}

@@ -125,6 +125,23 @@ func parsePageToken(token string) (last string, err error) {
 	return string(b[1:]), nil
 }
 
+// versionToken is the token of a list that may hold several generations of a name.
+func versionToken(last string, generation int64) string {
+	if generation == 0 {
+		return pageToken(last)
+	}
+	return base64.RawURLEncoding.EncodeToString(append(binary.BigEndian.AppendUint64([]byte("2"), uint64(generation)), last...))
+}
+
+func parseVersionToken(token string) (last string, generation int64, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
+	if err != nil || len(b) < 10 || b[0] != '2' || !utf8.Valid(b[9:]) || b[1] >= 0x80 {
+		last, err = parsePageToken(token)
+		return last, 0, err
+	}
+	return string(b[9:]), int64(binary.BigEndian.Uint64(b[1:])), nil
+}
+
 func (c *call) pageSize() (int, error) {
 	n, err := number(c.query, "maxResults")
 	if err != nil || n == nil {
