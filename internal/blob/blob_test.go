@@ -21,6 +21,7 @@ import (
 	"tategu/internal/blob"
 	"tategu/internal/blob/disk"
 	"tategu/internal/resource"
+	"tategu/internal/store"
 	"tategu/internal/store/sqlite"
 )
 
@@ -103,14 +104,14 @@ func (f *fixture) checkData(t *testing.T, name, want string) {
 	}
 }
 
-// contents counts the byte strings on disk.
+// contents counts the byte strings, in files and in rows.
 func (f *fixture) contents(t *testing.T) int {
 	t.Helper()
-	n := 0
-	if err := f.content.Walk(t.Context(), func(string, time.Time) error { n++; return nil }); err != nil {
+	rows, err := f.rows.List(t.Context(), store.Query{Kind: "content"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return f.files(t) + len(rows)
 }
 
 func checkCode(t *testing.T, what string, err error, want codes.Code) {

@@ -88,8 +88,9 @@ func change(ctx context.Context, s *blob.Store, name string, n int) error {
 	return s.Delete(ctx, "bucket", name, 0, blob.Conditions{})
 }
 
+// killData is kept in a row for one half of the numbers, in a file for the other.
 func killData(name string, n int) string {
-	return strings.Repeat(name+strconv.Itoa(n)+";", 2000+n%100)
+	return strings.Repeat(name+strconv.Itoa(n)+";", 1000+n%100+n%2*4000)
 }
 
 // TestKill kills a process amid uploads: what it had acknowledged is there, every

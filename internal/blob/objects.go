@@ -23,14 +23,14 @@ func (s *Store) Put(ctx context.Context, attrs Object, r io.Reader, conds Condit
 	if err := s.precheck(ctx, attrs, conds); err != nil {
 		return Object{}, err
 	}
-	id, digest, err := s.content.Create(ctx, r)
+	id, digest, save, err := s.content.take(ctx, r)
 	if err != nil {
 		return Object{}, fmt.Errorf("store gs://%s/%s: %w", attrs.Bucket, attrs.Name, err)
 	}
 	if err := conds.checkDigest(digest); err != nil {
 		return Object{}, errors.Join(err, s.content.Remove(ctx, id))
 	}
-	return s.publish(ctx, attrs.with(id, digest), conds, nil)
+	return s.publish(ctx, attrs.with(id, digest), conds, func(tx store.Tx, _ Object) error { return save(tx) })
 }
 
 func (o Object) with(id string, d Digest) Object {

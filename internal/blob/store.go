@@ -31,14 +31,14 @@ func contentKinds() []store.Kind {
 // Store keeps buckets and objects: rows in a store, bytes in a Content.
 type Store struct {
 	rows    store.Store
-	content Content
+	content contents
 	now     func() time.Time
 	locks   keyLock // appends to one log or upload, one at a time
 }
 
 // New makes a Store over rows and content.
 func New(rows store.Store, content Content, now func() time.Time) *Store {
-	return &Store{rows: rows, content: content, now: now, locks: keyLock{held: map[string]*waiting{}}}
+	return &Store{rows: rows, content: contents{Content: content, rows: rows}, now: now, locks: keyLock{held: map[string]*waiting{}}}
 }
 
 // keyLock is a lock a key that can be waited for with a context.
