@@ -276,7 +276,7 @@ func (m *Main) Run(ctx context.Context, ready func(State)) error {
 		g.Go(func() error { return named(e.name, e.Run(ctx)) })
 	}
 	g.Go(func() error { return m.announce(ctx, ready) })
-	g.Go(func() error { return m.sweep(ctx) })
+	g.Go(func() error { return m.keepHouse(ctx) })
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -302,14 +302,6 @@ func (m *Main) announce(ctx context.Context, ready func(State)) error {
 	}
 	m.log.InfoContext(ctx, "ready", slog.String("address", m.state.Address), slog.String("data", m.cfg.Data))
 	ready(m.state)
-	return nil
-}
-
-// sweep removes what a crash left half done; it runs beside the requests.
-func (m *Main) sweep(ctx context.Context) error {
-	if _, err := m.blobs.Sweep(ctx, 24*time.Hour); err != nil && ctx.Err() == nil {
-		m.log.ErrorContext(ctx, "sweep objects", slog.Any("error", err))
-	}
 	return nil
 }
 

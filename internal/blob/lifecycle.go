@@ -115,9 +115,9 @@ func (c LifecycleCondition) matchesName(name string) bool {
 }
 
 // action is what the rules want of a generation: Delete goes before a change of
-// class, and of those the coldest.
+// class, and of those the coldest. Rules never make an object warmer.
 func (b Bucket) action(o Object, newer int, now time.Time) (kind, class string) {
-	classes := StorageClasses()[:4]
+	coldest := coldness(o.StorageClass)
 	for _, r := range b.Lifecycle {
 		if r.Action.Type == LifecycleAbortMultipart || !r.Condition.holds(o, newer, now) {
 			continue
@@ -125,11 +125,16 @@ func (b Bucket) action(o Object, newer int, now time.Time) (kind, class string) 
 		if r.Action.Type == LifecycleDelete {
 			return LifecycleDelete, ""
 		}
-		if r.Action.StorageClass != o.StorageClass && (kind == "" || slices.Index(classes, r.Action.StorageClass) > slices.Index(classes, class)) {
-			kind, class = LifecycleSetStorageClass, r.Action.StorageClass
+		if c := coldness(r.Action.StorageClass); c > coldest {
+			kind, class, coldest = LifecycleSetStorageClass, r.Action.StorageClass, c
 		}
 	}
 	return kind, class
+}
+
+// coldness orders the storage classes; the older names are as warm as STANDARD.
+func coldness(class string) int {
+	return max(slices.Index([]string{"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"}, class), 0)
 }
 
 // LifecycleDone says what RunLifecycle did.

@@ -1,12 +1,14 @@
 package blob_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tategu/internal/blob"
 	"tategu/internal/store"
@@ -105,6 +107,136 @@ func checkList(t *testing.T, s *blob.Store, names []string, q blob.ListQuery) {
 	}
 	if !slices.Equal(objects, wantObjects) || !slices.Equal(prefixes, wantPrefixes) {
 		t.Errorf("%s:\ngot  %q %q\nwant %q %q", asked, objects, prefixes, wantObjects, wantPrefixes)
+	}
+}
+
+// TestListVersionsAgainstTheRule walks random histories of overwrites and deletes
+// in pages of all sizes: every generation once, by name and then by age.
+func TestListVersionsAgainstTheRule(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	f.keepVersions(t)
+	var all []blob.Object // in the order of lists, in the end
+	names := []string{"a", "a\x00", "a\x01", "a/b", "a/b/c", "a/c", "ab", "é/x", "b"}
+	live := map[string]blob.Object{}
+	for range 150 {
+		name := names[rnd.IntN(len(names))]
+		if _, ok := live[name]; ok && rnd.IntN(3) == 0 {
+			if err := f.Delete(t.Context(), "bucket", name, 0, blob.Conditions{}); err != nil {
+				t.Fatal(err)
+			}
+			delete(live, name)
+			continue
+		}
+		f.clock.add(time.Duration(rnd.IntN(3)-1) * time.Second) // clocks go back too
+		live[name] = f.put(t, name, "x")
+		all = append(all, live[name])
+	}
+	slices.SortFunc(all, func(x, y blob.Object) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), cmp.Compare(x.Generation, y.Generation))
+	})
+	for range 150 {
+		q := blob.ListQuery{Versions: true, Limit: 1 + rnd.IntN(9)}
+		if rnd.IntN(2) == 0 {
+			q.Prefix = []string{"a", "a/", "é", "a\x00"}[rnd.IntN(4)]
+		}
+		if rnd.IntN(3) == 0 {
+			q.StartOffset = names[rnd.IntN(len(names))]
+		}
+		if rnd.IntN(3) == 0 {
+			q.Delimiter = "/"
+		}
+		checkVersions(t, f.Store, all, live, q)
+	}
+}
+
+func checkVersions(t *testing.T, s *blob.Store, all []blob.Object, live map[string]blob.Object, q blob.ListQuery) {
+	t.Helper()
+	var want, got, prefixes []string
+	for _, o := range all {
+		rest, ok := strings.CutPrefix(o.Name, q.Prefix)
+		switch {
+		case !ok || o.Name < q.StartOffset:
+		case q.Delimiter != "" && strings.Contains(rest, q.Delimiter):
+			i := strings.Index(rest, q.Delimiter)
+			if p := q.Prefix + rest[:i+1]; !slices.Contains(prefixes, p) {
+				prefixes = append(prefixes, p)
+			}
+		default:
+			want = append(want, fmt.Sprintf("%q %d %t", o.Name, o.Generation, live[o.Name].Generation == o.Generation))
+		}
+	}
+	asked := fmt.Sprintf("%+v", q)
+	for {
+		page, err := s.List(t.Context(), "bucket", q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range page.Objects {
+			got = append(got, fmt.Sprintf("%q %d %t", o.Name, o.Generation, o.Live()))
+		}
+		for _, p := range page.Prefixes {
+			i := slices.Index(prefixes, p)
+			if i < 0 {
+				t.Fatalf("%s: prefix %q is none, or was given twice", asked, p)
+			}
+			prefixes = slices.Delete(prefixes, i, i+1)
+		}
+		if page.Next == "" {
+			break
+		}
+		if q.After == page.Next && q.AfterGeneration == page.NextGeneration {
+			t.Fatalf("%s: stands still at %q", asked, page.Next)
+		}
+		q.After, q.AfterGeneration = page.Next, page.NextGeneration
+	}
+	if !slices.Equal(got, want) || len(prefixes) > 0 {
+		t.Errorf("%s:\ngot  %s\nwant %s\nmissing prefixes %q", asked, got, want, prefixes)
+	}
+}
+
+func TestListByGlob(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	var names []string
+	for i := range 60 {
+		names = append(names, fmt.Sprintf("d%d/%d.csv", i%4, i), fmt.Sprintf("d%d/%d.txt", i%4, i))
+	}
+	for _, n := range names {
+		f.put(t, n, "")
+	}
+	slices.Sort(names)
+	for pattern, want := range map[string]func(string) bool{
+		"**.csv":     func(n string) bool { return strings.HasSuffix(n, ".csv") },
+		"d[12]/*":    func(n string) bool { return n[1] == '1' || n[1] == '2' },
+		"d3/1*.txt":  func(n string) bool { return strings.HasPrefix(n, "d3/1") && strings.HasSuffix(n, ".txt") },
+		"none/*":     func(string) bool { return false },
+		"d0/0.csv":   func(n string) bool { return n == "d0/0.csv" },
+		"{d0,d1}/**": func(n string) bool { return n[1] == '0' || n[1] == '1' },
+	} {
+		var got, expected []string
+		for _, n := range names {
+			if want(n) {
+				expected = append(expected, n)
+			}
+		}
+		for q := (blob.ListQuery{MatchGlob: pattern, Limit: 7}); ; {
+			page, err := f.List(t.Context(), "bucket", q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range page.Objects {
+				got = append(got, o.Name)
+			}
+			if page.Next == "" {
+				break
+			}
+			q.After = page.Next
+		}
+		if !slices.Equal(got, expected) {
+			t.Errorf("%s = %q, want %q", pattern, got, expected)
+		}
 	}
 }
 
