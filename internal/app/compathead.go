@@ -14,6 +14,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. TrainingPipelines, tuning, persistent resources and rootfs images are not served.
 - **Storage**: the JSON API over HTTP. Versioning, lifecycle, retention, signed URLs, notifications and XML multipart come later.
-- **Identity**: key files, STS exchange, ID tokens and IAM policies are not served. A program on the server's own machine that shows no token is the operator.
+- **Identity**: key files of service accounts (RSA 2048, made here), signBlob and signJwt are served, and IAM policies on buckets decide; STS exchange, ID tokens,
+  uploaded keys, policy conditions, groups and custom roles are refused by name. A program on the server's own machine that shows no token is the operator.
 - **Platforms**: run on linux/amd64; linux/arm64 and darwin compile and were not run.
 `

@@ -39,7 +39,9 @@ func (m *Main) cloud() (*cloud.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read our certificate: %w", err)
 	}
-	return cloud.New(m.authority, cloud.Config{CA: ca, Location: m.cfg.Location, Log: m.log, Now: m.now}), nil
+	return cloud.New(m.authority, cloud.Config{
+		CA: ca, Location: m.cfg.Location, Public: func() string { return m.state.Public }, Log: m.log, Now: m.now,
+	}), nil
 }
 
 // table joins the methods of all services.

@@ -42,9 +42,14 @@ func OperatorPrincipal() Principal { return Principal{Email: OperatorEmail, Oper
 // Authenticate proves who holds a bearer token. Each request asks the store
 // anew: a revoked token is dead at once.
 func (a *Authority) Authenticate(ctx context.Context, bearer string) (Principal, error) {
-	t, ok := parseToken(strings.TrimSpace(bearer))
+	bearer = strings.TrimSpace(bearer)
+	if looksLikeJWT(bearer) {
+		p, _, err := a.selfSigned(ctx, bearer)
+		return p, err
+	}
+	t, ok := parseToken(bearer)
 	if !ok {
-		return Principal{}, notOurs(bearer)
+		return Principal{}, unauthenticated("the bearer token is not one of this server's")
 	}
 	row, err := a.tokenRow(ctx, t.id)
 	if resource.IsNotFound(err) {
@@ -73,14 +78,6 @@ func (a *Authority) Authenticate(ctx context.Context, bearer string) (Principal,
 		return Principal{}, unauthenticated("the token expired at %s", expiry.Format(time.RFC3339))
 	}
 	return row.principal(), nil
-}
-
-func notOurs(bearer string) error {
-	if strings.Count(bearer, ".") == 2 && strings.HasPrefix(bearer, "ey") {
-		return resource.Errorf(codes.Unauthenticated, "signed JWTs, as made from service account key files, are not accepted").
-			WithHint("use a login file: run `tategu login`")
-	}
-	return unauthenticated("the bearer token is not one of this server's")
 }
 
 func unauthenticated(format string, args ...any) error {

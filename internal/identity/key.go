@@ -53,21 +53,30 @@ func loadKey(dir string) ([]byte, error) {
 func createKey(path string) ([]byte, error) {
 	key := make([]byte, keySize)
 	_, _ = rand.Read(key) // crypto/rand.Read never fails since Go 1.24
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".key-*")
-	if err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // linked to its name by then
-	_, err = tmp.Write(key)
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
-	}
-	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
+	if err := writeOnce(path, key); errors.Is(err, fs.ErrExist) {
 		return loadKey(filepath.Dir(path))
 	} else if err != nil {
 		return nil, fmt.Errorf("identity key: %w", err)
 	}
-	return key, syncDir(filepath.Dir(path))
+	return key, nil
+}
+
+// writeOnce makes a file that only its owner can read, durably; fs.ErrExist when
+// there is one already.
+func writeOnce(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".key-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }() // linked to its name by then
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(tmp.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {

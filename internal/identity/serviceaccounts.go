@@ -59,17 +59,23 @@ func isAccountName(s string) bool {
 // ActAs answers whether p may run something as a service account. Without this
 // check a job would lend its creator the rights of any account.
 func (a *Authority) ActAs(ctx context.Context, p Principal, email string) error {
+	if err := a.OnAccount(ctx, p, email, PermissionActAs); err != nil {
+		return fmt.Errorf("act as %s: %w", email, err)
+	}
+	return nil
+}
+
+// OnAccount answers whether p has a permission on a service account, which is
+// decided in the account's own project.
+func (a *Authority) OnAccount(ctx context.Context, p Principal, email, permission string) error {
 	project, _, err := a.ServiceAccount(ctx, email)
 	if resource.IsNotFound(err) && p.roleIn("*") == "" {
-		return denied(p, "", PermissionActAs)
+		return denied(p, "", permission)
 	}
 	if err != nil {
 		return err
 	}
-	if err := a.Authorize(ctx, p, project, PermissionActAs); err != nil {
-		return fmt.Errorf("act as %s: %w", email, err)
-	}
-	return nil
+	return a.Authorize(ctx, p, project, permission)
 }
 
 // Task is the credential of one running workload.

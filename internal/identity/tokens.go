@@ -22,7 +22,11 @@ const (
 	TokenAccess  TokenKind = "access"  // a bearer token, made by `tategu token create`
 	TokenRefresh TokenKind = "refresh" // in a login file; only the token endpoint takes it
 	TokenTask    TokenKind = "task"    // behind a task's metadata server; never leaves this process
+	TokenKey     TokenKind = "key"     // behind a service account's key; never leaves this process
 )
+
+// ofAccount reports tokens of service accounts, which are not managed as tokens.
+func (k TokenKind) ofAccount() bool { return k == TokenTask || k == TokenKey }
 
 const (
 	defaultTTL    = 30 * 24 * time.Hour
@@ -71,7 +75,7 @@ type tokenRow struct {
 }
 
 func (r tokenRow) principal() Principal {
-	return Principal{Email: r.Email, Grants: maps.Clone(r.Grants), TokenID: r.ID, Vouched: r.Vouched || r.Kind == TokenTask}
+	return Principal{Email: r.Email, Grants: maps.Clone(r.Grants), TokenID: r.ID, Vouched: r.Vouched || r.Kind.ofAccount()}
 }
 
 func (r tokenRow) expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }
@@ -186,7 +190,7 @@ func checkEmail(email string) error {
 		return resource.Invalid("email", "%.80q is not an e-mail address", email)
 	}
 	if _, ours := ServiceAccountProject(email); ours {
-		return resource.Invalid("email", "%q is a service account: its tokens come from the metadata server of its tasks", email)
+		return resource.Invalid("email", "%q is a service account: its tokens come from the metadata server of its tasks, or from a key (`tategu key create`)", email)
 	}
 	return nil
 }
@@ -290,7 +294,7 @@ func (a *Authority) visible(p Principal, t Token) (Token, bool) {
 // administrator's role in every project it is good in, unless it is p's own.
 func (a *Authority) RevokeToken(ctx context.Context, p Principal, id string) error {
 	row, err := a.tokenRow(ctx, id)
-	if resource.IsNotFound(err) || err == nil && row.Kind == TokenTask {
+	if resource.IsNotFound(err) || err == nil && row.Kind.ofAccount() {
 		return noToken(id)
 	}
 	if err != nil {

@@ -74,7 +74,6 @@ func CloudRoutes(h CloudHandler) []Route {
 		{Name: "token", Open: true, Handler: h, Hosts: []string{"oauth2.googleapis.com", "sts.googleapis.com"}},
 		{Name: "token", Open: true, Handler: h, Exact: []string{"/token", "/tokeninfo", "/revoke", "/v1/token", "/v1/introspect"}},
 		{Name: "token", Open: true, Handler: h, Prefixes: []string{"/oauth2/"}},
-		{Name: "cloud", Handler: h, Hosts: []string{"iamcredentials.googleapis.com"}},
 		{Name: "cloud", Handler: h, Match: h.Owns},
 	}
 }

@@ -30,7 +30,7 @@ func implemented(host string) bool {
 	switch host {
 	case "aiplatform.googleapis.com", "aiplatform.us.rep.googleapis.com", "aiplatform.eu.rep.googleapis.com",
 		"storage.googleapis.com", "oauth2.googleapis.com", "cloudresourcemanager.googleapis.com",
-		"iamcredentials.googleapis.com", "www.googleapis.com", "sts.googleapis.com", "console.cloud.google.com":
+		"iam.googleapis.com", "iamcredentials.googleapis.com", "www.googleapis.com", "sts.googleapis.com", "console.cloud.google.com":
 		return true
 	}
 	name, ok := strings.CutSuffix(host, ".googleapis.com")

@@ -8,7 +8,9 @@ import (
 	// not in the table must still be known by name to be refused by name.
 	_ "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	_ "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	_ "cloud.google.com/go/iam/admin/apiv1/adminpb"
 	_ "cloud.google.com/go/iam/apiv1/iampb"
+	_ "cloud.google.com/go/iam/credentials/apiv1/credentialspb"
 	_ "cloud.google.com/go/longrunning/autogen/longrunningpb"
 	_ "cloud.google.com/go/resourcemanager/apiv3/resourcemanagerpb"
 	_ "google.golang.org/genproto/googleapis/cloud/location"
@@ -51,6 +53,7 @@ func newMethods(table *api.Table) (*methods, error) {
 	services := map[string]bool{
 		"google.longrunning.Operations": true, "google.cloud.location.Locations": true,
 		"google.iam.v1.IAMPolicy": true, "google.cloud.resourcemanager.v3.Projects": true,
+		"google.iam.admin.v1.IAM": true, "google.iam.credentials.v1.IAMCredentials": true,
 	}
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		if f.Package() == packageV1 || f.Package() == packageV1beta1 {

@@ -263,7 +263,6 @@ func TestPlainRoutes(t *testing.T) {
 		{"www.googleapis.com", "/storage/v1/b", "gcs", "operator"},
 		{"oauth2.googleapis.com", "/token", "cloud", ""},
 		{"", "/token", "cloud", ""},
-		{"iamcredentials.googleapis.com", "/v1/projects/-/serviceAccounts/x:generateAccessToken", "cloud", "operator"},
 		{"", "/tategu/v1/tokens", "cloud", "operator"},
 		{"console.cloud.google.com", "/vertex-ai/x", "console", "operator"},
 		{"", "/console/x", "console", "operator"},

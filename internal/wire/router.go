@@ -47,7 +47,7 @@ func routeKey(httpMethod, verb string) string { return httpMethod + ":" + verb }
 func newRouter(ms *methods) (*router, error) {
 	r := &router{root: newNode(), verbs: map[string]bool{}}
 	for _, m := range ms.byName {
-		if hasServiceRules(m.name) {
+		if hasServiceRules(m.name) || isSuperseded(m.name) {
 			continue
 		}
 		rule, _ := proto.GetExtension(m.desc.Options(), annotations.E_Http).(*annotations.HttpRule)

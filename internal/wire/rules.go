@@ -17,6 +17,13 @@ func hasServiceRules(method string) bool {
 	return false
 }
 
+// isSuperseded reports methods whose paths another service took over: signing
+// moved from iam to iamcredentials, under the same path of another host
+// (google/iam/admin/v1/iam.proto, SignBlob). Over gRPC they are refused by name.
+func isSuperseded(method string) bool {
+	return method == "google.iam.admin.v1.IAM/SignBlob" || method == "google.iam.admin.v1.IAM/SignJwt"
+}
+
 // operationDepth is how many collection/id pairs lie between a location and its
 // operations at most: tensorboards/*/experiments/*/runs/*/timeSeries/*.
 const operationDepth = 4

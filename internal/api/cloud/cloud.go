@@ -19,8 +19,11 @@ import (
 type Config struct {
 	CA       []byte // certificate of our local authority, PEM, for `tategu login`; nil when a given one is served
 	Location string // the default one, told to clients that list locations
-	Log      *slog.Logger
-	Now      func() time.Time
+	// Public is HOST:PORT under which clients reach the server; it is asked when a
+	// key file is written.
+	Public func() string
+	Log    *slog.Logger
+	Now    func() time.Time
 }
 
 // Service is a group of methods for the dispatch table and an http.Handler for
@@ -64,7 +67,6 @@ func (s *Service) routes() []route {
 		{"GET /v1/projects/-/serviceAccounts/{account}/allowedLocations", allowedLocations},
 		{"GET /v1/locations/global/workforcePools/{pool}/allowedLocations", allowedLocations},
 		{"GET /v1/projects/{project}/locations/global/workloadIdentityPools/{pool}/allowedLocations", allowedLocations},
-		{"POST /v1/projects/-/serviceAccounts/{method}", serviceAccountMethod},
 		// cloudresourcemanager.googleapis.com v1; v3 is in Methods.
 		{"GET /v1/projects", s.listProjectsV1},
 		{"GET /v1/projects/{project}", s.getProjectV1},
@@ -113,12 +115,12 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serv
 // Methods are the rows for the dispatch table.
 func (s *Service) Methods() []api.Method {
 	const projects, locations = "google.cloud.resourcemanager.v3.Projects/", "google.cloud.location.Locations/"
-	return []api.Method{
+	return append([]api.Method{
 		api.Unary(projects+"GetProject", "resourcemanager.projects.get", s.getProject),
 		api.Unary(projects+"SearchProjects", api.Public, s.searchProjects),
 		api.Unary(locations+"GetLocation", "aiplatform.locations.get", s.getLocation),
 		api.Unary(locations+"ListLocations", "aiplatform.locations.list", s.listLocations),
-	}
+	}, s.keyMethods()...)
 }
 
 // caller is who the wire says it is, or who the bearer token says when nobody

@@ -3,7 +3,6 @@ package cloud
 import (
 	"net/http"
 	"strconv"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -16,23 +15,31 @@ const (
 	cloudPlatform = "https://www.googleapis.com/auth/cloud-platform"
 )
 
-// token is the OAuth token endpoint (RFC 6749, section 6): refresh tokens in,
-// access tokens of at most an hour out. Client id and secret are not looked at:
-// the client is public, the refresh token is the proof.
+const (
+	grantRefresh   = "refresh_token"
+	grantAssertion = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+)
+
+// token is the OAuth token endpoint: refresh tokens (RFC 6749, section 6) or
+// assertions signed with a service account's key (RFC 7523) in, access tokens of
+// at most an hour out. Client id and secret are not looked at: the client is
+// public, the refresh token or the signature is the proof.
 func (s *Service) token(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	r.Body = http.MaxBytesReader(w, r.Body, formLimit)
 	if err := r.ParseForm(); err != nil {
 		return writeOAuthError(w, "invalid_request", "the body is not a form")
 	}
+	var access identity.Access
+	var err error
 	switch grant := r.PostForm.Get("grant_type"); grant {
-	case "refresh_token":
-	case "urn:ietf:params:oauth:grant-type:jwt-bearer":
-		return writeOAuthError(w, "unsupported_grant_type", "service account key files are not supported; use a login file: run `tategu login`")
+	case grantRefresh:
+		access, err = s.authority.Refresh(r.Context(), r.PostForm.Get("refresh_token"))
+	case grantAssertion:
+		access, err = s.authority.Exchange(r.Context(), r.PostForm.Get("assertion"), s.tokenAudiences(r)...)
 	default:
-		return writeOAuthError(w, "unsupported_grant_type", "grant type "+strconv.Quote(grant[:min(len(grant), 80)])+" is not supported; use refresh_token")
+		return writeOAuthError(w, "unsupported_grant_type", "grant type "+strconv.Quote(grant[:min(len(grant), 80)])+" is not supported; use refresh_token or jwt-bearer")
 	}
-	access, err := s.authority.Refresh(r.Context(), r.PostForm.Get("refresh_token"))
 	if resource.CodeOf(err) == codes.Unauthenticated {
 		return writeOAuthError(w, "invalid_grant", err.Error())
 	}
@@ -43,6 +50,19 @@ func (s *Service) token(w http.ResponseWriter, r *http.Request) error {
 		"access_token": access.Token, "token_type": "Bearer", "scope": cloudPlatform,
 		"expires_in": int(access.Expires.Sub(s.cfg.Now()).Seconds()),
 	})
+}
+
+// tokenURL is what key files name as their token endpoint.
+func (s *Service) tokenURL() string { return "https://" + s.cfg.Public() + "/token" }
+
+// tokenAudiences are the addresses that an assertion for this endpoint can name:
+// Python's client writes the cloud's own whatever the key file says
+// (google/oauth2/service_account.py), others the one of the file.
+func (s *Service) tokenAudiences(r *http.Request) []string {
+	return []string{
+		"https://oauth2.googleapis.com/token", "https://www.googleapis.com/oauth2/v4/token", "https://accounts.google.com/o/oauth2/token",
+		s.tokenURL(), "https://" + r.Host + "/token", "http://" + r.Host + "/token",
+	}
 }
 
 // tokenInfo tells what an access token is; the token itself is the permission.
@@ -93,12 +113,6 @@ func (s *Service) revoke(w http.ResponseWriter, r *http.Request) error {
 // refresh (google/auth/_regional_access_boundary_utils.py): no boundary.
 func allowedLocations(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, map[string]any{"locations": []string{}, "encodedLocations": "0x0"})
-}
-
-func serviceAccountMethod(_ http.ResponseWriter, r *http.Request) error {
-	_, method, _ := strings.Cut(r.PathValue("method"), ":")
-	return resource.Unimplemented("google.iam.credentials.v1.IAMCredentials: method " + strconv.Quote(method[:min(len(method), 80)])).
-		WithHint("a task gets tokens of its own service account from its metadata server; name the account in the job")
 }
 
 func unsupported(method string) func(http.ResponseWriter, *http.Request) error {
