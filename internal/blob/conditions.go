@@ -20,6 +20,9 @@ var ErrNotEmpty = errors.New("the bucket holds objects")
 // ErrHeld is wrapped by the refusal to destroy what a hold or a retention keeps.
 var ErrHeld = errors.New("kept by a hold or retention")
 
+// ErrDigest is wrapped by the refusal of bytes that do not hash to what was given.
+var ErrDigest = errors.New("checksum mismatch")
+
 // MaxName is the longest object name in bytes.
 const MaxName = 1024
 
@@ -102,10 +105,10 @@ func (c Conditions) checkRead(bucket, name string, generation, metageneration in
 // checkDigest compares the hashes that the client gave with those of the bytes.
 func (c Conditions) checkDigest(d Digest) error {
 	if c.CRC32C != nil && *c.CRC32C != d.CRC32C {
-		return resource.Invalid("crc32c", "the CRC32C of the %d bytes received is %08x, not %08x as given: nothing was stored", d.Size, d.CRC32C, *c.CRC32C)
+		return resource.Invalid("crc32c", "the CRC32C of the %d bytes received is %08x, not %08x as given: nothing was stored: %w", d.Size, d.CRC32C, *c.CRC32C, ErrDigest)
 	}
 	if len(c.MD5) > 0 && !bytes.Equal(c.MD5, d.MD5) {
-		return resource.Invalid("md5Hash", "the MD5 of the %d bytes received is %x, not %x as given: nothing was stored", d.Size, d.MD5, c.MD5)
+		return resource.Invalid("md5Hash", "the MD5 of the %d bytes received is %x, not %x as given: nothing was stored: %w", d.Size, d.MD5, c.MD5, ErrDigest)
 	}
 	return nil
 }

@@ -2,13 +2,12 @@ package gcs
 
 import (
 	"compress/gzip"
-	"encoding/base64"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -16,37 +15,30 @@ import (
 	"tategu/internal/resource"
 )
 
-// noneMatch reports that If-None-Match names the object as it is.
-func noneMatch(header string, o blob.Object) bool {
-	for tag := range strings.SplitSeq(header, ",") {
-		tag = strings.TrimSpace(tag)
-		if tag == "*" || tag != "" && strings.Trim(tag, `"`) == etag(o.Generation, o.Metageneration) {
-			return true
-		}
-	}
-	return false
-}
-
-// download gives an object's bytes: whole, one range, or unzipped.
+// download gives an object's bytes: whole, some ranges, or unzipped.
 func (h *Handler) download(c *call) (err error) {
-	o, content, offset, length, err := h.openRange(c)
+	o, err := h.openRanges(c)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if cerr := content.Close(); cerr != nil {
+		if cerr := o.Close(); cerr != nil {
 			h.log.ErrorContext(c.ctx(), "close content", slog.Any("error", cerr))
 		}
 	}()
 	header := c.w.Header()
-	setObjectHeaders(header, o)
-	if gunzips(c.r, o) {
-		return h.gunzip(c, o, content)
+	setObjectHeaders(header, o.Object)
+	c.overrideHeaders(o.Object)
+	if gunzips(c.r, o.Object) {
+		return h.gunzip(c, o.Object, o.bytes[0])
 	}
-	status := http.StatusOK
-	if length != o.Size || offset != 0 || isPartial(c.r, o.Size) {
-		status = http.StatusPartialContent
-		header.Set("Content-Range", "bytes "+strconv.FormatInt(offset, 10)+"-"+strconv.FormatInt(offset+length-1, 10)+"/"+strconv.FormatInt(o.Size, 10))
+	if len(o.spans) > 1 {
+		return h.sendMany(c, o)
+	}
+	status, length := http.StatusOK, o.Size
+	if len(o.spans) == 1 {
+		status, length = http.StatusPartialContent, o.spans[0].length
+		header.Set("Content-Range", o.spans[0].contentRange(o.Size))
 	}
 	header.Set("Content-Length", strconv.FormatInt(length, 10))
 	header.Set("Accept-Ranges", "bytes")
@@ -54,39 +46,37 @@ func (h *Handler) download(c *call) (err error) {
 	if c.r.Method == http.MethodHead {
 		return nil
 	}
-	// A short copy leaves the answer shorter than it says, which ends the
-	// connection: the client sees that it has not got all.
-	if n, err := io.Copy(c.w, content); err != nil || n != length {
-		h.log.DebugContext(c.ctx(), "download ended early", slog.String("object", o.Name), slog.Int64("sent", n), slog.Any("error", err))
+	if n, err := io.Copy(c.w, o.bytes[0]); err != nil || n != length {
+		return h.broken(c, o.Object, err)
 	}
 	return nil
 }
 
-func isPartial(r *http.Request, size int64) bool {
-	_, _, ok, err := parseRange(r.Header.Get("Range"), size)
-	return ok && err == nil
+// broken ends the connection of an answer that has begun and cannot be ended: the
+// client must see that it has not got all. What is damaged or missing is the
+// server's to report; everything else is a client that left.
+func (h *Handler) broken(c *call, o blob.Object, err error) error {
+	level := slog.LevelDebug
+	if resource.CodeOf(err) == codes.DataLoss {
+		level = slog.LevelError
+	}
+	h.log.Log(c.ctx(), level, "download ended early", slog.String("bucket", o.Bucket), slog.String("object", o.Name), slog.Any("error", err))
+	panic(http.ErrAbortHandler)
 }
 
-// openRange opens what is asked. An object that is overwritten between its row
-// and its bytes is read again, unless one generation was asked for.
-func (h *Handler) openRange(c *call) (o blob.Object, r io.ReadCloser, offset, length int64, err error) {
-	for range 10 {
-		if o, err = h.stat(c); err != nil {
-			return o, nil, 0, 0, err
-		}
-		length = o.Size
-		if !gunzips(c.r, o) {
-			offset, length, _, err = parseRange(c.r.Header.Get("Range"), o.Size)
-		}
-		if errors.Is(err, errRange) {
-			return o, nil, 0, 0, &rangeError{size: o.Size}
-		}
-		r, err = h.blobs.Open(c.ctx(), o, offset, length)
-		if !resource.IsNotFound(err) || c.query.Get("generation") != "" {
-			return o, r, offset, length, err
+// overrideHeaders gives the XML API's form of the headers, and those that the
+// request asks for (response-content-type and response-content-disposition).
+func (c *call) overrideHeaders(o blob.Object) {
+	if !c.xml {
+		return
+	}
+	header := c.w.Header()
+	header.Set("ETag", quoted(xmlETag(o)))
+	for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Language", "Content-Encoding", "Cache-Control"} {
+		if v := c.query.Get("response-" + strings.ToLower(name)); v != "" && !strings.ContainsAny(v, "\r\n") {
+			header.Set(name, v)
 		}
 	}
-	return o, nil, 0, 0, err
 }
 
 // setObjectHeaders are the headers of a download
@@ -106,28 +96,19 @@ func setObjectHeaders(header http.Header, o blob.Object) {
 	set("Content-Disposition", o.ContentDisposition)
 	set("Content-Language", o.ContentLanguage)
 	set("Cache-Control", o.CacheControl)
-	set("ETag", `"`+etag(o.Generation, o.Metageneration)+`"`)
+	set("ETag", quoted(etag(o.Generation, o.Metageneration)))
 	set("Last-Modified", o.Updated.UTC().Format(http.TimeFormat))
-	set("X-Goog-Generation", strconv.FormatInt(o.Generation, 10))
-	set("X-Goog-Metageneration", strconv.FormatInt(o.Metageneration, 10))
 	set("X-Goog-Storage-Class", o.StorageClass)
-	set("X-Goog-Stored-Content-Length", strconv.FormatInt(o.Size, 10))
-	stored := o.ContentEncoding
-	if stored == "" {
-		stored = "identity"
-	}
-	set("X-Goog-Stored-Content-Encoding", stored)
-	hashes := "crc32c=" + crcText(o.CRC32C)
-	if len(o.MD5) > 0 {
-		hashes += ",md5=" + base64.StdEncoding.EncodeToString(o.MD5)
-	}
-	set("X-Goog-Hash", hashes)
+	setStoredHeaders(header, o)
 	if o.Components > 0 {
 		set("X-Goog-Component-Count", strconv.Itoa(o.Components))
 	}
+	if !o.CustomTime.IsZero() {
+		set("X-Goog-Custom-Time", o.CustomTime.UTC().Format(time.RFC3339Nano))
+	}
 	for k, v := range o.Metadata {
-		if !strings.ContainsAny(k+v, "\r\n") {
-			header["X-Goog-Meta-"+k] = []string{v}
+		if validHeader(k, v) {
+			header[metaHeader+k] = []string{v}
 		}
 	}
 	header.Add("Vary", "Accept-Encoding")
@@ -136,15 +117,56 @@ func setObjectHeaders(header http.Header, o blob.Object) {
 	set("Content-Security-Policy", "sandbox")
 }
 
+// setStoredHeaders say what is stored, whatever of it is sent.
+func setStoredHeaders(header http.Header, o blob.Object) {
+	header.Set("X-Goog-Generation", strconv.FormatInt(o.Generation, 10))
+	header.Set("X-Goog-Metageneration", strconv.FormatInt(o.Metageneration, 10))
+	header.Set("X-Goog-Stored-Content-Length", strconv.FormatInt(o.Size, 10))
+	encoding := o.ContentEncoding
+	if encoding == "" {
+		encoding = "identity"
+	}
+	header.Set("X-Goog-Stored-Content-Encoding", encoding)
+	header.Set("X-Goog-Hash", hashText(o.CRC32C, o.MD5))
+}
+
+// validHeader reports a name and value that an HTTP header can carry; metadata
+// given as JSON may be any text.
+func validHeader(name, value string) bool {
+	token := func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()<>@,;:\"/[]?={}`, r)
+	}
+	return name != "" && !strings.ContainsFunc(name, token) &&
+		!strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
+}
+
 // gunzips decides decompressive transcoding: an object stored with gzip for a
 // client that does not take gzip (cloud.google.com/storage/docs/transcoding).
 func gunzips(r *http.Request, o blob.Object) bool {
-	return o.ContentEncoding == "gzip" && !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") &&
-		!strings.Contains(o.CacheControl, "no-transform")
+	return o.ContentEncoding == "gzip" && !acceptsGzip(r.Header.Values("Accept-Encoding")) && !strings.Contains(o.CacheControl, "no-transform")
+}
+
+// acceptsGzip: named, and not with a weight of zero (RFC 9110, section 12.5.3).
+func acceptsGzip(headers []string) bool {
+	for _, header := range headers {
+		for item := range strings.SplitSeq(header, ",") {
+			coding, weight, _ := strings.Cut(item, ";")
+			if !strings.EqualFold(strings.TrimSpace(coding), "gzip") {
+				continue
+			}
+			q, ok := strings.CutPrefix(strings.ReplaceAll(weight, " ", ""), "q=")
+			n, err := strconv.ParseFloat(q, 64)
+			return !ok || err != nil || n > 0
+		}
+	}
+	return false
 }
 
 func (h *Handler) gunzip(c *call, o blob.Object, content io.Reader) error {
 	z, err := gzip.NewReader(content)
+	if resource.CodeOf(err) == codes.DataLoss {
+		return err
+	}
 	if err != nil {
 		return resource.Errorf(codes.InvalidArgument, "object gs://%s/%s says gzip and is not: %w", o.Bucket, o.Name, err).
 			WithHint("ask for it with Accept-Encoding: gzip to get the stored bytes")
@@ -152,14 +174,14 @@ func (h *Handler) gunzip(c *call, o blob.Object, content io.Reader) error {
 	header := c.w.Header()
 	header.Del("Content-Encoding")
 	header.Set("Warning", "214 UploadServer gunzipped")
+	header.Set("ETag", "W/"+header.Get("ETag")) // other bytes of the same object
 	c.w.WriteHeader(http.StatusOK)
 	if c.r.Method == http.MethodHead {
 		return nil
 	}
 	// The length is not known before: a broken stream must break the connection.
 	if _, err := io.Copy(c.w, z); err != nil { //nolint:gosec // streamed, so that a bomb costs no memory
-		h.log.DebugContext(c.ctx(), "unzipping ended early", slog.String("object", o.Name), slog.Any("error", err))
-		panic(http.ErrAbortHandler)
+		return h.broken(c, o, err)
 	}
 	return nil
 }

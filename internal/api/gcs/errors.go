@@ -3,7 +3,6 @@ package gcs
 import (
 	"context"
 	"encoding/json"
-	"encoding/xml"
 	"errors"
 	"io"
 	"log/slog"
@@ -46,6 +45,9 @@ const statusClientClosed = 499
 // answerOf gives HTTP status and the API's short reason
 // (cloud.google.com/storage/docs/json_api/v1/status-codes).
 func answerOf(err error) (status int, reason string) {
+	if e, ok := errors.AsType[*xmlError](err); ok {
+		return e.status, "invalid"
+	}
 	if _, ok := errors.AsType[*rangeError](err); ok {
 		return http.StatusRequestedRangeNotSatisfiable, "requestedRangeNotSatisfiable"
 	}
@@ -102,7 +104,7 @@ func (h *Handler) writeError(w http.ResponseWriter, r *http.Request, asXML bool,
 	case status == http.StatusNotModified:
 		w.WriteHeader(status)
 	case asXML:
-		writeXMLError(w, status, reason, message)
+		writeXMLError(w, status, xmlCode(err, status), message, details(err))
 	default:
 		if status == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="tategu"`)
@@ -112,29 +114,16 @@ func (h *Handler) writeError(w http.ResponseWriter, r *http.Request, asXML bool,
 	}
 }
 
-// writeXMLError uses the XML API's codes (cloud.google.com/storage/docs/xml-api/reference-status).
-func writeXMLError(w http.ResponseWriter, status int, reason, message string) {
-	type xmlError struct {
-		XMLName xml.Name `xml:"Error"`
-		Code    string
-		Message string
-	}
-	code, ok := map[string]string{
-		"notFound": "NoSuchKey", "forbidden": "AccessDenied", "required": "AuthenticationRequired",
-		"conditionNotMet": "PreconditionFailed", "requestedRangeNotSatisfiable": "InvalidRange",
-		"notImplemented": "NotImplemented", "internalError": "InternalError",
-	}[reason]
+// details is the hint of an error, or its resource.
+func details(err error) string {
+	e, ok := errors.AsType[*resource.Error](err)
 	if !ok {
-		code = "InvalidArgument"
+		return ""
 	}
-	data, err := xml.Marshal(xmlError{Code: code, Message: message})
-	if err != nil {
-		data = nil
+	if e.Hint != "" {
+		return e.Hint
 	}
-	w.Header().Set("Content-Type", "application/xml; charset=UTF-8")
-	w.Header().Set("Content-Length", strconv.Itoa(len(xml.Header)+len(data)))
-	w.WriteHeader(status)
-	_, _ = io.WriteString(w, xml.Header+string(data)) // the client may be gone
+	return e.Resource
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -8,3 +8,12 @@ func Routes(h *Handler) []string {
 	}
 	return routes
 }
+
+// XMLRoutes lists what is served in the XML style: verb, place and subresource.
+func XMLRoutes(h *Handler) []string {
+	routes := make([]string, 0, len(h.xmlRoutes))
+	for name := range h.xmlRoutes {
+		routes = append(routes, name)
+	}
+	return routes
+}

@@ -42,6 +42,8 @@ type Handler struct {
 	log     *slog.Logger
 	now     func() time.Time
 	methods map[string]method
+
+	xmlRoutes map[string]xmlRoute
 }
 
 type method func(c *call) error
@@ -49,7 +51,7 @@ type method func(c *call) error
 // New makes a Handler.
 func New(blobs *blob.Store, auth Authorizer, log *slog.Logger, now func() time.Time) *Handler {
 	h := &Handler{blobs: blobs, auth: auth, log: log, now: now}
-	h.methods = h.table()
+	h.methods, h.xmlRoutes = h.table(), h.xmlTable()
 	return h
 }
 
@@ -90,7 +92,10 @@ func (h *Handler) table() map[string]method {
 		"upload PUT b/*/o":                    h.resume,
 		"upload DELETE b/*/o":                 h.cancel,
 		"batch POST ":                         h.batch,
-		"xml GET *":                           h.xmlGet,
+		"xml GET *":                           h.xml,
+		"xml PUT *":                           h.xml,
+		"xml POST *":                          h.xml,
+		"xml DELETE *":                        h.xml,
 	}
 }
 
@@ -101,16 +106,21 @@ type call struct {
 	query url.Values
 	names []string // of buckets and objects in the path, decoded
 	inner bool     // part of a batch
+	xml   bool     // of the XML API
 }
 
 func (c *call) ctx() context.Context { return c.r.Context() }
 
 // Owns reports a request in the XML style, /BUCKET/OBJECT, of a bucket that there
-// is: clients that are pointed at this server by its own address send those too.
+// is, or is to be made: clients that are pointed at this server by its own address
+// send those too.
 func (h *Handler) Owns(r *http.Request) bool {
 	t, err := parseTarget(r.Host, r.URL.EscapedPath())
 	if err != nil || t.service != serviceXML || blob.CheckBucketName(t.names[0]) != nil {
 		return false
+	}
+	if r.Method == http.MethodPut && t.names[1] == "" && r.Header.Get("X-Goog-Project-Id") != "" {
+		return true
 	}
 	_, err = h.blobs.GetBucket(r.Context(), t.names[0])
 	return err == nil
@@ -121,6 +131,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.serve(w,
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, inner bool) {
 	t, err := parseTarget(r.Host, r.URL.EscapedPath())
+	if err == nil && h.cors(w, r, t) {
+		return
+	}
 	if err == nil {
 		err = h.route(w, r, t, inner)
 	}

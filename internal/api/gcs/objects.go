@@ -2,7 +2,6 @@ package gcs
 
 import (
 	"encoding/json"
-	"net/http"
 	"net/url"
 
 	"tategu/internal/blob"
@@ -82,10 +81,10 @@ func (h *Handler) stat(c *call) (blob.Object, error) {
 		stat = h.blobs.StatSoftDeleted
 	}
 	o, err := stat(c.ctx(), c.names[0], c.names[1], generation, conds)
-	if err == nil && noneMatch(c.r.Header.Get("If-None-Match"), o) {
-		return o, blob.ErrNotModified
+	if err != nil {
+		return o, err
 	}
-	return o, err
+	return o, checkReadHeaders(c.r.Header, o)
 }
 
 func (h *Handler) getObject(c *call) error {
@@ -295,11 +294,4 @@ func (h *Handler) composeObject(c *call) error {
 		return err
 	}
 	return c.reply(objectJSON(baseURL(c.r), o))
-}
-
-func (h *Handler) xmlGet(c *call) error {
-	if c.names[1] == "" {
-		return resource.Unimplemented(http.MethodGet + " of a bucket in the XML API")
-	}
-	return h.download(c)
 }

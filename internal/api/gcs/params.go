@@ -62,7 +62,7 @@ func conditions(q url.Values, prefix string) (c blob.Conditions, err error) {
 // conditions reads the preconditions of parameters and of If-Match headers.
 func (c *call) conditions() (blob.Conditions, error) {
 	conds, err := conditions(c.query, "if")
-	if err != nil {
+	if err != nil || c.xml { // of the XML API: see xmlConditions and checkReadHeaders
 		return conds, err
 	}
 	if tag := c.r.Header.Get("If-Match"); tag != "" && tag != "*" {

@@ -57,7 +57,7 @@ func (h *Handler) session(c *call) (blob.Upload, error) {
 		return blob.Upload{}, resource.Invalid("upload_id", "parameter upload_id is missing")
 	}
 	u, err := h.blobs.GetUpload(c.ctx(), id)
-	if err == nil && u.Object.Bucket != c.names[0] {
+	if err == nil && (u.Object.Bucket != c.names[0] || c.xml && u.Object.Name != c.names[1]) {
 		return u, resource.Errorf(codes.NotFound, "there is no upload %q in bucket %s", id, c.names[0])
 	}
 	return u, err
@@ -87,7 +87,7 @@ func (h *Handler) resume(c *call) error {
 		return err
 	}
 	if u.Finished {
-		return c.reply(objectJSON(baseURL(c.r), u.Object))
+		return c.replyStored(u.Object)
 	}
 	if piece.total >= 0 && u.Total >= 0 && piece.total != u.Total {
 		return resource.Invalid("Content-Range", "the object has %d bytes now and %d when the upload began", piece.total, u.Total)
@@ -115,7 +115,7 @@ func (h *Handler) resume(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(objectJSON(baseURL(c.r), o))
+	return c.replyStored(o)
 }
 
 func (h *Handler) append(c *call, u blob.Upload, piece contentRange) (blob.Upload, error) {

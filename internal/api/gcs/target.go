@@ -32,6 +32,12 @@ const storageHost = "storage.googleapis.com"
 // parseTarget reads an escaped path: names are decoded after the path was cut at
 // its slashes, so that %2F stays within a name.
 func parseTarget(host, escaped string) (target, error) {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if bucket, ok := strings.CutSuffix(host, "."+storageHost); ok { // the XML API alone
+		return parseXML(bucket + "/" + strings.TrimPrefix(escaped, "/"))
+	}
 	for prefix, service := range map[string]string{
 		"/storage/v1/":                  serviceJSON,
 		"/upload/storage/v1/":           serviceUpload,
@@ -50,14 +56,7 @@ func parseTarget(host, escaped string) (target, error) {
 			return target{service: serviceOther, pattern: escaped}, nil
 		}
 	}
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	path := strings.TrimPrefix(escaped, "/")
-	if bucket, ok := strings.CutSuffix(host, "."+storageHost); ok {
-		path = bucket + "/" + path
-	}
-	return parseXML(path)
+	return parseXML(strings.TrimPrefix(escaped, "/"))
 }
 
 // parseNames reads COLLECTION[/NAME[/...]]; words that are no collection, such as
