@@ -37,7 +37,7 @@ func (w *lister) read(ctx context.Context, r store.Reader) (rows []listed, more 
 	if err != nil {
 		return nil, false, err
 	}
-	rows = append(live, old...)
+	rows = slices.Concat(live, old)
 	slices.SortFunc(rows, listed.compare)
 	// What lies behind the last row of a list that goes on may be out of order.
 	cut := func(of []listed) {

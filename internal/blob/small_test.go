@@ -2,9 +2,9 @@ package blob_test
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +18,7 @@ import (
 func TestSmallAndLarge(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{0, 1, 16 << 10, 16<<10 + 1, 1 << 20} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+		t.Run(strconv.Itoa(size), func(t *testing.T) {
 			t.Parallel()
 			f := newFixture(t)
 			data := strings.Repeat("0123456789abcdef", size/16+1)[:size]

@@ -120,6 +120,9 @@ func (s *Store) destroy(ctx context.Context, tx store.Tx, b Bucket, o Object, no
 		return "", err
 	}
 	if b.SoftDelete.Period <= 0 {
+		if isSmall(o.Content) { // its row goes by the same commit
+			return "", tx.Delete(ctx, kindSmall, o.Content)
+		}
 		return o.Content, nil
 	}
 	o.SoftDeleted, o.HardDelete = now, now.Add(b.SoftDelete.Period)

@@ -1,6 +1,7 @@
 package gcs
 
 import (
+	"maps"
 	"strings"
 
 	"tategu/internal/resource"
@@ -46,9 +47,7 @@ func (p *fieldsParser) list(depth int) (chosen, error) {
 			return nil, err
 		}
 		if have, ok := out[name]; ok && have != nil && of != nil {
-			for k, v := range of {
-				have[k] = v
-			}
+			maps.Copy(have, of)
 		} else if !ok || of == nil {
 			out[name] = of
 		}
