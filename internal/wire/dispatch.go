@@ -44,6 +44,7 @@ type call struct {
 	probe     bool // of a monitor: logged when debugging only
 	open      bool // no credential is asked for
 	anonymous bool // without a credential the handler decides
+	page      bool // a page of another origin asks
 	prove     func(ctx context.Context) (p identity.Principal, claimed bool, err error)
 	code      codes.Code // of an answer that a plain handler wrote itself
 	principal identity.Principal
@@ -149,7 +150,7 @@ func (d *dispatcher) authenticate(ctx context.Context, c *call) (identity.Princi
 	if c.bearer != "" {
 		return d.identity.Authenticate(ctx, c.bearer)
 	}
-	if c.conn.loopback && !c.forwarded && !d.tokens {
+	if c.conn.loopback && !c.forwarded && !c.page && !d.tokens {
 		return identity.OperatorPrincipal(), nil
 	}
 	if c.anonymous {

@@ -37,6 +37,9 @@ type Route struct {
 	// answers where the proof fails.
 	Prove  func(r *http.Request) (p identity.Principal, claimed bool, err error)
 	Refuse func(w http.ResponseWriter, r *http.Request, err error)
+	// Pages, when set, tells whether a page of another origin may make a request.
+	// On such a route one without a credential is nobody's, on loopback too.
+	Pages func(r *http.Request) bool
 }
 
 // StorageHandler serves the storage API.
@@ -46,13 +49,15 @@ type StorageHandler interface {
 	Owns(r *http.Request) bool
 	// Prove reads the signature of a signed URL; see Route.Prove.
 	Prove(r *http.Request) (p identity.Principal, claimed bool, err error)
+	// AllowsOrigin applies a bucket's CORS rules; see Route.Pages.
+	AllowsOrigin(r *http.Request) bool
 	// Refuse answers with an error in the form of the API that was called.
 	Refuse(w http.ResponseWriter, r *http.Request, err error)
 }
 
 // GCSRoutes sends everything of the storage API to h.
 func GCSRoutes(h StorageHandler) []Route {
-	rt := Route{Name: "storage", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse}
+	rt := Route{Name: "storage", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse, Pages: h.AllowsOrigin}
 	byHost, byPath, byBucket := rt, rt, rt
 	byHost.Hosts = []string{"storage.googleapis.com", "*.storage.googleapis.com"}
 	byPath.Prefixes = []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/"}
@@ -112,7 +117,7 @@ func (s *Server) newHandler() http.Handler {
 		"/readyz":  {Name: "health", Open: true, probe: true, Handler: http.HandlerFunc(s.readiness)},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.hosts.check(r, connOf(r.Context()), origin); err != nil {
+		if err := s.hosts.check(r, connOf(r.Context()), origin, s.welcomes); err != nil {
 			s.cfg.Log.WarnContext(r.Context(), "refused", slog.String("host", r.Host), slog.String("path", r.URL.Path), slog.Any("error", err))
 			writeError(w, err)
 			return
@@ -153,10 +158,23 @@ func (s *Server) plainRoute(host string, r *http.Request, byRequest bool) *Route
 	return nil
 }
 
+// welcomes reports a request from another origin's page that its route takes.
+func (s *Server) welcomes(r *http.Request) bool {
+	host := canonicalHost(r.Host)
+	rt := s.plainRoute(host, r, false)
+	if rt == nil {
+		if own, _ := s.routes.find(r.Method, r.URL.EscapedPath()); own == nil {
+			rt = s.plainRoute(host, r, true)
+		}
+	}
+	return rt != nil && rt.Pages != nil && rt.Pages(r)
+}
+
 // servePlain takes a plain handler along the road of every call.
 func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	c := s.calls.newCall(r.Context(), rt.Name+" "+boundedMethod(r.Method), "http", r.Header.Get)
 	c.open, c.probe, c.anonymous = rt.Open, rt.probe, rt.Anonymous
+	c.page = rt.Pages != nil && fromPage(r)
 	c.resource = r.URL.Path
 	var refused error
 	if rt.Prove != nil {

@@ -3,6 +3,7 @@ package wire
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -67,14 +68,26 @@ func isLoopback(host string) bool {
 
 // check refuses requests that a browser was tricked into: a name that was
 // rebound to loopback (the Host header gives it away), or a write from the page
-// of another site (Origin and Sec-Fetch-Site give it away).
-func (h hosts) check(r *http.Request, info connInfo, origin *http.CrossOriginProtection) error {
+// of another site (Origin and Sec-Fetch-Site give it away), unless welcome says
+// that what it is for takes those.
+func (h hosts) check(r *http.Request, info connInfo, origin *http.CrossOriginProtection, welcome func(*http.Request) bool) error {
 	if host := canonicalHost(r.Host); info.loopback && !h.isOwn(host) && !implemented(host) {
 		return resource.Errorf(codes.PermissionDenied, "this server does not answer for host %q", host).
 			WithHint("use localhost, or name the host with --host")
 	}
-	if err := origin.Check(r); err != nil {
+	if err := origin.Check(r); err != nil && !welcome(r) {
 		return resource.Errorf(codes.PermissionDenied, "a page of another site may not write here: %w", err)
 	}
 	return nil
+}
+
+// fromPage reports a request that a page of another origin makes to read its
+// answer: it has the page's credentials and not those of who sits at the machine.
+func fromPage(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || u.Host != r.Host
 }

@@ -118,7 +118,7 @@ func outsideIP(t *testing.T) string {
 
 func TestBrowserTricks(t *testing.T) {
 	t.Parallel()
-	f := start(t, nil)
+	f := start(t, func(c *wire.Config) { c.Routes = wire.GCSRoutes(storage{"gcs"}) })
 	const upload = "/v1/projects/p/locations/l/models:upload"
 	for _, tt := range []struct {
 		name, method, path string
@@ -135,6 +135,9 @@ func TestBrowserTricks(t *testing.T) {
 		{"write from another site", "POST", upload, []string{"Origin", "https://evil.example"}, 403},
 		{"write from an unknown origin", "POST", upload, []string{"Origin", "null"}, 403},
 		{"write that the browser marks", "POST", upload, []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"write from a friend of another route", "POST", upload, []string{"Origin", "https://friend.example"}, 403},
+		{"write to storage from another site", "POST", "/storage/v1/b", []string{"Origin", "https://evil.example"}, 403},
+		{"write to storage from a friend", "POST", "/storage/v1/b", []string{"Origin", "https://friend.example"}, 201},
 		{"write from our page", "POST", upload, []string{"Origin", "http://" + f.addr}, 200},
 		{"probe under a foreign name", "GET", "/healthz", []string{"Host", "evil.example"}, 403},
 	} {
@@ -207,6 +210,10 @@ func (storage) Prove(r *http.Request) (p identity.Principal, claimed bool, err e
 	}
 }
 
+func (storage) AllowsOrigin(r *http.Request) bool {
+	return r.Header.Get("Origin") == "https://friend.example"
+}
+
 func (storage) Refuse(w http.ResponseWriter, _ *http.Request, err error) {
 	w.Header().Set("X-Route", "refused")
 	w.WriteHeader(http.StatusForbidden)
@@ -231,6 +238,10 @@ func TestProofInTheRequest(t *testing.T) {
 		{"a bad proof on loopback", "PUT", "/bucket/o?by=nobody", false, nil, 403, "a bad signature", ""},
 		{"a bad proof with a good token", "PUT", "/bucket/o?by=nobody", true, []string{"Authorization", "Bearer good"}, 403, "a bad signature", ""},
 		{"a bad token", "GET", "/bucket/o", true, []string{"Authorization", "Bearer evil"}, 401, "", ""},
+		{"a page that is welcome", "PUT", "/bucket/o", false, []string{"Origin", "https://friend.example"}, 201, "", "anonymous storage PUT  /bucket/o OK"},
+		{"a page that reads", "GET", "/storage/v1/b", false, []string{"Origin", "https://evil.example"}, 201, "", ""},
+		{"a page with a proof", "PUT", "/bucket/o?by=sam", false, []string{"Origin", "https://friend.example"}, 201, "sam", "sam storage PUT  /bucket/o OK"},
+		{"our own page", "PUT", "/bucket/o", false, []string{"Host", "localhost:1", "Origin", "http://localhost:1"}, 201, "operator", "operator storage PUT  /bucket/o OK"},
 		{"elsewhere nobody stays out", "GET", "/console/x", true, nil, 401, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

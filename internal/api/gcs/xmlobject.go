@@ -131,12 +131,21 @@ func (b *bounded) check(n int64, ended bool) error {
 	return nil
 }
 
-// copySource finds the object that x-goog-copy-source names under its conditions.
-func (h *Handler) copySource(c *call) (blob.Object, error) {
-	path, err := url.PathUnescape(strings.TrimPrefix(c.r.Header.Get("X-Goog-Copy-Source"), "/"))
+// parseCopySource reads BUCKET/OBJECT, escaped as a path; a slash may go ahead.
+func parseCopySource(header string) (bucket, name string, err error) {
+	path, err := url.PathUnescape(strings.TrimPrefix(header, "/"))
 	bucket, name, ok := strings.Cut(path, "/")
 	if err != nil || !ok || bucket == "" || name == "" {
-		return blob.Object{}, resource.Invalid("x-goog-copy-source", "x-goog-copy-source %q is not BUCKET/OBJECT", c.r.Header.Get("X-Goog-Copy-Source"))
+		return "", "", resource.Invalid("x-goog-copy-source", "x-goog-copy-source %q is not BUCKET/OBJECT", header)
+	}
+	return bucket, name, nil
+}
+
+// copySource finds the object that x-goog-copy-source names under its conditions.
+func (h *Handler) copySource(c *call) (blob.Object, error) {
+	bucket, name, err := parseCopySource(c.r.Header.Get("X-Goog-Copy-Source"))
+	if err != nil {
+		return blob.Object{}, err
 	}
 	if err := h.authorize(c.ctx(), bucket, "storage.objects.get"); err != nil {
 		return blob.Object{}, err
