@@ -158,6 +158,27 @@ func xmlHeaders(c *call) error {
 			return resource.Unimplemented("header " + strings.ToLower(name) + " (the JSON API has retention)")
 		}
 	}
+	return refuseS3(c.r.Header)
+}
+
+// refuseS3 refuses what S3 clients say in headers of their own: passed over, a
+// copy would become an empty object, and signed chunks a part of the bytes.
+func refuseS3(h http.Header) error {
+	for name, values := range h {
+		rest, ok := strings.CutPrefix(name, "X-Amz-")
+		if !ok {
+			continue
+		}
+		switch rest {
+		case "Date", "User-Agent", "Request-Payer", "Expected-Bucket-Owner":
+			continue
+		case "Content-Sha256":
+			if !strings.HasPrefix(values[0], "STREAMING-") {
+				continue
+			}
+		}
+		return resource.Unimplemented("header "+strings.ToLower(name)).WithHint("the storage service's own headers start with x-goog-")
+	}
 	return nil
 }
 

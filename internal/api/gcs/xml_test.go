@@ -101,6 +101,8 @@ func TestXMLRefusals(t *testing.T) {
 		{"PUT", "/bucket/x", "2", 400, "InvalidArgument", []string{"X-Goog-Acl", "public-read"}},
 		{"PUT", "/bucket/x", "2", 400, "InvalidStorageClass", []string{"X-Goog-Storage-Class", "ICE"}},
 		{"PUT", "/bucket?storageClass", "<StorageClass>ICE</StorageClass>", 400, "InvalidStorageClass", nil},
+		{"PUT", "/bucket/x", "", 501, "NotImplemented", []string{"X-Amz-Copy-Source", "/bucket/x"}},
+		{"PUT", "/bucket/x", "2", 501, "NotImplemented", []string{"X-Amz-Content-Sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}},
 		{"PUT", "/bucket/x", "2", 501, "NotImplemented", []string{"X-Goog-Encryption-Key", "k"}},
 		{"PUT", "/bucket/" + strings.Repeat("n", 1025), "2", 400, "InvalidArgument", nil},
 		{"PUT", "/bucket/x", "", 404, "NoSuchKey", []string{"X-Goog-Copy-Source", "bucket/none"}},
