@@ -84,14 +84,19 @@ func listSQL(q store.Query) (string, []any) {
 	return `SELECT ` + columns + ` FROM ` + source(q) + ` WHERE ` + where + ` ORDER BY ` + order + ` LIMIT ? OFFSET ?`, append(args, limit, q.Offset)
 }
 
-// source is the table, with the index of states where the query names nothing
-// narrower: left alone, SQLite reads the whole kind to spare itself the sorting.
+// source is the table, with the index of states or of parents where the query
+// names nothing narrower: left alone, SQLite reads the whole kind to spare itself
+// the sorting.
 func source(q store.Query) string {
-	narrow := q.Parent != "" || q.Prefix != "" || q.After != "" || q.From != "" || q.Beyond != nil
-	if narrow || len(q.States) == 0 || slices.Contains(q.States, "") {
+	switch {
+	case q.Prefix != "" || q.After != "" || q.From != "" || q.Beyond != nil:
 		return "row"
+	case q.Parent != "":
+		return "row INDEXED BY row_parent"
+	case len(q.States) > 0 && !slices.Contains(q.States, ""):
+		return "row INDEXED BY row_state"
 	}
-	return "row INDEXED BY row_state"
+	return "row"
 }
 
 func conditions(q store.Query) (string, []any) {

@@ -205,6 +205,8 @@ func TestIndexes(t *testing.T) {
 	}{
 		{store.Query{Kind: "k", States: []string{"A", "B"}}, "row_state"},
 		{store.Query{Kind: "k", States: []string{"A"}, Order: store.ByNewest}, "row_state"},
+		{store.Query{Kind: "k", Parent: "p"}, "row_parent"},
+		{store.Query{Kind: "k", Parent: "p", States: []string{"A"}, Limit: 1}, "row_parent"},
 		{store.Query{Kind: "k", Parent: "p", Order: store.ByNewest, Limit: 10}, "row_parent"},
 		{store.Query{Kind: "k", Parent: "p", Order: store.ByCreated, Beyond: &store.Row{Key: "x"}}, "row_parent"},
 		{store.Query{Kind: "k", Prefix: "p/", From: "p/x", Limit: 10}, "PRIMARY KEY"},
