@@ -210,6 +210,13 @@ func (m *Main) openRuntime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	adopted := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tategu_workloads_adopted_total",
+		Help: "Programs of an earlier server that this one took over at its start and did not start again.",
+	}, func() float64 { return float64(m.runtime.Adopted()) })
+	if err := m.registry.Register(adopted); err != nil {
+		return fmt.Errorf("runtime metrics: %w", err)
+	}
 	return m.retainCredentials(ctx)
 }
 

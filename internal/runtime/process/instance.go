@@ -265,19 +265,35 @@ func (in *instance) wrap(ctx context.Context, s spec) error {
 	}()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
+	ended := false
 	for !in.reattach() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-gone:
+		// A wrapper that finds the lock taken leaves the workload to the one that a
+		// killed server started a moment before: that one is still to say who it is.
+		if ended && !in.locked() {
 			if in.reattach() {
 				return nil
 			}
 			return fmt.Errorf("the wrapper %s %s ended before it began", in.r.cfg.Self, Verb)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-gone:
+			ended, gone = true, nil
 		case <-tick.C:
 		}
 	}
 	return nil
+}
+
+// locked reports a wrapper at work on the directory.
+func (in *instance) locked() bool {
+	f, err := os.OpenFile(filepath.Join(in.dir, fileLock), os.O_RDWR, 0o600)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }() // ends the lock, too
+	return errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK)
 }
 
 // reattach finds a wrapper that took this workload.

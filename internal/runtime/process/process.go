@@ -25,7 +25,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -73,6 +72,8 @@ type Runtime struct {
 	spawn  func(func(ctx context.Context)) // runs under the context that Close ends
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	adopted int // programs of earlier servers that New took over
 
 	mu        sync.Mutex
 	closed    bool
@@ -123,30 +124,6 @@ func (c *Config) defaults() error {
 			return fmt.Errorf("process: %w", err)
 		}
 		*dir = abs
-	}
-	return nil
-}
-
-// adopt loads every record and goes on where the last server stopped.
-func (r *Runtime) adopt() error {
-	entries, err := os.ReadDir(r.cfg.Dir)
-	if err != nil {
-		return fmt.Errorf("read workloads: %w", err)
-	}
-	for _, e := range entries {
-		dir := filepath.Join(r.cfg.Dir, e.Name())
-		var rec record
-		switch err := readJSON(filepath.Join(dir, fileRecord), &rec); {
-		case errors.Is(err, fs.ErrNotExist):
-			// Start did not return, so nobody counts on it.
-			if err := removeAll(dir); err != nil {
-				r.cfg.Log.Warn("remove an unfinished workload directory", slog.String("dir", dir), slog.Any("error", err))
-			}
-			continue
-		case err != nil:
-			return fmt.Errorf("read workload %s: %w", e.Name(), err)
-		}
-		r.begin(newInstance(r, rec))
 	}
 	return nil
 }

@@ -1,0 +1,91 @@
+package process
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"tategu/internal/runtime"
+)
+
+// TestWrapperOfKilledServer: a server is killed between the start of a wrapper
+// and the moment the wrapper says who it is. The next server's own wrapper finds
+// the lock taken; the workload is the first one's, and has not failed.
+func TestWrapperOfKilledServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	work := filepath.Join(dir, "workloads", "a")
+	if err := os.MkdirAll(work, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(work, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeJSON(filepath.Join(work, fileRecord), record{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
+		t.Fatal(err)
+	}
+	// The wrapper proper, and a sign that it has ended.
+	self, gone := filepath.Join(dir, "self"), filepath.Join(dir, "gone")
+	if err := os.WriteFile(self, []byte("#!/bin/sh\n"+os.Args[0]+" \"$@\"\ntouch "+gone+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Config{Dir: filepath.Join(dir, "workloads"), CacheDir: filepath.Join(dir, "cache"), Self: self, NoMounts: true, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	in, err := r.Find(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan runtime.Exit, 1)
+	go func() {
+		exit, _ := in.Wait(t.Context())
+		ended <- exit
+	}()
+	for tick := time.Tick(time.Millisecond); !exists(gone); {
+		select {
+		case <-tick:
+		case exit := <-ended:
+			t.Fatalf("ended beside the other wrapper: %+v", exit)
+		}
+	}
+	first := exec.Command("cat") // stands for the first wrapper
+	stdin, err := first.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	start, err := startTime(first.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeJSON(filepath.Join(work, fileWrapper), wrapperFile{PID: first.Process.Pid, Start: start}); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeJSON(filepath.Join(work, fileExit), exitFile{Ended: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	if err := first.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if exit := <-ended; !exit.OK() {
+		t.Errorf("exit %+v", exit)
+	}
+}
