@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-clients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-sdk bench-start bench-storage upgrade-fixture
+	conformance-driver conformance-gcs conformance-sdk kill-loop bench-start bench-recover bench-storage upgrade-fixture
 
 build: bin/tategu
 
@@ -36,6 +36,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	@if [ ! -d "$(SHARED)/conformance" ]; then echo 'make test: $(SHARED)/conformance is absent: tests over its cases are skipped'; fi
 	$(MAKE) test-go
 	$(MAKE) test-clients
+	$(MAKE) kill-loop ROUNDS=5
 
 test-go: $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
@@ -46,7 +47,14 @@ test-clients: build $(CLIENTS)/.built
 ## Everything that is too long, or needs root, for `make test`.
 test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	for i in 1 2 3; do $(MAKE) test-go; done
+	$(MAKE) kill-loop
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
+
+## kill -9 of the server at seeded moments under a mixed load.
+kill-loop: ROUNDS ?= 50
+kill-loop: SEED ?= 1
+kill-loop: build $(UV)
+	PATH="$(dir $(UV)):$$PATH" CGO_ENABLED=0 go run -trimpath ./test/kill -bin bin/tategu -rounds $(ROUNDS) -seed $(SEED)
 
 conformance-driver: DIR ?= $(SHARED)/conformance/sdk
 conformance-driver: build $(CLIENTS)/.built
@@ -65,7 +73,7 @@ conformance-sdk: build $(CLIENTS)/.built
 upgrade-fixture: $(CLIENTS)/.built
 	TATEGU_BIN="$(abspath $(BINARY))" $(CLIENTS)/bin/python test/upgrade/fixture.py --out test/durability/testdata/schema-$(SCHEMA).tar.gz
 
-bench: bench-start bench-storage
+bench: bench-start bench-recover bench-storage
 
 bench-start: build
 	$(PYTHON) bench/start/start.py --binary bin/tategu
@@ -75,6 +83,10 @@ bench-storage: build
 	cd bench/storage && CGO_ENABLED=0 go build -o $(CURDIR)/bin/bench-storage .
 	cd bench/storage/fakegcs && CGO_ENABLED=0 go build -o $(CURDIR)/bin/fake-gcs-server github.com/fsouza/fake-gcs-server || rm -f $(CURDIR)/bin/fake-gcs-server
 	bin/bench-storage -tategu bin/tategu $(if $(DIR),-dir "$(DIR)") -fake "$$(ls bin/fake-gcs-server 2>/dev/null || true)"
+
+bench-recover: RUNS ?= 10000
+bench-recover: build
+	$(PYTHON) bench/recover/recover.py --binary bin/tategu --runs $(RUNS)
 
 lint: $(TOOLS)/.built
 	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v pipelinespec/) | tee /dev/stderr | (! grep -q .)

@@ -21,7 +21,7 @@ const module = "tategu"
 // layers, top first. A trailing /* stands for every direct child.
 func layers() [][]string {
 	return [][]string{
-		{"cmd/*"},
+		{"cmd/*", "test/*"},
 		{"internal/app"},
 		{"internal/wire"},
 		{"internal/api/*"},
@@ -56,6 +56,7 @@ func adapterUsers() map[string]string {
 	return map[string]string{
 		"internal/app": "wires everything",
 		"cmd/tategu":   "the process adapter's wrapper runs as a hidden verb of the binary",
+		"test/kill":    "looks into the data directory of a server that has ended",
 	}
 }
 

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tategu/internal/blob"
+	"tategu/internal/blob/disk"
+	"tategu/internal/store"
+	"tategu/internal/store/sqlite"
+)
+
+// verify checks everything once the load has ended: first through the API, then
+// the processes and, after the server's end, the data directory.
+func (l *loop) verify(ctx context.Context) {
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"batch prediction jobs", l.verifyBatches},
+		{"objects", l.verifyObjects},
+		{"tasks", l.verifyTasks},
+		{"endpoints", l.verifyEndpoints},
+		{"processes", l.verifyProcesses},
+		{"data directory", l.verifyData},
+		{"server log", l.verifyLog},
+	} {
+		if err := step.do(ctx); err != nil {
+			l.book.problem("check of the %s: %v", step.what, err)
+		}
+	}
+}
+
+// verifyBatches waits for jobs whose submission was cut off, and counts all.
+func (l *loop) verifyBatches(ctx context.Context) error {
+	for page := ""; ; {
+		var list struct {
+			BatchPredictionJobs []batchDetail
+			NextPageToken       string
+		}
+		if _, err := l.client.get(ctx, api+"batchPredictionJobs?pageSize=100&pageToken="+page, &list); err != nil {
+			return err
+		}
+		for _, job := range list.BatchPredictionJobs {
+			if err := l.batches.follow(ctx, "/v1/"+job.Name, strings.HasPrefix(job.Model, l.batches.native)); err != nil {
+				return err
+			}
+		}
+		if page = list.NextPageToken; page == "" {
+			return nil
+		}
+	}
+}
+
+// verifyObjects reads every object of the ledgers, and lists for others.
+func (l *loop) verifyObjects(ctx context.Context) error {
+	known := map[string]bool{}
+	for _, o := range l.objects {
+		for key, e := range o.names {
+			if err := o.read(ctx, e); err != nil {
+				return err
+			}
+			known[key] = !e.acked.deleted
+		}
+	}
+	for _, bucket := range []string{firstBucket, secondBucket} {
+		for page := ""; ; {
+			var list struct {
+				Items         []struct{ Name string }
+				NextPageToken string
+			}
+			if _, err := l.client.get(ctx, "/storage/v1/b/"+bucket+"/o?prefix=w&maxResults=50&pageToken="+page, &list); err != nil {
+				return err
+			}
+			for _, item := range list.Items {
+				key := bucket + "/" + item.Name
+				if !known[key] {
+					l.book.problem("gs://%s is listed and was never written, or its removal was acknowledged", key)
+				}
+				delete(known, key)
+			}
+			if page = list.NextPageToken; page == "" {
+				break
+			}
+		}
+	}
+	for key, there := range known {
+		if there {
+			l.book.isLost("gs://%s is there and not listed", key)
+		}
+	}
+	return nil
+}
+
+// verifyTasks compares the ledger of the tasks with the API.
+func (l *loop) verifyTasks(ctx context.Context) error {
+	ledger, err := readLedger(l.server.ledger)
+	if err != nil {
+		return err
+	}
+	programs := len(ledger.begun)
+	l.runs.check(ledger)
+	if err := l.jobs.check(ctx, ledger); err != nil {
+		return err
+	}
+	ledger.rest(l.book)
+	for replica, starts := range ledger.replicas {
+		// A batch prediction job that a kill caught before its end was written starts
+		// again, with replicas of the same names; deployments never do.
+		if starts > 1 && strings.HasPrefix(replica, "replica-") {
+			l.book.isDouble("replica %s was started %d times", replica, starts)
+		}
+	}
+	// The deployment that lives through all kills keeps its first replica.
+	if ledger.replicas["replica-4901-0-1"] != 1 || ledger.replicas["replica-4901-0-2"] != 0 {
+		l.book.isDouble("the replica of the long-lived deployment was started anew: %v", ledger.replicas)
+	}
+	if l.adopted < ledger.across {
+		l.book.problem("programs went on over a kill %d times, and the servers say that they took over %d", ledger.across, l.adopted)
+	}
+	if ledger.across == 0 {
+		l.book.problem("no program ran while the server was killed: the loop shows nothing")
+	}
+	l.book.say("%d runs and %d custom jobs with %d programs, which went on over a kill %d times; %d batch prediction jobs, %d predictions; %d uploads resumed, %d calls cut off",
+		len(l.runs.ended), len(l.jobs.acked), programs, ledger.across, l.batches.ended, l.batches.predicted, l.resumed(), l.book.settled.Load())
+	return nil
+}
+
+func (l *loop) resumed() int {
+	n := 0
+	for _, o := range l.objects {
+		n += o.resumed
+	}
+	return n
+}
+
+// verifyEndpoints finds the deployments again, and takes them off.
+func (l *loop) verifyEndpoints(ctx context.Context) error {
+	for endpoint, id := range map[string]string{"900": "4900", "901": "4901"} {
+		there, err := l.batches.deployed(ctx, endpoint, id)
+		if err != nil {
+			return err
+		}
+		if !there {
+			l.book.isLost("deployed model %s is not on endpoint %s any more", id, endpoint)
+			continue
+		}
+		if err := l.batches.undeploy(ctx, endpoint, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyProcesses waits for what the server still puts away.
+func (l *loop) verifyProcesses(ctx context.Context) error {
+	workloads := filepath.Join(l.server.data, "workloads")
+	var left []process
+	var dirs []os.DirEntry
+	for began := time.Now(); time.Since(began) < 30*time.Second; {
+		var err error
+		if dirs, err = os.ReadDir(workloads); err != nil {
+			return err
+		}
+		left = l.server.children()
+		if len(left) == 0 && len(dirs) == 0 {
+			return nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	for _, p := range left {
+		l.book.problem("process %d is left: %s", p.pid, p.what)
+	}
+	for _, d := range dirs {
+		l.book.problem("the working directory %s is left", d.Name())
+	}
+	return nil
+}
+
+// verifyData stops the server and looks into its data directory: once the sweep
+// has run, each content has a row and each row its content.
+func (l *loop) verifyData(ctx context.Context) error {
+	if err := l.server.stop(); err != nil {
+		return fmt.Errorf("stop the server: %w", err)
+	}
+	rows, err := sqlite.Open(ctx, filepath.Join(l.server.data, "state.db"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // only read
+	content, err := disk.Open(filepath.Join(l.server.data, "objects"))
+	if err != nil {
+		return err
+	}
+	swept, err := blob.New(rows, content, time.Now).Sweep(ctx, 0)
+	if err != nil {
+		return err
+	}
+	files := map[string]bool{}
+	err = content.Walk(ctx, func(id string, _ time.Time) error {
+		if !strings.HasPrefix(id, "log-") { // streams are named by what they belong to
+			files[id] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	named, err := l.namedContent(ctx, rows)
+	if err != nil {
+		return err
+	}
+	for id, what := range named {
+		if !files[id] && what != "" {
+			l.book.isLost("%s has no content: %s", what, id)
+		}
+		delete(files, id)
+	}
+	for id := range files {
+		l.book.problem("content %s belongs to no row", id)
+	}
+	l.book.say("after the sweep of %d contents: %d rows with content", swept.Contents, len(named))
+	return nil
+}
+
+// verifyLog reads what the servers complained of.
+func (l *loop) verifyLog(context.Context) error {
+	text, err := os.ReadFile(l.server.log.Name())
+	if err != nil {
+		return err
+	}
+	for line := range bytes.Lines(text) {
+		if bytes.Contains(line, []byte("level=ERROR")) || bytes.Contains(line, []byte("panic:")) {
+			l.book.problem("the server logged: %.400s", bytes.TrimSpace(line))
+		}
+	}
+	return nil
+}
+
+// namedContent gives the content ids that rows name, and for objects whose.
+func (l *loop) namedContent(ctx context.Context, rows store.Store) (map[string]string, error) {
+	named := map[string]string{}
+	for _, kind := range []store.Kind{"object", "upload"} {
+		list, err := rows.List(ctx, store.Query{Kind: kind})
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range list {
+			what := ""
+			if kind == "object" {
+				what = "gs://" + row.Key
+			}
+			if row.State != "" {
+				named[row.State] = what
+			}
+		}
+	}
+	return named, nil
+}
