@@ -203,17 +203,11 @@ func (l *loop) verifyData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	files := map[string]bool{}
-	err = content.Walk(ctx, func(id string, _ time.Time) error {
-		if !strings.HasPrefix(id, "log-") { // streams are named by what they belong to
-			files[id] = true
-		}
-		return nil
-	})
+	files, err := contents(ctx, rows, content)
 	if err != nil {
 		return err
 	}
-	named, err := l.namedContent(ctx, rows)
+	named, err := namedContents(ctx, rows)
 	if err != nil {
 		return err
 	}
@@ -244,18 +238,39 @@ func (l *loop) verifyLog(context.Context) error {
 	return nil
 }
 
-// namedContent gives the content ids that rows name, and for objects whose.
-func (l *loop) namedContent(ctx context.Context, rows store.Store) (map[string]string, error) {
+// contents gives the ids of all byte strings: files, and rows for small ones.
+// Streams of logs are not among them; they are named by what they belong to.
+func contents(ctx context.Context, rows store.Store, content *disk.Content) (map[string]bool, error) {
+	found := map[string]bool{}
+	err := content.Walk(ctx, func(id string, _ time.Time) error {
+		if !strings.HasPrefix(id, "log-") {
+			found[id] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	small, err := rows.List(ctx, store.Query{Kind: "content"})
+	for _, row := range small {
+		found[row.Key] = true
+	}
+	return found, err
+}
+
+// namedContents gives the ids that rows name, and whose they are: "" where bytes
+// need not have come yet.
+func namedContents(ctx context.Context, rows store.Store) (map[string]string, error) {
 	named := map[string]string{}
-	for _, kind := range []store.Kind{"object", "upload"} {
+	for _, kind := range []store.Kind{"object", "objectVersion", "objectSoft", "upload", "uploadPart"} {
 		list, err := rows.List(ctx, store.Query{Kind: kind})
 		if err != nil {
 			return nil, err
 		}
 		for _, row := range list {
-			what := ""
-			if kind == "object" {
-				what = "gs://" + row.Key
+			what := string(kind) + " " + row.Key
+			if kind == "upload" {
+				what = ""
 			}
 			if row.State != "" {
 				named[row.State] = what
