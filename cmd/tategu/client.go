@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,9 +23,10 @@ import (
 // client talks to a server: the one of this machine's data directory, or one
 // that was logged in to.
 type client struct {
-	base  string
-	token func(ctx context.Context) (string, error)
-	http  *http.Client
+	base    string
+	project string // to work in when none is named
+	token   func(ctx context.Context) (string, error)
+	http    *http.Client
 }
 
 func connect(cmd *cobra.Command) (*client, error) {
@@ -37,7 +40,8 @@ func connect(cmd *cobra.Command) (*client, error) {
 			return nil, fmt.Errorf("read the server's certificate: %w", err)
 		}
 		h := trusting(pem)
-		return &client{base: "https://" + l.Server, http: h, token: func(ctx context.Context) (string, error) { return l.accessToken(ctx, h) }}, nil
+		token := reused(time.Now, func(ctx context.Context) (string, error) { return l.accessToken(ctx, h) })
+		return &client{base: "https://" + l.Server, project: l.Project, http: h, token: token}, nil
 	}
 	cfg, err := configure(cmd)
 	if err != nil {
@@ -47,7 +51,37 @@ func connect(cmd *cobra.Command) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{base: "http://" + state.Address, http: &http.Client{}}, nil
+	return &client{base: "http://" + state.Address, project: state.Project, http: &http.Client{Transport: transport(nil)}}, nil
+}
+
+// tokenReuse is well below the life of an access token.
+const tokenReuse = 5 * time.Minute
+
+// reused asks for a token now and then instead of at each request.
+func reused(now func() time.Time, ask func(context.Context) (string, error)) func(context.Context) (string, error) {
+	var mu sync.Mutex
+	var token string
+	var asked time.Time
+	return func(ctx context.Context) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if token != "" && now().Sub(asked) < tokenReuse {
+			return token, nil
+		}
+		var err error
+		token, err = ask(ctx)
+		asked = now()
+		return token, err
+	}
+}
+
+// transport keeps a connection for each of several requests at once, and goes
+// through the proxies that the environment names.
+func transport(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}
 }
 
 // trusting makes a client that accepts the given CA besides the system's.
@@ -57,8 +91,7 @@ func trusting(pem []byte) *http.Client {
 		pool = x509.NewCertPool()
 	}
 	pool.AppendCertsFromPEM(pem)
-	t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
-	return &http.Client{Transport: t}
+	return &http.Client{Transport: transport(pool)}
 }
 
 // do sends a request and gives the answer's body; an API error becomes an error

@@ -75,6 +75,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes := wire.GCSRoutes(storage)
 	routes = append(routes, wire.CloudRoutes(neighbours)...)
 	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})
+	routes = append(routes, wire.Route{Name: "storage", Audit: true, Handler: storage.Collector(), Exact: []string{gcs.CollectPath}})
 	routes = append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...)
 	return routes, nil
 }

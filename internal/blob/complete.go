@@ -222,7 +222,7 @@ func (s *Store) abortMultiparts(ctx context.Context, prefix string, old func(Mul
 
 // sweepMultiparts aborts uploads to which nothing came for UploadLife, and forgets
 // those that ended as long ago.
-func (s *Store) sweepMultiparts(ctx context.Context, done *Swept) error {
+func (s *Store) sweepMultiparts(ctx context.Context, done *Swept, dry bool) error {
 	old := s.now().Add(-UploadLife)
 	aborted, err := s.abortMultiparts(ctx, "", func(u Multipart) (bool, error) {
 		if !u.Created.Before(old) {
@@ -230,10 +230,19 @@ func (s *Store) sweepMultiparts(ctx context.Context, done *Swept) error {
 		}
 		parts, err := listParts(ctx, s.rows, u.ID, 0, 0)
 		fresh := slices.ContainsFunc(parts, func(p Part) bool { return !p.Updated.Before(old) })
-		return !fresh, err
+		if err != nil || fresh {
+			return false, err
+		}
+		for _, p := range parts {
+			done.Bytes += p.Size
+		}
+		if dry {
+			done.Uploads++
+		}
+		return !dry, nil
 	})
 	done.Uploads += aborted
-	if err != nil {
+	if err != nil || dry {
 		return err
 	}
 	q := store.Query{Kind: kindMultipartDone, Limit: sweepBatch}

@@ -153,12 +153,15 @@ func TestSweep(t *testing.T) {
 		want  blob.Swept
 		left  int
 	}{
-		{0, blob.Swept{}, 5},                         // all is young
-		{2 * time.Hour, blob.Swept{Contents: 1}, 4},  // the orphan
-		{blob.UploadLife, blob.Swept{Uploads: 1}, 3}, // the upload and its bytes
-		{365 * 24 * time.Hour, blob.Swept{}, 3},      // objects and logs stay
+		{0, blob.Swept{}, 5}, // all is young
+		{2 * time.Hour, blob.Swept{Contents: 1, Bytes: 6}, 4},  // the orphan
+		{blob.UploadLife, blob.Swept{Uploads: 1, Bytes: 4}, 3}, // the upload and its bytes
+		{365 * 24 * time.Hour, blob.Swept{}, 3},                // objects and logs stay
 	} {
 		f.clock.add(step.later)
+		if dry, err := f.SweepDry(t.Context(), time.Hour); err != nil || dry != step.want {
+			t.Errorf("after %v, dry: %+v, %v, want %+v", step.later, dry, err, step.want)
+		}
 		got, err := f.Sweep(t.Context(), time.Hour)
 		if err != nil || got != step.want {
 			t.Errorf("after %v: %+v, %v, want %+v", step.later, got, err, step.want)

@@ -18,6 +18,7 @@ const (
 	PermissionListLogins   = "tategu.tokens.list"
 	PermissionDeleteLogins = "tategu.tokens.delete"
 	PermissionListAudit    = "tategu.audit.list"
+	PermissionCollect      = "tategu.storage.collect"
 )
 
 // ParseRole reads a role's name.
@@ -88,6 +89,7 @@ func rules() []rule {
 		{service: "tategu", collections: "jobs tasks logs", viewer: "get list"},
 		{service: "tategu", collections: "tokens", admin: "create list delete"},
 		{service: "tategu", collections: "audit", admin: "list"},
+		{service: "tategu", collections: "storage", admin: "collect"},
 	}
 }
 
