@@ -17,7 +17,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 
 export TATEGU_SHARED := $(abspath $(SHARED))
 
-.PHONY: build test test-go test-clients test-slow lint fmt generate bench demo clean \
+.PHONY: build test test-go test-clients test-otherclients test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-sdk kill-loop bench-start bench-recover bench-storage upgrade-fixture
 
 build: bin/tategu
@@ -49,6 +49,11 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	for i in 1 2 3; do $(MAKE) test-go; done
 	$(MAKE) kill-loop
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
+	$(MAKE) test-otherclients
+
+## The storage clients for Go and Node, unmodified.
+test-otherclients: build
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/otherclients/run.py
 
 ## kill -9 of the server at seeded moments under a mixed load.
 kill-loop: ROUNDS ?= 50

@@ -60,7 +60,8 @@ func GCSRoutes(h StorageHandler) []Route {
 	rt := Route{Name: "storage", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse, Pages: h.AllowsOrigin}
 	byHost, byPath, byBucket := rt, rt, rt
 	byHost.Hosts = []string{"storage.googleapis.com", "*.storage.googleapis.com"}
-	byPath.Prefixes = []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/"}
+	byPath.Prefixes = []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/", "/b/"}
+	byPath.Exact = []string{"/b"}
 	byBucket.Match = h.Owns
 	return []Route{byHost, byPath, byBucket}
 }

@@ -43,10 +43,18 @@ func parseTarget(host, escaped string) (target, error) {
 		"/upload/storage/v1/":           serviceUpload,
 		"/resumable/upload/storage/v1/": serviceUpload,
 		"/download/storage/v1/":         serviceDownload,
+		// Node's client with STORAGE_EMULATOR_HOST; no bucket has so short a name.
+		"/b/": serviceJSON,
 	} {
 		if rest, ok := strings.CutPrefix(escaped, prefix); ok {
+			if prefix == "/b/" {
+				rest = "b/" + rest
+			}
 			return parseNames(service, rest)
 		}
+	}
+	if escaped == "/b" {
+		return parseNames(serviceJSON, "b")
 	}
 	if escaped == "/batch/storage/v1" || escaped == "/batch/storage/v1/" || escaped == "/batch" {
 		return target{service: serviceBatch}, nil
