@@ -243,7 +243,8 @@ func (c *call) replyXML(v any) error {
 		return err
 	}
 	header := c.w.Header()
-	header.Set("Content-Type", "application/xml; charset=UTF-8")
+	// Node's client reads an answer as text only when its type says text.
+	header.Set("Content-Type", "text/xml; charset=UTF-8")
 	header.Set("Content-Length", strconv.Itoa(len(xml.Header)+len(data)))
 	c.w.WriteHeader(http.StatusOK)
 	_, _ = io.WriteString(c.w, xml.Header+string(data)) // the client may be gone
