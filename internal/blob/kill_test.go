@@ -22,12 +22,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv("TATEGU_TEST_PUT"); dir != "" {
-		if err := putForever(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for env, child := range map[string]func(dir string) error{"TATEGU_TEST_PUT": putForever, "TATEGU_TEST_PARTS": partsForever} {
+		if dir := os.Getenv(env); dir != "" {
+			if err := child(dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	os.Exit(m.Run())
 }

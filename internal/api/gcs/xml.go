@@ -177,7 +177,7 @@ func refuseS3(h http.Header) error {
 				continue
 			}
 		}
-		return resource.Unimplemented("header "+strings.ToLower(name)).WithHint("the storage service's own headers start with x-goog-")
+		return resource.Unimplemented("header " + strings.ToLower(name)).WithHint("the storage service's own headers start with x-goog-")
 	}
 	return nil
 }
