@@ -245,15 +245,13 @@ func (s *Store) sweepMultiparts(ctx context.Context, done *Swept, dry bool) erro
 	if err != nil || dry {
 		return err
 	}
-	q := store.Query{Kind: kindMultipartDone, Limit: sweepBatch}
-	for {
-		rows, err := s.rows.List(ctx, q)
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		q.After = rows[len(rows)-1].Key
+	return s.scan(ctx, kindMultipartDone, func(rows []store.Row) error {
 		rows = slices.DeleteFunc(rows, func(row store.Row) bool { return !row.Created.Before(old) })
-		err = s.rows.Update(ctx, func(tx store.Tx) error {
+		if len(rows) == 0 {
+			return nil
+		}
+		done.Uploads += len(rows)
+		return s.rows.Update(ctx, func(tx store.Tx) error {
 			for _, row := range rows {
 				if err := tx.Delete(ctx, kindMultipartDone, row.Key); err != nil {
 					return err
@@ -261,11 +259,7 @@ func (s *Store) sweepMultiparts(ctx context.Context, done *Swept, dry bool) erro
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		done.Uploads += len(rows)
-	}
+	})
 }
 
 // dropMultiparts deletes the rows of all uploads of a bucket that is being

@@ -298,6 +298,7 @@ func TestETags(t *testing.T) {
 		{"GET", "If-None-Match", `"other", ` + tag, 304},
 		{"GET", "If-None-Match", `"other"`, 200},
 		{"PATCH", "If-None-Match", tag, 501},
+		{"PATCH", "If-None-Match", "*", 412},
 		{"PATCH", "If-Match", tag, 200},
 		{"PATCH", "If-Match", tag, 412}, // the patch before changed it
 		{"DELETE", "If-Match", tag, 412},

@@ -72,6 +72,13 @@ func (c *call) conditions() (blob.Conditions, error) {
 		}
 		conds.GenerationMatch, conds.MetagenerationMatch = &generation, &metageneration
 	}
+	if c.r.Header.Get("If-None-Match") == "*" && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		if conds.GenerationMatch != nil && *conds.GenerationMatch != 0 {
+			return conds, resource.Errorf(codes.FailedPrecondition, "If-None-Match: * wants no object, and another precondition wants one")
+		}
+		conds.GenerationMatch = new(int64) // no object
+		return conds, nil
+	}
 	if tag := c.r.Header.Get("If-None-Match"); tag != "" && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
 		return conds, resource.Unimplemented("If-None-Match on a write; use ifGenerationNotMatch")
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/blob"
@@ -300,6 +301,9 @@ type failedXML struct {
 	Message   string
 }
 
+// deletesAtOnce bounds the deletes of one request that wait for a commit.
+const deletesAtOnce = 32
+
 // xmlDeleteMany deletes up to 1,000 objects, each with an outcome of its own. One
 // that is not there counts as deleted.
 func (h *Handler) xmlDeleteMany(c *call) error {
@@ -316,8 +320,18 @@ func (h *Handler) xmlDeleteMany(c *call) error {
 		Deleted []deletedXML
 		Error   []failedXML
 	}{Xmlns: xmlNamespace}
-	for _, o := range req.Object {
-		err := h.deleteOne(c, o.Key, o.VersionID)
+	failed := make([]error, len(req.Object))
+	var together errgroup.Group // whose commits are shared
+	together.SetLimit(deletesAtOnce)
+	for i, o := range req.Object {
+		together.Go(func() error {
+			failed[i] = h.deleteOne(c, o.Key, o.VersionID)
+			return nil
+		})
+	}
+	_ = together.Wait() // each has its own outcome
+	for i, o := range req.Object {
+		err := failed[i]
 		if err != nil && !resource.IsNotFound(err) {
 			status, _ := answerOf(err)
 			answer.Error = append(answer.Error, failedXML{Key: o.Key, VersionID: o.VersionID, Code: xmlCode(err, status), Message: err.Error()})
