@@ -34,8 +34,9 @@ func statusCommand() *cobra.Command {
 }
 
 type serverStatus struct {
-	Version       string  `json:"version"`
-	UptimeSeconds float64 `json:"uptimeSeconds"`
+	Version       string   `json:"version"`
+	UptimeSeconds float64  `json:"uptimeSeconds"`
+	Warnings      []string `json:"warnings"`
 	Resources     []struct {
 		Name, Kind, DisplayName, State, Error string
 		CreateTime                            time.Time
@@ -46,6 +47,11 @@ func (s serverStatus) print(w io.Writer, base string) error {
 	up := time.Duration(s.UptimeSeconds * float64(time.Second)).Round(time.Second)
 	if _, err := fmt.Fprintf(w, "tategu %s on %s, up %s\n", s.Version, base, up); err != nil {
 		return err
+	}
+	for _, warning := range s.Warnings {
+		if _, err := fmt.Fprintf(w, "WARNING: %s\n", warning); err != nil {
+			return err
+		}
 	}
 	if len(s.Resources) == 0 {
 		_, err := fmt.Fprintln(w, "nothing here yet")

@@ -27,6 +27,7 @@ import (
 	"tategu/internal/runtime/process"
 	"tategu/internal/store/sqlite"
 	"tategu/internal/telemetry"
+	"tategu/internal/volume"
 	"tategu/internal/wire"
 )
 
@@ -40,6 +41,7 @@ type Main struct {
 	now      func() time.Time
 
 	lock      *os.File
+	volume    *volume.Volume
 	store     *sqlite.Store
 	blobs     *blob.Store
 	authority *identity.Authority
@@ -81,7 +83,7 @@ func New(ctx context.Context, cfg Config, version string, logs io.Writer) (*Main
 		return nil, err
 	}
 	m := &Main{cfg: cfg, version: version, log: log, registry: telemetry.NewRegistry(version), now: time.Now}
-	for _, open := range []func(context.Context) error{m.openData, m.openState, m.openIdentity, m.listen, m.openRuntime, m.openEngines, m.openWire} {
+	for _, open := range []func(context.Context) error{m.openData, m.openVolume, m.openState, m.openIdentity, m.listen, m.openRuntime, m.openEngines, m.openWire} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -106,10 +108,10 @@ func (m *Main) openData(context.Context) error {
 }
 
 func (m *Main) openState(ctx context.Context) (err error) {
-	if m.store, err = sqlite.Open(ctx, filepath.Join(m.cfg.Data, "state.db")); err != nil {
+	if m.store, err = sqlite.Open(ctx, filepath.Join(m.cfg.Data, "state.db"), sqlite.OnVolume(m.volume)); err != nil {
 		return err
 	}
-	content, err := disk.Open(filepath.Join(m.cfg.Data, "objects"))
+	content, err := disk.Open(filepath.Join(m.cfg.Data, "objects"), disk.OnVolume(m.volume))
 	if err != nil {
 		return err
 	}
@@ -246,7 +248,7 @@ func (m *Main) openWire(context.Context) error {
 	}
 	cfg := wire.Config{
 		Table: table, Identity: m.authority, Routes: routes, Log: m.log, Now: m.now, Registry: m.registry, CA: m.ca,
-		Hosts: m.cfg.Hosts, Tunnel: m.cfg.Tunnel, MaxBody: m.cfg.Limits.BodyBytes, Ready: m.readiness,
+		Hosts: m.cfg.Hosts, Tunnel: m.cfg.Tunnel, MaxBody: m.cfg.Limits.BodyBytes, Ready: m.readiness, Room: m.volume.Room,
 	}
 	if m.cfg.Public != "" {
 		cfg.Hosts = append([]string{m.cfg.Public}, cfg.Hosts...)
@@ -266,7 +268,7 @@ func (m *Main) readiness() error {
 	if !m.ready.Load() {
 		return errors.New("starting")
 	}
-	return nil
+	return m.volume.Writable()
 }
 
 // State says where the server is reached.

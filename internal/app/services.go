@@ -67,7 +67,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	pages, err := console.New(m.store, m.authority, logs{m}, m.version, m.log, m.now)
+	pages, err := console.New(m.store, m.authority, logs{m}, m.version, m.warnings, m.log, m.now)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ func layers() [][]string {
 		{"internal/blob", "internal/runtime"},
 		{"internal/identity"},
 		{"internal/store"},
+		{"internal/volume"},
 		{"internal/telemetry", "internal/resource"},
 	}
 }
@@ -116,7 +117,7 @@ func checkImport(pkg, imp string) error {
 	case to < 0:
 		return errors.New("the target is in no layer")
 	case to <= from && !isChild:
-		return errors.New("against the flow (layers: cmd, app, wire, api, engines, mechanisms, ports, identity, store, values)")
+		return errors.New("against the flow (layers: cmd, app, wire, api, engines, mechanisms, ports, identity, store, volume, values)")
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 )
 
 // Objects is what is needed of the object store.
@@ -67,6 +68,9 @@ func New(cfg Config) *Engine {
 	}
 }
 
+// readAgain is the pause before a row that could not be read is read again.
+const readAgain = 5 * time.Second
+
 // errCancelled ends a job that its owner cancelled or deleted.
 var errCancelled = resource.Errorf(codes.Canceled, "the job was cancelled")
 
@@ -100,18 +104,30 @@ func (e *Engine) Run(ctx context.Context) error {
 			return fmt.Errorf("batch: %w", err)
 		}
 		for _, c := range changes {
-			row, err := e.cfg.Store.Get(ctx, c.Kind, c.Key)
-			switch {
-			case ctx.Err() != nil:
+			e.read(ctx, &jobs, c.Key)
+			if ctx.Err() != nil {
 				return nil
-			case resource.IsNotFound(err):
-				e.look(ctx, &jobs, c.Key, "")
-			case err != nil:
-				return fmt.Errorf("batch: %w", err)
-			default:
-				e.look(ctx, &jobs, row.Key, row.State)
 			}
 		}
+	}
+}
+
+// read looks at a job whose row changed. One that cannot be read now is read
+// again later: no single row ends the server.
+func (e *Engine) read(ctx context.Context, jobs *sync.WaitGroup, name string) {
+	row, err := e.cfg.Store.Get(ctx, resource.KindBatchPredictionJobs, name)
+	switch {
+	case err == nil:
+		e.look(ctx, jobs, row.Key, row.State)
+	case resource.IsNotFound(err):
+		e.look(ctx, jobs, name, "")
+	case ctx.Err() == nil:
+		e.cfg.Log.ErrorContext(ctx, "cannot read a batch prediction job", slog.String("job", name), slog.Any("error", err))
+		jobs.Go(func() {
+			if pause(ctx, readAgain) {
+				e.read(ctx, jobs, name)
+			}
+		})
 	}
 }
 
@@ -161,7 +177,11 @@ func (e *Engine) job(ctx, server context.Context, name string) {
 		}
 		cancel()
 	}
-	if err := e.finish(server, name, outcome); err != nil && server.Err() == nil {
+	err := volume.Retry(server, func(err error) {
+		log.WarnContext(server, "batch prediction job waits for the disk", slog.Any("error", err))
+	},
+		func() error { return e.finish(server, name, outcome) })
+	if err != nil && server.Err() == nil {
 		log.ErrorContext(server, "cannot record the end of a batch prediction job", slog.Any("error", err))
 	}
 }
@@ -185,7 +205,13 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 	if ctx.Err() != nil {
 		return result{err: context.Cause(ctx)}
 	}
-	job, err := e.begin(ctx, name)
+	var job *pb.BatchPredictionJob
+	err := volume.Retry(ctx, func(err error) {
+		log.WarnContext(ctx, "batch prediction job waits for the disk", slog.Any("error", err))
+	}, func() (err error) {
+		job, err = e.begin(ctx, name)
+		return err
+	})
 	if ctx.Err() != nil { // cancelled while it began: that, not the broken write, is how it went
 		return result{err: context.Cause(ctx)}
 	}

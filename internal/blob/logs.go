@@ -15,12 +15,13 @@ import (
 	"tategu/internal/resource"
 )
 
-// logPrefix starts the content ids of logs; Sweep leaves them alone.
-const logPrefix = "log-"
+// LogPrefix starts the content ids of logs: Sweep leaves them alone, and an
+// adapter that keeps some of its disk free may let logs use of it.
+const LogPrefix = "log-"
 
 func logID(stream string) string {
 	sum := sha256.Sum256([]byte(stream))
-	return logPrefix + hex.EncodeToString(sum[:16])
+	return LogPrefix + hex.EncodeToString(sum[:16])
 }
 
 // AppendLog adds p, which starts at the byte offset of the stream, and is durable

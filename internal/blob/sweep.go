@@ -61,7 +61,7 @@ func (s *Store) sweep(ctx context.Context, age time.Duration, dry bool) (Swept, 
 		return err
 	}
 	err := s.content.Walk(ctx, func(id string, written time.Time) error {
-		if strings.HasPrefix(id, logPrefix) || !written.Before(old) {
+		if strings.HasPrefix(id, LogPrefix) || !written.Before(old) {
 			return nil
 		}
 		if batch = append(batch, id); len(batch) < sweepBatch {

@@ -11,6 +11,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/volume"
 )
 
 const (
@@ -79,7 +80,11 @@ func failedStart(err error, now time.Time) runtime.Exit {
 
 // run starts or adopts the program, waits for its end and gathers what it left.
 func (j *job) run(ctx context.Context, att *attempt, w runtime.Workload, p *program) (outcome, error) {
-	inst, err := j.cfg.Runtime.Start(ctx, w)
+	var inst runtime.Instance
+	err := volume.Retry(ctx, func(err error) { j.warn(ctx, "task "+w.ID+" waits for the disk", err) }, func() (err error) {
+		inst, err = j.cfg.Runtime.Start(ctx, w)
+		return err
+	})
 	att.inst = inst
 	close(att.ready)
 	if err != nil {

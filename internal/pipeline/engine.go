@@ -20,6 +20,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 )
 
 // Kinds of rows that the engine writes.
@@ -123,7 +124,9 @@ func (e *Engine) notify(ctx context.Context, name string) {
 // made again while the old run is being put away.
 func (e *Engine) own(ctx context.Context, name string, o *owner) {
 	for {
-		if err := e.runJob(ctx, name, o); err != nil && ctx.Err() == nil {
+		// A run that the disk blocks goes on from its rows, as after a restart.
+		err := volume.Retry(ctx, func(err error) { e.warn(ctx, "pipeline job "+name+" waits for the disk", err) }, func() error { return e.runJob(ctx, name, o) })
+		if err != nil && ctx.Err() == nil {
 			e.cfg.Log.ErrorContext(ctx, "pipeline job stopped", slog.String("job", name), slog.Any("error", err))
 			e.abandon(ctx, name, err)
 		}

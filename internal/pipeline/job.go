@@ -18,6 +18,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 )
 
 // RunNumberLabel is the label whose value is the numeric id of a run.
@@ -349,7 +350,7 @@ func verdict(root *Task, asked pb.PipelineState) (pb.PipelineState, *status.Stat
 
 // abandon ends a job that the engine cannot run.
 func (e *Engine) abandon(ctx context.Context, name string, cause error) {
-	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	err := e.insist(ctx, name, func(tx store.Tx) error {
 		msg := &pb.PipelineJob{}
 		row, err := store.GetMessage(ctx, tx, kindJobs, name, msg)
 		if err != nil || Finished(msg.State) {
@@ -368,6 +369,12 @@ func (e *Engine) abandon(ctx context.Context, name string, cause error) {
 	if err != nil && !resource.IsNotFound(err) && ctx.Err() == nil {
 		e.cfg.Log.ErrorContext(ctx, "cannot end pipeline job", slog.String("job", name), slog.Any("error", err))
 	}
+}
+
+// insist writes as soon as the disk lets it.
+func (e *Engine) insist(ctx context.Context, name string, fn func(tx store.Tx) error) error {
+	return volume.Retry(ctx, func(err error) { e.warn(ctx, "pipeline job "+name+" waits for the disk", err) },
+		func() error { return e.cfg.Store.Update(ctx, fn) })
 }
 
 // findCached gives the entry of a key whose artifacts are still there.

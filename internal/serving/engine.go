@@ -87,6 +87,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer actors.Wait()
 	defer cancel()
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindDeployments})
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("serving: %w", err)
 	}

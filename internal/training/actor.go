@@ -11,6 +11,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
@@ -57,6 +58,9 @@ func (a *actor) run(ctx context.Context) error {
 	if err := a.start(ctx, job); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if volume.Blocked(err) {
+			return err // tried again
 		}
 		a.stopAll(ctx)
 		return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, status.Convert(err))

@@ -17,6 +17,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -54,6 +55,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer actors.Wait()
 	defer cancel()
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindCustomJobs, States: unfinished()})
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("training: %w", err)
 	}
@@ -90,8 +94,12 @@ func (e *Engine) wake(ctx context.Context, actors *sync.WaitGroup, key string) {
 	actors.Go(func() {
 		log := e.cfg.Log.With(slog.String("job", key))
 		for {
-			a := &actor{Engine: e, key: key, log: log, changed: ch}
-			if err := a.run(ctx); err != nil && ctx.Err() == nil {
+			// A job that the disk blocks goes on from its rows, as after a restart.
+			err := volume.Retry(ctx, func(err error) { log.WarnContext(ctx, "custom job waits for the disk", slog.Any("error", err)) }, func() error {
+				a := &actor{Engine: e, key: key, log: log, changed: ch}
+				return a.run(ctx)
+			})
+			if err != nil && ctx.Err() == nil {
 				log.ErrorContext(ctx, "custom job", slog.Any("error", err))
 			}
 			if ctx.Err() != nil || e.retire(key) {

@@ -20,6 +20,7 @@ import (
 	"tategu/internal/api"
 	"tategu/internal/identity"
 	"tategu/internal/resource"
+	"tategu/internal/volume"
 )
 
 // dispatcher is the road that every call takes: recover, log and metrics, then
@@ -29,7 +30,8 @@ type dispatcher struct {
 	log      *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
-	tokens   bool // loopback callers need tokens too
+	tokens   bool         // loopback callers need tokens too
+	room     func() error // of Config.Room
 }
 
 // call is one request on that road.
@@ -86,10 +88,10 @@ func (d *dispatcher) run(ctx context.Context, c *call, serve func(ctx context.Co
 	if err != nil {
 		err = d.visible(ctx, c, err)
 	}
-	if c.audited {
+	if c.audited && !volume.Blocked(err) {
 		if auditErr := d.audit(ctx, c, resource.CodeOf(err)); auditErr != nil {
 			d.log.ErrorContext(ctx, "audit", slog.String("id", c.id), slog.Any("error", auditErr))
-			return internalError(c.id)
+			return d.auditError(ctx, c, auditErr)
 		}
 	}
 	return err
@@ -166,6 +168,9 @@ func (d *dispatcher) invoke(ctx context.Context, c *call, m *method, req proto.M
 	ctx = inCallersVersion(ctx, m)
 	c.audited = m.api.Mutates()
 	if err := d.permit(ctx, c, m, req); err != nil {
+		return nil, err
+	}
+	if err := d.roomFor(m); err != nil {
 		return nil, err
 	}
 	if err := m.fields.check(req.ProtoReflect()); err != nil {

@@ -188,9 +188,12 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	w.Header().Set("X-Request-Id", c.id)
 	out := &tracked{ResponseWriter: w}
 	if rt.Audit && !isRead(r.Method) {
-		out.before = func(status int) error { return s.calls.audit(r.Context(), c, codeOfHTTP(status)) }
+		out.before = func(status int) error { return s.calls.auditPlain(r.Context(), c, status) }
 	}
 	err := s.calls.run(r.Context(), c, func(ctx context.Context) error {
+		if err := s.calls.roomForPlain(rt, r); err != nil {
+			return err
+		}
 		rt.Handler.ServeHTTP(out, r.WithContext(ctx))
 		if err := out.finish(); err != nil {
 			return err
@@ -306,5 +309,11 @@ func (t *tracked) fail(err error) {
 		panic(http.ErrAbortHandler)
 	}
 	t.before, t.failed = nil, nil
+	// What the handler said of its own answer, its length above all, is not of this one.
+	for name := range t.Header() {
+		if name != "X-Request-Id" {
+			t.Header().Del(name)
+		}
+	}
 	writeError(t, err)
 }

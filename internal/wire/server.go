@@ -60,6 +60,9 @@ type Config struct {
 	Drain time.Duration
 	// Ready is nil-safe; its error makes /readyz answer 503 and says why.
 	Ready func() error
+	// Room, when set, gives the error of requests that would add to the state while
+	// the disk is nearly full.
+	Room func() error
 }
 
 // Server answers everything that comes in on the port.
@@ -99,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 	if s.metrics, err = newMetrics(cfg.Registry); err != nil {
 		return nil, err
 	}
-	s.calls = &dispatcher{identity: cfg.Identity, log: cfg.Log, now: cfg.Now, metrics: s.metrics, tokens: cfg.LoopbackTokens}
+	s.calls = &dispatcher{identity: cfg.Identity, log: cfg.Log, now: cfg.Now, metrics: s.metrics, tokens: cfg.LoopbackTokens, room: cfg.Room}
 	s.grpc = s.newGRPC()
 	s.http = s.newHandler()
 	return s, nil

@@ -272,3 +272,22 @@ func (s *server) get(path string, v any) {
 func objectPath(bucket, name string) string {
 	return "/storage/v1/b/" + bucket + "/o/" + url.PathEscape(name)
 }
+
+// alive reports that the server has not ended.
+func (s *server) alive() bool {
+	select {
+	case <-s.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// command runs the command line.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Getenv("TATEGU_BIN"), args...)
+	cmd.Env = cleanEnv()
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}

@@ -2,8 +2,10 @@ package cloud
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
+	"syscall"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
@@ -32,6 +34,9 @@ func (s *Service) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 func writeError(w http.ResponseWriter, err error) {
 	st := status.Convert(err)
 	answer := httpStatus(st.Code())
+	if errors.Is(err, syscall.ENOSPC) {
+		answer = http.StatusInsufficientStorage
+	}
 	body := map[string]any{"code": answer, "message": st.Message(), "status": code.Code(st.Code()).String()}
 	if details, err := protojson.Marshal(st.Proto()); err == nil {
 		var p struct {

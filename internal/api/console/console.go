@@ -52,19 +52,21 @@ type Console struct {
 	log     *slog.Logger
 	now     func() time.Time
 	version string
+	warn    func() []string
 	started time.Time
 	types   map[store.Kind]func() resourceView
 	page    *template.Template
 	mux     *http.ServeMux
 }
 
-// New builds the handler.
-func New(rows store.Reader, auth Authorizer, logs Logs, version string, log *slog.Logger, now func() time.Time) (*Console, error) {
+// New builds the handler. warn gives what keeps the server from its whole work, in
+// words for people.
+func New(rows store.Reader, auth Authorizer, logs Logs, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
 	page, err := template.New("page.html").Funcs(template.FuncMap{"short": shortTime, "took": took}).ParseFS(pages, "page.html")
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{rows: rows, auth: auth, logs: logs, log: log, now: now, version: version, started: now(), page: page, types: views(), mux: http.NewServeMux()}
+	c := &Console{rows: rows, auth: auth, logs: logs, log: log, now: now, version: version, warn: warn, started: now(), page: page, types: views(), mux: http.NewServeMux()}
 	c.mux.HandleFunc("GET /{$}", c.handle(c.index))
 	c.mux.HandleFunc("GET /console/{name...}", c.handle(c.show))
 	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
@@ -150,6 +152,7 @@ func cloudPath(path, project string) (string, bool) {
 type statusReply struct {
 	Version   string         `json:"version"`
 	UptimeSec float64        `json:"uptimeSeconds"`
+	Warnings  []string       `json:"warnings,omitempty"`
 	Resources []resourceView `json:"resources"`
 }
 
@@ -160,7 +163,7 @@ func (c *Console) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(statusReply{Version: c.version, UptimeSec: c.now().Sub(c.started).Seconds(), Resources: list})
+	return json.NewEncoder(w).Encode(statusReply{Version: c.version, UptimeSec: c.now().Sub(c.started).Seconds(), Warnings: c.warn(), Resources: list})
 }
 
 func shortTime(t time.Time) string {

@@ -81,6 +81,8 @@ func answerOf(err error) (status int, reason string) {
 		return http.StatusInsufficientStorage, "insufficientStorage"
 	case codes.Unimplemented:
 		return http.StatusNotImplemented, "notImplemented"
+	case codes.Unavailable:
+		return http.StatusServiceUnavailable, "backendError"
 	default:
 		return http.StatusInternalServerError, "internalError"
 	}

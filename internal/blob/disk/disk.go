@@ -13,14 +13,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/blob"
-	"tategu/internal/resource"
+	"tategu/internal/volume"
 )
 
 // bufferSize is what one transfer holds in memory.
@@ -29,14 +27,22 @@ const bufferSize = 256 << 10
 // Content is a blob.Content in a directory.
 type Content struct {
 	dir     string
+	volume  *volume.Volume
 	buffers sync.Pool
 }
 
 var _ blob.Content = (*Content)(nil)
 
+// Option changes what Open makes.
+type Option func(*Content)
+
+// OnVolume names the disk that the directory is on: its reserve is kept free,
+// what fails there is told to it, and nothing changes once it is read-only.
+func OnVolume(v *volume.Volume) Option { return func(c *Content) { c.volume = v } }
+
 // Open makes the directory if needed and removes what a killed process left
 // unfinished. One process uses a directory at a time.
-func Open(dir string) (*Content, error) {
+func Open(dir string, options ...Option) (*Content, error) {
 	if err := os.RemoveAll(filepath.Join(dir, "tmp")); err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
@@ -44,6 +50,9 @@ func Open(dir string) (*Content, error) {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
 	c := &Content{dir: dir}
+	for _, option := range options {
+		option(c)
+	}
 	c.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	return c, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
 }
@@ -69,9 +78,12 @@ func newID() string {
 
 // Create implements blob.Content.
 func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Digest, err error) {
+	if err := c.volume.Room(); err != nil {
+		return "", blob.Digest{}, err
+	}
 	f, err := os.CreateTemp(filepath.Join(c.dir, "tmp"), "new-")
 	if err != nil {
-		return "", blob.Digest{}, diskError("create content", err)
+		return "", blob.Digest{}, c.volume.Check("create content", err)
 	}
 	defer func() {
 		if err != nil {
@@ -81,11 +93,11 @@ func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Di
 	}()
 	h := blob.NewHasher(reader(ctx, r))
 	defer h.Close()
-	if _, err := c.copy(f, h); err != nil {
-		return "", blob.Digest{}, diskError("write content", err)
+	if _, err := c.copy(f, h, volume.Content); err != nil {
+		return "", blob.Digest{}, err
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return "", blob.Digest{}, diskError("write content", err)
+		return "", blob.Digest{}, c.volume.Check("write content", err)
 	}
 	id = newID()
 	if err := c.place(f.Name(), id, os.Rename); err != nil {
@@ -104,9 +116,9 @@ func (c *Content) place(from, id string, how func(from, to string) error) error 
 		return err
 	}
 	if err := how(from, to); err != nil {
-		return diskError("name content", err)
+		return c.volume.Check("name content", err)
 	}
-	return diskError("name content", syncDir(filepath.Dir(to)))
+	return c.volume.Check("name content", syncDir(filepath.Dir(to)))
 }
 
 // folder makes one of the folders that ids are spread over.
@@ -114,9 +126,9 @@ func (c *Content) folder(dir string) error {
 	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
 		return nil
 	} else if err != nil {
-		return diskError("create folder", err)
+		return c.volume.Check("create folder", err)
 	}
-	return diskError("create folder", syncDir(c.dir))
+	return c.volume.Check("create folder", syncDir(c.dir))
 }
 
 // Append implements blob.Content.
@@ -125,6 +137,15 @@ func (c *Content) Append(ctx context.Context, id string, offset int64, r io.Read
 	if err != nil {
 		return 0, err
 	}
+	use := volume.Content
+	if strings.HasPrefix(id, blob.LogPrefix) {
+		use = volume.Logs
+	}
+	done, err := c.volume.Claim(0, use)
+	if err != nil {
+		return 0, err
+	}
+	done()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	created := errors.Is(err, fs.ErrNotExist)
 	if created {
@@ -134,36 +155,36 @@ func (c *Content) Append(ctx context.Context, id string, offset int64, r io.Read
 		f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
 	}
 	if err != nil {
-		return 0, diskError("append to content", err)
+		return 0, c.volume.Check("append to content", err)
 	}
 	defer func() {
 		if cerr := f.Close(); cerr != nil {
-			n, err = 0, errors.Join(err, diskError("append to content", cerr))
+			n, err = 0, errors.Join(err, c.volume.Check("append to content", cerr))
 		}
 	}()
 	info, err := f.Stat()
 	if err != nil {
-		return 0, diskError("append to content", err)
+		return 0, c.volume.Check("append to content", err)
 	}
 	if info.Size() < offset {
 		return 0, fmt.Errorf("append to content %s at %d: it has %d bytes", id, offset, info.Size())
 	}
 	if err := f.Truncate(offset); err != nil {
-		return 0, diskError("append to content", err)
+		return 0, c.volume.Check("append to content", err)
 	}
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		return 0, diskError("append to content", err)
+		return 0, c.volume.Check("append to content", err)
 	}
-	n, failure := c.copy(f, reader(ctx, r))
+	n, failure := c.copy(f, reader(ctx, r), use)
 	if err := f.Sync(); err != nil {
-		return 0, diskError("append to content", err)
+		return 0, c.volume.Check("append to content", err)
 	}
 	if created {
 		if err := syncDir(filepath.Dir(path)); err != nil {
-			return 0, diskError("append to content", err)
+			return 0, c.volume.Check("append to content", err)
 		}
 	}
-	return n, diskError("append to content", failure)
+	return n, failure
 }
 
 // Open implements blob.Content.
@@ -219,10 +240,13 @@ func (c *Content) Link(_ context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := c.volume.Writable(); err != nil {
+		return "", err
+	}
 	// A link has the times of the file, and Sweep takes young content for not yet
 	// named: both names start young.
 	if err := os.Chtimes(from, time.Time{}, time.Now()); err != nil {
-		return "", err // fs.ErrNotExist is part of the contract
+		return "", c.volume.Check("link content", err) // fs.ErrNotExist is part of the contract
 	}
 	second := newID()
 	return second, c.place(from, second, os.Link)
@@ -234,8 +258,11 @@ func (c *Content) Remove(_ context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if err := c.volume.Writable(); err != nil {
+		return err
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove content: %w", err)
+		return c.volume.Check("remove content", err)
 	}
 	return nil
 }
@@ -277,7 +304,7 @@ func (c *Content) Walk(ctx context.Context, fn func(id string, written time.Time
 // disk, so that the sync at the end has little left to do.
 const flushEvery = 8 << 20
 
-func (c *Content) copy(f *os.File, r io.Reader) (n int64, err error) {
+func (c *Content) copy(f *os.File, r io.Reader, use volume.Use) (n int64, err error) {
 	buf, ok := c.buffers.Get().(*[]byte)
 	if !ok {
 		return 0, errors.New("buffer pool holds something else")
@@ -285,11 +312,11 @@ func (c *Content) copy(f *os.File, r io.Reader) (n int64, err error) {
 	defer c.buffers.Put(buf)
 	start, err := f.Seek(0, io.SeekCurrent)
 	if err != nil {
-		return 0, err
+		return 0, c.volume.Check("write content", err)
 	}
 	for flushed := int64(0); ; {
 		got, rerr := r.Read(*buf)
-		wrote, werr := f.Write((*buf)[:got])
+		wrote, werr := c.write(f, (*buf)[:got], use)
 		n += int64(wrote)
 		switch {
 		case werr != nil:
@@ -301,11 +328,22 @@ func (c *Content) copy(f *os.File, r io.Reader) (n int64, err error) {
 		}
 		if n-flushed >= flushEvery {
 			if err := startWriting(f, start+flushed, n-flushed); err != nil {
-				return n, err
+				return n, c.volume.Check("write content", err)
 			}
 			flushed = n
 		}
 	}
+}
+
+// write takes p while there is room for it. Its errors are the disk's.
+func (c *Content) write(f *os.File, p []byte, use volume.Use) (int, error) {
+	done, err := c.volume.Claim(int64(len(p)), use)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	n, err := f.Write(p)
+	return n, c.volume.Check("write content", err)
 }
 
 // cancelled ends a transfer when its context does.
@@ -329,16 +367,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// diskError says by code when the disk is full; nil stays nil.
-func diskError(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return resource.Errorf(codes.ResourceExhausted, "no space left in the data directory: %w", err).
-			WithCause(resource.CauseResource).WithHint("free some space and try again; nothing was stored")
-	}
-	return fmt.Errorf("%s: %w", op, err)
 }

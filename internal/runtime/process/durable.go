@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+
+	"tategu/internal/volume"
 )
 
 // Names of files in a workload's directory; process.go says what they mean.
@@ -55,6 +58,16 @@ func writeDurable(path string, b []byte) (err error) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// insist writes a file as soon as the disk has room for it: what it says is lost
+// otherwise. log may be nil.
+func insist(ctx context.Context, log *slog.Logger, path string, v any) error {
+	return volume.Retry(ctx, func(err error) {
+		if log != nil {
+			log.WarnContext(ctx, "waiting to write a workload's state", slog.String("file", path), slog.Any("error", err))
+		}
+	}, func() error { return writeJSON(path, v) })
 }
 
 func syncDir(path string) error {

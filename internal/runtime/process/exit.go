@@ -10,6 +10,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/volume"
 )
 
 // explain turns what the wrapper saw into an Exit that says who has to act.
@@ -50,6 +51,8 @@ func (in *instance) failed(err error) runtime.Exit {
 	}
 	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
 		exit.Cause = e.Cause
+	} else if volume.Blocked(err) {
+		exit.Cause = resource.CauseResource
 	}
 	return exit
 }

@@ -17,6 +17,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
 )
@@ -162,11 +163,25 @@ func dependency(err error, format string, args ...any) error {
 	return resource.Errorf(resource.CodeOf(err), "%s: %w", fmt.Sprintf(format, args...), err).WithCause(cause)
 }
 
+// publishSoon waits for room on the disk where the work was well done: what a
+// program made in hours is not thrown away for want of space. Stop ends the wait.
+func (in *instance) publishSoon(ctx context.Context, wait bool) error {
+	if !wait {
+		return in.publish(ctx)
+	}
+	ctx, cancel := in.untilStop(ctx)
+	defer cancel()
+	return volume.Retry(ctx, func(err error) {
+		in.set(runtime.Running, "the program has ended; its files wait for space on the disk")
+		in.r.cfg.Log.WarnContext(ctx, "the files of a workload wait for the disk", slog.String("workload", in.ID()), slog.Any("error", err))
+	}, func() error { return in.publish(ctx) })
+}
+
 // settle does what follows the program: its files and the rest of its output are
 // put away before anybody hears of the end.
 func (in *instance) settle(ctx context.Context, exit runtime.Exit) runtime.Exit {
 	if in.rec.Workload.Publish {
-		if err := in.publish(ctx); err != nil && ctx.Err() == nil && exit.OK() {
+		if err := in.publishSoon(ctx, exit.OK()); err != nil && ctx.Err() == nil && exit.OK() {
 			failed := in.failed(err)
 			failed.Tail, exit = exit.Tail, failed
 		} else if err != nil {

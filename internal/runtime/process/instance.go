@@ -88,7 +88,7 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	default:
 	}
-	if err := writeJSON(filepath.Join(in.dir, fileStop), stopFile{Grace: grace}); err != nil {
+	if err := insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileStop), stopFile{Grace: grace}); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // released meanwhile
 		}
@@ -181,7 +181,10 @@ func (in *instance) drive(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err := writeJSON(filepath.Join(in.dir, fileEnd), exit); err != nil {
+	if err := insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileEnd), exit); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
 		in.r.cfg.Log.ErrorContext(ctx, "record the end of a workload", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	in.finish(exit)
@@ -219,15 +222,8 @@ func (in *instance) launch(ctx context.Context) error {
 	if exists(filepath.Join(in.dir, fileStop)) {
 		return errStopped
 	}
-	prep, cancel := context.WithCancel(ctx)
+	prep, cancel := in.untilStop(ctx)
 	defer cancel()
-	go func() {
-		select {
-		case <-in.stop:
-			cancel()
-		case <-prep.Done():
-		}
-	}()
 	s, err := in.prepare(prep)
 	if err != nil {
 		if prep.Err() != nil && ctx.Err() == nil {
@@ -239,6 +235,19 @@ func (in *instance) launch(ctx context.Context) error {
 		return fmt.Errorf("write the program's description: %w", err)
 	}
 	return in.wrap(ctx, s)
+}
+
+// untilStop is ctx that also ends when Stop is called.
+func (in *instance) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with the context, which the caller cancels
+		select {
+		case <-in.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 var errStopped = errors.New("stopped")

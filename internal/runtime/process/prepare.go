@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
 )
@@ -56,7 +58,13 @@ func (in *instance) open(ctx context.Context) (end func(), err error) {
 	if in.r.cfg.Credentials == nil {
 		return func() {}, nil
 	}
-	env, end, err := in.r.cfg.Credentials.Open(ctx, w.ID, w.Project, w.ServiceAccount)
+	var env map[string]string
+	err = volume.Retry(ctx, func(err error) {
+		in.r.cfg.Log.WarnContext(ctx, "the credentials of a workload wait for the disk", slog.String("workload", in.ID()), slog.Any("error", err))
+	}, func() (err error) {
+		env, end, err = in.r.cfg.Credentials.Open(ctx, w.ID, w.Project, w.ServiceAccount)
+		return err
+	})
 	if err != nil {
 		return func() {}, fmt.Errorf("open credentials: %w", err)
 	}

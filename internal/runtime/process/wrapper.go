@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -99,12 +100,12 @@ func wrap(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeJSON(filepath.Join(dir, fileWrapper), wrapperFile{PID: os.Getpid(), Start: start}); err != nil {
+	if err := insist(context.Background(), nil, filepath.Join(dir, fileWrapper), wrapperFile{PID: os.Getpid(), Start: start}); err != nil {
 		return err
 	}
 	exit := run(dir, s, signals)
 	exit.Ended = time.Now()
-	return writeJSON(filepath.Join(dir, fileExit), exit)
+	return insist(context.Background(), nil, filepath.Join(dir, fileExit), exit)
 }
 
 // run starts the program and sees its whole tree to the end.

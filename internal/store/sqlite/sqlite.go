@@ -22,6 +22,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 )
 
 //go:embed migrations/*.sql
@@ -36,6 +37,8 @@ type Store struct {
 	write *sql.DB
 	read  *sql.DB
 	now   func() time.Time
+	disk  *volume.Volume
+	since int // pages written, about, since the log was last looked at; of the writer alone
 
 	requests chan request
 	done     chan struct{} // closed when the writer goroutine has ended
@@ -46,9 +49,19 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
+// Option changes what Open makes.
+type Option func(*Store)
+
+// OnVolume names the disk that the file is on: what fails there is told to it,
+// and nothing is written once it is read-only.
+func OnVolume(v *volume.Volume) Option { return func(s *Store) { s.disk = v } }
+
+// WithClock gives the time of rows and events; without it, it is the system's.
+func WithClock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
+
 // Open opens or creates the file, brings its schema up to date and starts the
 // writer, which runs until Close.
-func Open(ctx context.Context, path string) (*Store, error) {
+func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
 	if err := migrate(ctx, path); err != nil {
 		return nil, err
 	}
@@ -66,6 +79,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{
 		write: write, read: read, now: time.Now,
 		requests: make(chan request, 256), done: make(chan struct{}), closing: make(chan struct{}),
+	}
+	for _, option := range options {
+		option(s)
 	}
 	s.reader = reader{q: pool{db: read, closing: s.closing}}
 	go s.runWriter()
@@ -90,6 +106,7 @@ func (p pool) QueryContext(ctx context.Context, query string, args ...any) (*sql
 func open(path, mode string) (*sql.DB, error) {
 	q := url.Values{"mode": {mode}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "temp_store(MEMORY)",
+		"wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", logLimit), // see checkpoint.go
 	}, "_txlock": {"immediate"}}
 	if mode == "ro" {
 		q["_pragma"] = []string{"busy_timeout(10000)", "query_only(1)"}

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -8,12 +9,8 @@ import (
 	"runtime/debug"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"modernc.org/sqlite"
-	sqlitelib "modernc.org/sqlite/lib"
-
-	"tategu/internal/resource"
 	"tategu/internal/store"
+	"tategu/internal/volume"
 )
 
 // maxGroup bounds how many callers share one commit, so that the first of them
@@ -28,7 +25,7 @@ type request struct {
 // Update implements store.Store. The context is honoured while waiting to be
 // taken; once the function runs, the outcome is always awaited.
 func (s *Store) Update(ctx context.Context, fn func(tx store.Tx) error) error {
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(ctx.Err(), s.disk.Writable()); err != nil {
 		return err
 	}
 	r := request{fn: fn, done: make(chan error, 1)}
@@ -93,6 +90,7 @@ func (s *Store) commitGroup(group []request) {
 	if err == nil {
 		s.watch.publish(changes)
 	}
+	s.tend(err)
 	for i, r := range group {
 		if results[i] != nil || err == nil {
 			r.done <- results[i]
@@ -108,20 +106,23 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 	// tear down the commit of the others.
 	ctx := context.Background()
 	results = make([]error, len(group))
+	if err := s.disk.Writable(); err != nil { // it broke while these waited
+		return results, nil, err
+	}
 	sqlTx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
-		return results, nil, fmt.Errorf("begin: %w", err)
+		return results, nil, s.fault("begin", err)
 	}
 	defer func() { _ = sqlTx.Rollback() }() // a no-op after Commit
 	var revision int64
 	if err := sqlTx.QueryRowContext(ctx, `SELECT last FROM revision`).Scan(&revision); err != nil {
-		return results, nil, fmt.Errorf("read revision: %w", err)
+		return results, nil, s.fault("read revision", err)
 	}
 	now := s.now()
 	for i, r := range group {
 		// Each caller has a revision of its own: two writes of a row never share one.
 		revision++
-		t := &tx{q: steady{sqlTx}, now: now, revision: revision}
+		t := &tx{q: steady{sqlTx}, now: now, revision: revision, fault: s.fault, pages: &s.since}
 		t.reader = reader{q: t}
 		if results[i], err = t.run(ctx, r.fn); err != nil {
 			return results, nil, err
@@ -131,10 +132,10 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 		}
 	}
 	if _, err := sqlTx.ExecContext(ctx, `UPDATE revision SET last = ?`, revision); err != nil {
-		return results, nil, sqlError("write revision", err)
+		return results, nil, s.fault("write revision", err)
 	}
 	if err := sqlTx.Commit(); err != nil {
-		return results, nil, sqlError("commit", err)
+		return results, nil, s.fault("commit", err)
 	}
 	return results, changes, nil
 }
@@ -169,6 +170,9 @@ type tx struct {
 	revision int64
 	changes  []store.Change
 	ended    bool
+	fault    func(op string, err error) error
+	pages    *int  // of Store.since
+	lost     error // the first failure of the disk: SQLite has rolled everything back
 }
 
 var _ store.Tx = (*tx)(nil)
@@ -192,27 +196,30 @@ func (t *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, e
 // the database that spoils the whole group.
 func (t *tx) run(ctx context.Context, fn func(tx store.Tx) error) (fnErr, err error) {
 	if _, err := t.q.ExecContext(ctx, `SAVEPOINT caller`); err != nil {
-		return nil, sqlError("savepoint", err)
+		return nil, t.fault("savepoint", err)
 	}
 	fnErr = t.call(fn)
 	t.ended = true
+	if t.lost != nil { // whatever the function made of it
+		return t.lost, t.lost
+	}
 	end := `RELEASE caller`
 	if fnErr != nil {
 		end = `ROLLBACK TO caller; RELEASE caller`
 	}
 	if _, err := t.q.ExecContext(ctx, end); err != nil {
-		return fnErr, sqlError("end of savepoint", err)
+		return fnErr, t.fault("end of savepoint", err)
 	}
 	return fnErr, nil
 }
 
-// sqlError names the operation, and a full disk by its code.
-func sqlError(op string, err error) error {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlitelib.SQLITE_FULL {
-		return resource.Errorf(codes.ResourceExhausted, "no space left for the server's state: %w", err).
-			WithCause(resource.CauseResource).WithHint("free some space and try again; nothing was written")
+// failed names the operation and keeps in mind a failure of the disk.
+func (t *tx) failed(op string, err error) error {
+	err = t.fault(op, err)
+	if t.lost == nil && volume.Blocked(err) {
+		t.lost = err
 	}
-	return fmt.Errorf("%s: %w", op, err)
+	return err
 }
 
 // call turns a panic of one caller into its error: the writer serves them all.
@@ -239,8 +246,9 @@ func (t *tx) Put(ctx context.Context, row store.Row) error {
 			revision = excluded.revision, updated = excluded.updated`,
 		row.Kind, row.Key, row.Parent, row.State, row.Data, t.revision, now, now)
 	if err != nil {
-		return sqlError(fmt.Sprintf("put %s %s", row.Kind, row.Key), err)
+		return t.failed(fmt.Sprintf("put %s %s", row.Kind, row.Key), err)
 	}
+	*t.pages += 1 + len(row.Data)>>12
 	t.changes = append(t.changes, store.Change{Kind: row.Kind, Key: row.Key})
 	return nil
 }
@@ -249,9 +257,10 @@ func (t *tx) Put(ctx context.Context, row store.Row) error {
 func (t *tx) Delete(ctx context.Context, kind store.Kind, key string) error {
 	res, err := t.exec(ctx, `DELETE FROM row WHERE kind = ? AND key = ?`, kind, key)
 	if err != nil {
-		return sqlError(fmt.Sprintf("delete %s %s", kind, key), err)
+		return t.failed(fmt.Sprintf("delete %s %s", kind, key), err)
 	}
 	if n, err := res.RowsAffected(); err == nil && n > 0 {
+		*t.pages++
 		t.changes = append(t.changes, store.Change{Kind: kind, Key: key, Deleted: true})
 	}
 	return nil
@@ -266,8 +275,9 @@ func (t *tx) Append(ctx context.Context, subject, typ string, data []byte) error
 		SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ? FROM event WHERE subject = ?`,
 		subject, t.now.UnixNano(), typ, data, subject)
 	if err != nil {
-		return sqlError(fmt.Sprintf("append %s to %s", typ, subject), err)
+		return t.failed(fmt.Sprintf("append %s to %s", typ, subject), err)
 	}
+	*t.pages += 1 + len(data)>>12
 	t.changes = append(t.changes, store.Change{Kind: "event", Key: subject})
 	return nil
 }
