@@ -32,6 +32,10 @@ type Route struct {
 	// Anonymous hands requests that show no credential to the handler, which knows
 	// what is open to everybody. On loopback they are the operator's as ever.
 	Anonymous bool
+	// Bound, when set, makes a route of host names that are not the server's own: it
+	// takes the requests that Bound reports and no other. On loopback too they are
+	// nobody's without a credential, since any page can name such a host.
+	Bound func(r *http.Request) bool
 	// Prove, when set, is asked ahead of tokens and of loopback: claimed says that
 	// the request carries a proof of its own, by which alone it is judged. Refuse
 	// answers where the proof fails.
@@ -47,6 +51,8 @@ type StorageHandler interface {
 	http.Handler
 	// Owns reports a request in the XML style for a bucket that there is.
 	Owns(r *http.Request) bool
+	// Bound reports a request whose host name is a bucket's.
+	Bound(r *http.Request) bool
 	// Prove reads the signature of a signed URL; see Route.Prove.
 	Prove(r *http.Request) (p identity.Principal, claimed bool, err error)
 	// AllowsOrigin applies a bucket's CORS rules; see Route.Pages.
@@ -58,12 +64,13 @@ type StorageHandler interface {
 // GCSRoutes sends everything of the storage API to h.
 func GCSRoutes(h StorageHandler) []Route {
 	rt := Route{Name: "storage", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse, Pages: h.AllowsOrigin}
-	byHost, byPath, byBucket := rt, rt, rt
+	byHost, byPath, byBucket, byName := rt, rt, rt, rt
 	byHost.Hosts = []string{"storage.googleapis.com", "*.storage.googleapis.com"}
 	byPath.Prefixes = []string{"/storage/", "/upload/storage/", "/download/storage/", "/batch/storage", "/resumable/upload/storage/", "/b/"}
 	byPath.Exact = []string{"/b"}
 	byBucket.Match = h.Owns
-	return []Route{byHost, byPath, byBucket}
+	byName.Bound = h.Bound
+	return []Route{byHost, byPath, byBucket, byName}
 }
 
 // CloudHandler serves the small neighbours of the API on paths of its own.
@@ -95,7 +102,7 @@ func ConsoleRoutes(h http.Handler, prefixes ...string) []Route {
 
 func (rt *Route) matches(host string, r *http.Request) bool {
 	path := r.URL.Path
-	if rt.Match != nil && !rt.Match(r) {
+	if rt.Bound != nil || rt.Match != nil && !rt.Match(r) {
 		return false
 	}
 	if len(rt.Hosts) > 0 && !slices.ContainsFunc(rt.Hosts, func(h string) bool {
@@ -118,6 +125,10 @@ func (s *Server) newHandler() http.Handler {
 		"/readyz":  {Name: "health", Open: true, probe: true, Handler: http.HandlerFunc(s.readiness)},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rt := s.boundRoute(r); rt != nil {
+			s.servePlain(w, r, rt)
+			return
+		}
 		if err := s.hosts.check(r, connOf(r.Context()), origin, s.welcomes); err != nil {
 			s.cfg.Log.WarnContext(r.Context(), "refused", slog.String("host", r.Host), slog.String("path", r.URL.Path), slog.Any("error", err))
 			writeError(w, err)
@@ -148,6 +159,20 @@ func (s *Server) newHandler() http.Handler {
 	})
 }
 
+// boundRoute finds the route of a host name that is neither the server's own nor
+// the cloud's.
+func (s *Server) boundRoute(r *http.Request) *Route {
+	if host := canonicalHost(r.Host); implemented(host) || s.hosts.isOwn(host) {
+		return nil
+	}
+	for i := range s.cfg.Routes {
+		if rt := &s.cfg.Routes[i]; rt.Bound != nil && rt.Bound(r) {
+			return rt
+		}
+	}
+	return nil
+}
+
 // plainRoute finds a route by host and path, or, last, one that has to look at
 // the request itself: that is too slow to be asked ahead of predictions.
 func (s *Server) plainRoute(host string, r *http.Request, byRequest bool) *Route {
@@ -175,7 +200,7 @@ func (s *Server) welcomes(r *http.Request) bool {
 func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	c := s.calls.newCall(r.Context(), rt.Name+" "+boundedMethod(r.Method), "http", r.Header.Get)
 	c.open, c.probe, c.anonymous = rt.Open, rt.probe, rt.Anonymous
-	c.page = rt.Pages != nil && fromPage(r)
+	c.page = rt.Bound != nil || rt.Pages != nil && fromPage(r)
 	c.resource = r.URL.Path
 	var refused error
 	if rt.Prove != nil {

@@ -199,6 +199,8 @@ type storage struct{ named }
 
 func (storage) Owns(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/bucket/") }
 
+func (storage) Bound(r *http.Request) bool { return strings.HasPrefix(r.Host, "bucket.example.com") }
+
 func (storage) Prove(r *http.Request) (p identity.Principal, claimed bool, err error) {
 	switch by := r.URL.Query().Get("by"); by {
 	case "":
@@ -242,6 +244,9 @@ func TestProofInTheRequest(t *testing.T) {
 		{"a page that reads", "GET", "/storage/v1/b", false, []string{"Origin", "https://evil.example"}, 201, "", ""},
 		{"a page with a proof", "PUT", "/bucket/o?by=sam", false, []string{"Origin", "https://friend.example"}, 201, "sam", "sam storage PUT  /bucket/o OK"},
 		{"our own page", "PUT", "/bucket/o", false, []string{"Host", "localhost:1", "Origin", "http://localhost:1"}, 201, "operator", "operator storage PUT  /bucket/o OK"},
+		{"by a bucket's host name", "GET", "/v1/" + model, false, []string{"Host", "bucket.example.com"}, 201, "", ""},
+		{"by a bucket's host name with a token", "GET", "/o", false, []string{"Host", "bucket.example.com", "Authorization", "Bearer good"}, 201, "ann@example.com", ""},
+		{"by a bucket's host name with a proof", "PUT", "/o?by=sam", false, []string{"Host", "bucket.example.com"}, 201, "sam", "sam storage PUT  /o OK"},
 		{"elsewhere nobody stays out", "GET", "/console/x", true, nil, 401, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,31 +22,43 @@ import (
 
 // guarded is a handler behind the real authority: "bucket" of project p.
 type guarded struct {
-	t         *testing.T
+	t         testing.TB
 	authority *identity.Authority
 	blobs     *blob.Store
 	h         *gcs.Handler
+	clock     *clock
 }
+
+// clock can be put forward.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	dir := t.TempDir()
-	rows, err := sqlite.Open(t.Context(), filepath.Join(dir, "state.db"))
+	return newGuardedFor(t)
+}
+
+func newGuardedFor(tb testing.TB) *guarded {
+	tb.Helper()
+	dir := tb.TempDir()
+	rows, err := sqlite.Open(tb.Context(), filepath.Join(dir, "state.db"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = rows.Close() })
+	tb.Cleanup(func() { _ = rows.Close() })
 	content, err := disk.Open(filepath.Join(dir, "content"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	g := &guarded{t: t, blobs: blob.New(rows, content, time.Now)}
-	if g.authority, err = identity.NewAuthority(rows, filepath.Join(dir, "keys"), time.Now); err != nil {
-		t.Fatal(err)
+	c := &clock{}
+	g := &guarded{t: tb, clock: c, blobs: blob.New(rows, content, c.now)}
+	if g.authority, err = identity.NewAuthority(rows, filepath.Join(dir, "keys"), c.now); err != nil {
+		tb.Fatal(err)
 	}
-	g.h = gcs.New(g.blobs, g.authority, slog.New(slog.DiscardHandler), time.Now)
-	if err := g.blobs.EnsureBucket(t.Context(), "p", "bucket"); err != nil {
-		t.Fatal(err)
+	g.h = gcs.New(g.blobs, g.authority, slog.New(slog.DiscardHandler), c.now)
+	if err := g.blobs.EnsureBucket(tb.Context(), "p", "bucket"); err != nil {
+		tb.Fatal(err)
 	}
 	return g
 }

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/blob"
 	"tategu/internal/identity"
 	"tategu/internal/resource"
@@ -28,6 +26,8 @@ type Authorizer interface {
 	AuthorizeBucket(ctx context.Context, p identity.Principal, b identity.Bucket, permission string) error
 	// AuthorizeMissing is nil when p may learn that there is no such bucket.
 	AuthorizeMissing(p identity.Principal, bucket, permission string) error
+	// VerifySignature gives the service account that signed a message.
+	VerifySignature(ctx context.Context, account string, message, signature []byte) (identity.Principal, error)
 	// CheckBucketPolicy refuses a policy that could not be evaluated.
 	CheckBucketPolicy(ctx context.Context, b identity.Bucket) error
 	// ProjectNumber gives the number of a project.
@@ -116,6 +116,9 @@ func (c *call) ctx() context.Context { return c.r.Context() }
 // send those too.
 func (h *Handler) Owns(r *http.Request) bool {
 	t, err := parseTarget(r.Host, r.URL.EscapedPath())
+	if err == nil && t.service == serviceXML && signedQuery(r.URL.RawQuery) {
+		return true // refused in the form that signers read, whether there is such a bucket or not
+	}
 	if err != nil || t.service != serviceXML || blob.CheckBucketName(t.names[0]) != nil {
 		return false
 	}
@@ -130,7 +133,7 @@ func (h *Handler) Owns(r *http.Request) bool {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.serve(w, r, false) }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, inner bool) {
-	t, err := parseTarget(r.Host, r.URL.EscapedPath())
+	t, err := h.target(r)
 	if err == nil && h.cors(w, r, t) {
 		return
 	}
@@ -164,6 +167,9 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, t target, inner 
 	if err := refuseUnserved(r, query); err != nil {
 		return err
 	}
+	if err := checkSigned(r); err != nil {
+		return err
+	}
 	return m(&call{w: w, r: r, query: query, names: t.names, inner: inner})
 }
 
@@ -183,10 +189,6 @@ func refuseUnserved(r *http.Request, query url.Values) error {
 		if query.Get(name) != "" {
 			return resource.Unimplemented("storage parameter " + name)
 		}
-	}
-	if query.Has("X-Goog-Signature") || query.Has("Signature") {
-		return resource.Errorf(codes.PermissionDenied, "the URL is signed with a key that this server never issued").
-			WithHint("signed URLs are not supported yet: send a token")
 	}
 	for _, name := range []string{"includeFoldersAsPrefixes", "returnPartialSuccess"} {
 		if isTrue(query, name) {

@@ -226,7 +226,7 @@ func TestCallers(t *testing.T) {
 			"PATCH " + objects + "x", "PUT " + objects + "x", "DELETE " + objects + "x", "POST " + objects + "x/copyTo/b/bucket/o/y",
 			"POST " + objects + "x/rewriteTo/b/bucket/o/y", "POST " + objects + "y/compose", "GET /download" + objects + "x?alt=media",
 			"POST " + uploads + "media&name=y", "POST " + uploads + "multipart&name=y", "POST " + uploads + "resumable&name=y",
-			"PUT " + uploads + "resumable&upload_id=" + session, "DELETE " + uploads + "resumable&upload_id=" + session, "GET /bucket/x", "HEAD /bucket/x",
+			"PUT " + uploads + "resumable&upload_id=guess", "DELETE " + uploads + "resumable&upload_id=guess", "GET /bucket/x", "HEAD /bucket/x",
 		} {
 			method, url, _ := strings.Cut(call, " ")
 			w := s.do(method, url, strings.NewReader("{}"))
@@ -235,6 +235,12 @@ func TestCallers(t *testing.T) {
 			}
 		}
 	}
+	// The id of a session is a credential by itself; a token is judged all the same.
+	s.h = as("stranger", handler)
+	check(t, s.do("PUT", uploads+"resumable&upload_id="+session, strings.NewReader("{}")), http.StatusForbidden)
+	s.h = as("", handler)
+	check(t, s.do("PUT", uploads+"resumable&upload_id="+session, strings.NewReader("{}")), http.StatusOK)
+	s.checkData("r", "{}")
 }
 
 func TestRanges(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/blob"
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 )
 
@@ -48,15 +49,26 @@ func (h *Handler) startResumable(c *call) error {
 }
 
 // session gives the upload that the request names, in the bucket of its path.
+// Its id cannot be guessed and was given to a caller who might start it, so that
+// it is a credential by itself: whoever signs the start of an upload for somebody
+// else hands them no more (cloud.google.com/storage/docs/resumable-uploads#session-uris).
 func (h *Handler) session(c *call) (blob.Upload, error) {
-	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.create"); err != nil {
-		return blob.Upload{}, err
+	denied := h.authorize(c.ctx(), c.names[0], "storage.objects.create")
+	nobody := identity.FromContext(c.ctx()).Anonymous()
+	if denied != nil && !nobody {
+		return blob.Upload{}, denied
 	}
 	id := c.query.Get("upload_id")
 	if id == "" {
+		if denied != nil {
+			return blob.Upload{}, denied
+		}
 		return blob.Upload{}, resource.Invalid("upload_id", "parameter upload_id is missing")
 	}
 	u, err := h.blobs.GetUpload(c.ctx(), id)
+	if err != nil && denied != nil {
+		return u, denied
+	}
 	if err == nil && (u.Object.Bucket != c.names[0] || c.xml && u.Object.Name != c.names[1]) {
 		return u, resource.Errorf(codes.NotFound, "there is no upload %q in bucket %s", id, c.names[0])
 	}
