@@ -94,6 +94,9 @@ func (h *Handler) xmlCompleteMultipart(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := wholeHash(c.r.Header, &conds); err != nil {
+		return err
+	}
 	o, err := h.blobs.CompleteMultipart(c.ctx(), c.names[0], c.names[1], c.query.Get("uploadId"), refs, conds)
 	if err != nil {
 		return err
@@ -107,6 +110,19 @@ func (h *Handler) xmlCompleteMultipart(c *call) error {
 		Key      string
 		ETag     string
 	}{Xmlns: xmlS3Namespace, Location: baseURL(c.r) + "/" + o.Bucket + "/" + url.PathEscape(o.Name), Bucket: o.Bucket, Key: o.Name, ETag: quoted(xmlETag(o))})
+}
+
+// wholeHash takes the CRC32C that the object is to have. Content-MD5 is the body's.
+func wholeHash(h http.Header, conds *blob.Conditions) error {
+	var given blob.Conditions
+	if err := headerHashes(http.Header{"X-Goog-Hash": h.Values("X-Goog-Hash")}, &given); err != nil {
+		return err
+	}
+	if len(given.MD5) > 0 {
+		return resource.Invalid("md5Hash", "an object of parts has no MD5 to compare with: send its CRC32C")
+	}
+	conds.CRC32C = given.CRC32C
+	return nil
 }
 
 func (h *Handler) xmlAbortMultipart(c *call) error {

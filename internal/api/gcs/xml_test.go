@@ -139,6 +139,9 @@ func TestXMLRefusals(t *testing.T) {
 		{"GET", "/bucket?acl", "", 400, "InvalidArgument", nil},
 		{"PUT", "/bucket/x?acl", "", 400, "InvalidArgument", nil},
 		{"GET", "/bucket?policy", "", 501, "NotImplemented", nil},
+		{"GET", "/bucket?cors", "", 412, "PreconditionFailed", []string{"X-Goog-If-Metageneration-Match", "7"}},
+		{"GET", "/bucket?location", "", 304, "", []string{"X-Goog-If-Metageneration-Not-Match", "1"}},
+		{"PUT", "/bucket?versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>", 412, "PreconditionFailed", []string{"X-Goog-If-Metageneration-Match", "7"}},
 		{"PUT", "/bucket?website", "<x/>", 501, "NotImplemented", nil},
 		{"GET", "/bucket/x?torrent", "", 501, "NotImplemented", nil},
 		{"PATCH", "/bucket/x", "", 501, "NotImplemented", nil},
@@ -245,6 +248,8 @@ func TestXMLMultipart(t *testing.T) {
 	check(t, s.do("POST", at, strings.NewReader(completeBody("1", pairs[3]+"0"))), 400, "InvalidPart")
 	small := s.do("PUT", at+"&partNumber=4", strings.NewReader("4"))
 	check(t, s.do("POST", at, strings.NewReader(completeBody(append(slices.Clone(pairs), "4", small.Header().Get("ETag"))...))), 400, "EntityTooSmall")
+	check(t, s.do("POST", at, strings.NewReader(completeBody(pairs...)), "X-Goog-Hash", "crc32c=AAAAAA=="), 400, "CrcMismatch")
+	check(t, s.do("POST", at, strings.NewReader(completeBody(pairs...)), "X-Goog-Hash", "md5=eB5eJF1ptWaXm4bijSPyxw=="), 400, "CRC32C")
 	for range 2 { // a repeated end answers the same
 		w := s.do("POST", at, strings.NewReader(completeBody(pairs...)))
 		check(t, w, 200, "<CompleteMultipartUploadResult", "<Bucket>bucket</Bucket>", "<Key>d/x</Key>")

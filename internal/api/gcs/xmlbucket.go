@@ -126,7 +126,7 @@ func (h *Handler) xmlCreateBucket(c *call) error {
 }
 
 func (h *Handler) xmlHeadBucket(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,19 @@ import (
 	"tategu/internal/resource"
 )
 
+// xmlBucket gives the bucket that the request names under its preconditions.
+func (h *Handler) xmlBucket(c *call) (blob.Bucket, error) {
+	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	if err != nil {
+		return b, err
+	}
+	conds, err := conditions(c.query, "if")
+	if err != nil {
+		return b, err
+	}
+	return b, conds.CheckBucket(b)
+}
+
 // xmlConfigure changes a bucket's settings under the request's preconditions.
 func (h *Handler) xmlConfigure(c *call, status int, change func(*blob.Bucket) error) error {
 	conds, err := conditions(c.query, "if")
@@ -24,7 +37,7 @@ func (h *Handler) xmlConfigure(c *call, status int, change func(*blob.Bucket) er
 }
 
 func (h *Handler) xmlGetLocation(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}
@@ -41,7 +54,7 @@ type storageClassXML struct {
 }
 
 func (h *Handler) xmlGetStorageClass(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}
@@ -75,7 +88,7 @@ type taggingXML struct {
 }
 
 func (h *Handler) xmlGetTagging(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}
@@ -120,7 +133,7 @@ type versioningXML struct {
 }
 
 func (h *Handler) xmlGetVersioning(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}
@@ -148,7 +161,7 @@ func (h *Handler) xmlPutVersioning(c *call) error {
 // xmlNoConfig is the empty answer for a setting that no bucket here has.
 func (h *Handler) xmlNoConfig(root string) method {
 	return func(c *call) error {
-		if _, err := h.blobs.GetBucket(c.ctx(), c.names[0]); err != nil {
+		if _, err := h.xmlBucket(c); err != nil {
 			return err
 		}
 		return c.replyXML(struct{ XMLName xml.Name }{xml.Name{Local: root}})
@@ -161,7 +174,7 @@ func (h *Handler) xmlDeleteNothing(c *call) error {
 }
 
 func (h *Handler) xmlGetBilling(c *call) error {
-	if _, err := h.blobs.GetBucket(c.ctx(), c.names[0]); err != nil {
+	if _, err := h.xmlBucket(c); err != nil {
 		return err
 	}
 	return c.replyXML(struct {
@@ -171,7 +184,7 @@ func (h *Handler) xmlGetBilling(c *call) error {
 }
 
 func (h *Handler) xmlGetRequestPayment(c *call) error {
-	if _, err := h.blobs.GetBucket(c.ctx(), c.names[0]); err != nil {
+	if _, err := h.xmlBucket(c); err != nil {
 		return err
 	}
 	return c.replyXML(struct {
@@ -194,7 +207,7 @@ type corsRuleXML struct {
 }
 
 func (h *Handler) xmlGetCORS(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ type lifecycleRuleXML struct {
 }
 
 func (h *Handler) xmlGetLifecycle(c *call) error {
-	b, err := h.blobs.GetBucket(c.ctx(), c.names[0])
+	b, err := h.xmlBucket(c)
 	if err != nil {
 		return err
 	}
