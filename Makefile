@@ -51,7 +51,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
 	$(MAKE) test-otherclients
 
-## The storage clients for Go and Node, unmodified.
+## The storage clients for Go, Node and Java, unmodified.
 test-otherclients: build
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/otherclients/run.py
 

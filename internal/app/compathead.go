@@ -13,7 +13,10 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   ` + "`images:`" + ` rule. Replicas stay at min_replica_count (at least one). Prebuilt prediction images without a LightGBM file are refused by name.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. TrainingPipelines, tuning, persistent resources and rootfs images are not served.
-- **Storage**: the JSON API over HTTP.
+- **Storage**: the JSON API: objects with generations, versioning, soft deletion and restore, move, compose, rewrite, holds, retention (of buckets, with lock, and of objects),
+  lifecycle (executed every hour), notifications (events are kept for their delivery, which comes later), IAM policies, partial answers, lists by glob, gzip bodies, batches; at
+  ` + "`/storage/v1`" + ` and, for Node with an emulator host, at ` + "`/b`" + `. All storage classes are kept the same way. Soft deletion is off unless set. Access is uniform: ACL methods answer 400.
+  Not served: the client's own and KMS encryption keys, HMAC keys, folders, managed folders, bulkRestore, restoring buckets, requester pays, autoclass, website, logging.
 - **Storage, XML API**: objects (GET with several ranges, PUT, copy, compose, DELETE, resumable and multipart uploads), buckets (lists v1, v2 and ` + "`?versions`" + `, create,
   delete, multi-object delete, versioning, cors, lifecycle, tagging, location, storageClass), on storage.googleapis.com, BUCKET.storage.googleapis.com and at /BUCKET of the
   server's own address; there a bucket is made with ` + "`x-goog-project-id`" + `, and GET of the service is the storage host's alone. Access control lists answer 400 as with uniform

@@ -20,6 +20,7 @@ CLIENTS = [
     ("go", ["go"], [], ["go", "run", "."], []),
     ("node", ["node", "npm"], ["npm", "ci", "--no-audit", "--no-fund", "--silent"], ["node", "probe.js"], []),
     ("node", ["node", "npm"], [], ["node", "probe.js"], ["--intercept"]),
+    ("java", ["java", "mvn"], [], ["mvn", "-q", "-B", "compile", "exec:java"], []),
 ]
 
 

@@ -150,7 +150,7 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, t target, inner 
 	if err != nil {
 		return resource.Invalid("query", "the query cannot be read: %w", err)
 	}
-	verb := r.Method
+	verb := verbOf(r, t.service)
 	if verb == http.MethodHead {
 		verb = http.MethodGet
 	}
@@ -170,6 +170,7 @@ func (h *Handler) route(w http.ResponseWriter, r *http.Request, t target, inner 
 	if err := checkSigned(r); err != nil {
 		return err
 	}
+	unzipBody(r, t.service, query)
 	return m(&call{w: w, r: r, query: query, names: t.names, inner: inner})
 }
 

@@ -1,7 +1,10 @@
 package gcs_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -290,5 +293,38 @@ func TestDamagedContentIsNotServed(t *testing.T) {
 	}
 	if w := s.do("GET", objects+"x?alt=media", nil); w.Code != http.StatusOK || w.Body.String() != "whole" {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// TestBodiesAndVerbsOfJava: its client compresses JSON, and its HTTP library has no PATCH.
+func TestBodiesAndVerbsOfJava(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	zip := func(text string) *bytes.Buffer {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, err := z.Write([]byte(text))
+		if err = errors.Join(err, z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return &b
+	}
+	if w := s.do("POST", bucketURL, strings.NewReader(`{"labels":{"c":"d"}}`), "X-HTTP-Method-Override", "PATCH"); w.Code != 200 {
+		t.Errorf("PATCH by a header = %d %s", w.Code, w.Body)
+	}
+	for _, tt := range []struct {
+		method, url string
+		body        *bytes.Buffer
+		status      int
+	}{
+		{"PATCH", bucketURL, zip(`{"labels":{"a":"b"}}`), 200},
+		{"POST", uploads + "resumable", zip(`{"name":"r"}`), 200},
+		{"PATCH", bucketURL, bytes.NewBufferString(`{"labels":{}}`), 400},
+		{"PATCH", bucketURL, bytes.NewBuffer(zip(`{"labels":{}}`).Bytes()[:20]), 400},
+		{"PATCH", bucketURL, zip(`{"labels":{"a":"` + strings.Repeat("x", 2<<20) + `"}}`), 400},
+	} {
+		if w := s.do(tt.method, tt.url, tt.body, "Content-Encoding", "gzip"); w.Code != tt.status {
+			t.Errorf("%s %s = %d %s, want %d", tt.method, tt.url, w.Code, w.Body, tt.status)
+		}
 	}
 }
