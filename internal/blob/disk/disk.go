@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"tategu/internal/blob"
@@ -29,6 +30,7 @@ type Content struct {
 	dir     string
 	volume  *volume.Volume
 	buffers sync.Pool
+	link    func(from, to string) error
 }
 
 var _ blob.Content = (*Content)(nil)
@@ -49,7 +51,7 @@ func Open(dir string, options ...Option) (*Content, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "tmp"), 0o700); err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
-	c := &Content{dir: dir}
+	c := &Content{dir: dir, link: os.Link}
 	for _, option := range options {
 		option(c)
 	}
@@ -234,8 +236,9 @@ func (c *Content) Size(_ context.Context, id string) (int64, error) {
 	return info.Size(), nil
 }
 
-// Link implements blob.Content.
-func (c *Content) Link(_ context.Context, id string) (string, error) {
+// Link implements blob.Content. The bytes are copied where the file system makes no
+// further link: it has none, or the file has as many as it may (65,000 on ext4).
+func (c *Content) Link(ctx context.Context, id string) (string, error) {
 	from, err := c.path(id)
 	if err != nil {
 		return "", err
@@ -249,7 +252,20 @@ func (c *Content) Link(_ context.Context, id string) (string, error) {
 		return "", c.volume.Check("link content", err) // fs.ErrNotExist is part of the contract
 	}
 	second := newID()
-	return second, c.place(from, second, os.Link)
+	err = c.place(from, second, c.link)
+	if !noLink(err) {
+		return second, err
+	}
+	r, err := c.Open(ctx, id, 0, -1)
+	if err != nil {
+		return "", err
+	}
+	second, _, err = c.Create(ctx, r)
+	return second, errors.Join(err, r.Close())
+}
+
+func noLink(err error) bool {
+	return errors.Is(err, syscall.EMLINK) || errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported)
 }
 
 // Remove implements blob.Content.
