@@ -116,7 +116,7 @@ func allowOrigin(header http.Header, rule blob.CORSRule, origin string) {
 // AllowsOrigin reports that the rules of a bucket let a page of another origin
 // make this request, which a browser sends with whatever rights the caller has.
 func (h *Handler) AllowsOrigin(r *http.Request) bool {
-	t, err := parseTarget(r.Host, r.URL.EscapedPath())
+	t, err := h.target(r)
 	if err != nil {
 		return false
 	}

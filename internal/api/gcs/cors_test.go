@@ -120,6 +120,35 @@ func TestAllowsOrigin(t *testing.T) {
 	}
 }
 
+// TestSignedFromAPage: a page of another origin uses a signed URL, preflight first,
+// and reads why it is refused.
+func TestSignedFromAPage(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t)
+	if _, err := g.blobs.UpdateBucket(t.Context(), "bucket", blob.Conditions{}, func(b *blob.Bucket) error {
+		b.CORS = []blob.CORSRule{{Origin: []string{"https://a.example"}, Method: []string{"PUT"}, ResponseHeader: []string{"content-type"}}}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const origin = "https://a.example"
+	url := g.signer("sam@p.iam.tategu.internal").url(t, "PUT", ours, "/bucket/x")
+	w := g.do("", "OPTIONS", url, "", "Origin", origin, "Access-Control-Request-Method", "PUT", "Access-Control-Request-Headers", "content-type")
+	if w.Code != 200 || w.Header().Get("Access-Control-Allow-Origin") != origin || w.Header().Get("Access-Control-Allow-Headers") != "content-type" {
+		t.Errorf("preflight: %d %v %s", w.Code, w.Header(), w.Body)
+	}
+	for method, status := range map[string]int{"PUT": 200, "DELETE": 403} {
+		w := g.do("", method, url, "data", "Origin", origin)
+		if allowed := w.Header().Get("Access-Control-Allow-Origin") == origin; w.Code != status || allowed != (method == "PUT") {
+			t.Errorf("%s: %d %v %s", method, w.Code, w.Header(), w.Body)
+		}
+	}
+	w = g.do("", "PUT", url+"0", "data", "Origin", origin)
+	if w.Code != 403 || w.Header().Get("Access-Control-Allow-Origin") != origin {
+		t.Errorf("a bad signature: %d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
 // newPlain is a handler without a caller in front of it.
 func newPlain(s *server) *gcs.Handler {
 	return gcs.New(s.blobs, allow{}, slog.New(slog.DiscardHandler), time.Now)

@@ -307,9 +307,14 @@ func badSignature(format string, args ...any) error {
 	return &xmlError{http.StatusBadRequest, "MalformedSecurityHeader", resource.Errorf(codes.InvalidArgument, format, args...)}
 }
 
-// Refuse answers with an error in the form of the API that was called.
+// Refuse answers with an error in the form of the API that was called, which the
+// page that called may read. A preflight is answered as any other: what is signed
+// is the request behind it.
 func (h *Handler) Refuse(w http.ResponseWriter, r *http.Request, err error) {
 	t, perr := h.target(r)
+	if perr == nil && h.cors(w, r, t) {
+		return
+	}
 	h.writeError(w, r, perr == nil && t.service == serviceXML, err)
 }
 
