@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -223,7 +224,7 @@ func TestManySmallFiles(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
 	for i := range 200 {
-		path := filepath.Join(dir, "in", fmt.Sprint(i%7), fmt.Sprint(i))
+		path := filepath.Join(dir, "in", strconv.Itoa(i%7), strconv.Itoa(i))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o750), os.WriteFile(path, bytes.Repeat([]byte{byte(i)}, i*100), 0o600)); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +235,7 @@ func TestManySmallFiles(t *testing.T) {
 		}
 	}
 	for i := range 200 {
-		got, err := os.ReadFile(filepath.Join(dir, "out", fmt.Sprint(i%7), fmt.Sprint(i)))
+		got, err := os.ReadFile(filepath.Join(dir, "out", strconv.Itoa(i%7), strconv.Itoa(i)))
 		if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(i)}, i*100)) {
 			t.Fatalf("%d: %d bytes, %v", i, len(got), err)
 		}

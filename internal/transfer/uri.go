@@ -29,8 +29,12 @@ func (u URL) String() string {
 	return s
 }
 
-// ParseURL reads a gs:// URL. A generation is what follows the last # when that is
-// a number of 16 digits, as generations are.
+// leastGeneration is the smallest number of 16 digits; generations are microseconds
+// since 1970.
+const leastGeneration = 1e15
+
+// ParseURL reads a gs:// URL. A generation is what follows the last # of a name when
+// that is a number of at least 16 digits, as generations are.
 func ParseURL(s string) (URL, error) {
 	rest, ok := strings.CutPrefix(s, scheme)
 	if !ok {
@@ -44,8 +48,8 @@ func ParseURL(s string) (URL, error) {
 	if strings.ContainsAny(u.Bucket, "*?[#") {
 		return URL{}, resource.Invalid("url", "the bucket of %q has a wildcard or a #", s).WithHint("name one bucket; `tategu ls` lists them")
 	}
-	if i := strings.LastIndexByte(u.Name, '#'); i >= 0 && len(u.Name)-i-1 >= 16 {
-		if n, err := strconv.ParseInt(u.Name[i+1:], 10, 64); err == nil && n > 0 {
+	if i := strings.LastIndexByte(u.Name, '#'); i > 0 && i+1 < len(u.Name) && u.Name[i+1] >= '1' && u.Name[i+1] <= '9' {
+		if n, err := strconv.ParseInt(u.Name[i+1:], 10, 64); err == nil && n >= leastGeneration {
 			u.Name, u.Generation = u.Name[:i], n
 		}
 	}
