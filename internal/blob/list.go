@@ -13,7 +13,7 @@ const defaultPage = 1000
 // minBatch is how many rows are read at first. Where names share prefixes, rows
 // behind the first of a prefix are useless, so that batches grow only while the
 // rows that they bring are used.
-const minBatch = 8
+const minBatch = 2
 
 // maxScan bounds the rows that one page may look at: a pattern that matches
 // little gives short pages with a token instead of one endless request.

@@ -34,7 +34,7 @@ func scan(s scanner) (store.Row, error) {
 
 // Get implements store.Reader.
 func (r reader) Get(ctx context.Context, kind store.Kind, key string) (store.Row, error) {
-	rows, err := r.rows(ctx, `SELECT `+columns+` FROM row WHERE kind = ? AND key = ?`, kind, key)
+	rows, err := r.rows(ctx, selectRow, kind, key)
 	switch {
 	case err != nil:
 		return store.Row{}, fmt.Errorf("get %s %s: %w", kind, key, err)

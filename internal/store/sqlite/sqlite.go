@@ -40,6 +40,8 @@ type Store struct {
 	disk  *volume.Volume
 	since int // pages written, about, since the log was last looked at; of the writer alone
 
+	compiled, hot *statements // of the readers, and of the writer
+
 	requests chan request
 	done     chan struct{} // closed when the writer goroutine has ended
 	closing  chan struct{}
@@ -83,15 +85,22 @@ func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
 	for _, option := range options {
 		option(s)
 	}
-	s.reader = reader{q: pool{db: read, closing: s.closing}}
+	s.compiled, s.hot = newStatements(read), newStatements(write)
+	for _, text := range hotTexts() {
+		if _, err := s.hot.get(ctx, text); err != nil { //nolint:sqlclosecheck // Close closes all
+			return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), read.Close(), write.Close())
+		}
+	}
+	s.reader = reader{q: pool{db: read, compiled: s.compiled, closing: s.closing}}
 	go s.runWriter()
 	return s, nil
 }
 
 // pool reads while the store is open.
 type pool struct {
-	db      *sql.DB
-	closing <-chan struct{}
+	db       *sql.DB
+	compiled *statements
+	closing  <-chan struct{}
 }
 
 func (p pool) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
@@ -99,8 +108,15 @@ func (p pool) QueryContext(ctx context.Context, query string, args ...any) (*sql
 	case <-p.closing:
 		return nil, store.ErrClosed
 	default:
+	}
+	st, err := p.compiled.get(ctx, query) //nolint:sqlclosecheck // Close closes all
+	switch {
+	case err != nil:
+		return nil, err
+	case st == nil:
 		return p.db.QueryContext(ctx, query, args...)
 	}
+	return st.QueryContext(ctx, args...)
 }
 
 func open(path, mode string) (*sql.DB, error) {
@@ -156,7 +172,7 @@ func (s *Store) Close() error {
 	s.once.Do(func() { close(s.closing) })
 	<-s.done
 	s.watch.closeAll()
-	return errors.Join(s.read.Close(), s.write.Close())
+	return errors.Join(s.compiled.close(), s.hot.close(), s.read.Close(), s.write.Close())
 }
 
 // Watch implements store.Store.

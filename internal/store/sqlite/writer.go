@@ -114,15 +114,16 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 		return results, nil, s.fault("begin", err)
 	}
 	defer func() { _ = sqlTx.Rollback() }() // a no-op after Commit
+	q := steady{tx: sqlTx, hot: s.hot, bound: map[string]*sql.Stmt{}}
 	var revision int64
-	if err := sqlTx.QueryRowContext(ctx, `SELECT last FROM revision`).Scan(&revision); err != nil {
+	if err := q.stmt(ctx, selectRevision).QueryRowContext(ctx).Scan(&revision); err != nil { //nolint:sqlclosecheck // the transaction closes it
 		return results, nil, s.fault("read revision", err)
 	}
 	now := s.now()
 	for i, r := range group {
 		// Each caller has a revision of its own: two writes of a row never share one.
 		revision++
-		t := &tx{q: steady{sqlTx}, now: now, revision: revision, fault: s.fault, pages: &s.since}
+		t := &tx{q: q, now: now, revision: revision, fault: s.fault, pages: &s.since}
 		t.reader = reader{q: t}
 		if results[i], err = t.run(ctx, r.fn); err != nil {
 			return results, nil, err
@@ -131,7 +132,7 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 			changes = append(changes, t.changes...)
 		}
 	}
-	if _, err := sqlTx.ExecContext(ctx, `UPDATE revision SET last = ?`, revision); err != nil {
+	if _, err := q.ExecContext(ctx, updateRevision, revision); err != nil {
 		return results, nil, s.fault("write revision", err)
 	}
 	if err := sqlTx.Commit(); err != nil {
@@ -143,20 +144,45 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 // steady runs statements to their end. SQLite answers an interrupted write by
 // rolling back the whole transaction, which here is also other callers'; so a
 // cancelled caller is told before its statement and never amid it.
-type steady struct{ tx *sql.Tx }
+type steady struct {
+	tx    *sql.Tx
+	hot   *statements
+	bound map[string]*sql.Stmt // of hot, in this transaction
+}
+
+// stmt gives a compiled statement of the transaction, or nil.
+func (s steady) stmt(ctx context.Context, query string) *sql.Stmt {
+	if st := s.bound[query]; st != nil {
+		return st
+	}
+	st := s.hot.find(query)
+	if st != nil {
+		st = s.tx.StmtContext(ctx, st)
+		s.bound[query] = st
+	}
+	return st
+}
 
 func (s steady) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s.tx.ExecContext(context.WithoutCancel(ctx), query, args...)
+	ctx = context.WithoutCancel(ctx)
+	if st := s.stmt(ctx, query); st != nil {
+		return st.ExecContext(ctx, args...)
+	}
+	return s.tx.ExecContext(ctx, query, args...)
 }
 
 func (s steady) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s.tx.QueryContext(context.WithoutCancel(ctx), query, args...)
+	ctx = context.WithoutCancel(ctx)
+	if st := s.stmt(ctx, query); st != nil {
+		return st.QueryContext(ctx, args...)
+	}
+	return s.tx.QueryContext(ctx, query, args...)
 }
 
 // errEnded answers a tx that was kept after its function returned.
@@ -195,7 +221,7 @@ func (t *tx) exec(ctx context.Context, query string, args ...any) (sql.Result, e
 // run executes fn in a savepoint. fnErr is the function's own error, err one of
 // the database that spoils the whole group.
 func (t *tx) run(ctx context.Context, fn func(tx store.Tx) error) (fnErr, err error) {
-	if _, err := t.q.ExecContext(ctx, `SAVEPOINT caller`); err != nil {
+	if _, err := t.q.ExecContext(ctx, savepoint); err != nil {
 		return nil, t.fault("savepoint", err)
 	}
 	fnErr = t.call(fn)
@@ -203,7 +229,7 @@ func (t *tx) run(ctx context.Context, fn func(tx store.Tx) error) (fnErr, err er
 	if t.lost != nil { // whatever the function made of it
 		return t.lost, t.lost
 	}
-	end := `RELEASE caller`
+	end := release
 	if fnErr != nil {
 		end = `ROLLBACK TO caller; RELEASE caller`
 	}
@@ -241,9 +267,7 @@ func (t *tx) Put(ctx context.Context, row store.Row) error {
 		row.Data = []byte{}
 	}
 	now := t.now.UnixNano()
-	_, err := t.exec(ctx, `INSERT INTO row (`+columns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (kind, key) DO UPDATE SET parent = excluded.parent, state = excluded.state, data = excluded.data,
-			revision = excluded.revision, updated = excluded.updated`,
+	_, err := t.exec(ctx, putRow,
 		row.Kind, row.Key, row.Parent, row.State, row.Data, t.revision, now, now)
 	if err != nil {
 		return t.failed(fmt.Sprintf("put %s %s", row.Kind, row.Key), err)
@@ -255,7 +279,7 @@ func (t *tx) Put(ctx context.Context, row store.Row) error {
 
 // Delete implements store.Tx.
 func (t *tx) Delete(ctx context.Context, kind store.Kind, key string) error {
-	res, err := t.exec(ctx, `DELETE FROM row WHERE kind = ? AND key = ?`, kind, key)
+	res, err := t.exec(ctx, deleteRow, kind, key)
 	if err != nil {
 		return t.failed(fmt.Sprintf("delete %s %s", kind, key), err)
 	}
@@ -271,8 +295,7 @@ func (t *tx) Append(ctx context.Context, subject, typ string, data []byte) error
 	if data == nil {
 		data = []byte{}
 	}
-	_, err := t.exec(ctx, `INSERT INTO event (subject, seq, time, type, data)
-		SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ? FROM event WHERE subject = ?`,
+	_, err := t.exec(ctx, appendEvent,
 		subject, t.now.UnixNano(), typ, data, subject)
 	if err != nil {
 		return t.failed(fmt.Sprintf("append %s to %s", typ, subject), err)
