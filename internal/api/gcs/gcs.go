@@ -1,6 +1,6 @@
-// Package gcs serves the storage API (JSON, uploads, downloads, batches, and
-// reading in the XML style) over a blob.Store. It translates and checks; what an
-// object is, is decided in package blob. What it does not serve is refused by
+// Package gcs serves the storage API (JSON, uploads, downloads, batches, and the
+// XML API) over a blob.Store. It translates and checks; what an object is, is
+// decided in package blob. What it does not serve is refused by
 // name with 501.
 package gcs
 
