@@ -210,7 +210,7 @@ func TestForgedAssertions(t *testing.T) {
 		wantCode(t, tt.name, err, tt.want)
 	}
 	for audience, want := range map[string]codes.Code{
-		"https://storage.googleapis.com/": codes.OK, "https://us-central1-aiplatform.googleapis.com/": codes.OK,
+		"": codes.OK, "https://storage.googleapis.com/": codes.OK, "https://us-central1-aiplatform.googleapis.com/": codes.OK,
 		endpoint: codes.Unauthenticated, "https://example.com/": codes.Unauthenticated, "http://storage.googleapis.com/": codes.Unauthenticated,
 		"https://storage.googleapis.com@example.com/": codes.Unauthenticated, "https://evil-googleapis.com/": codes.Unauthenticated,
 	} {

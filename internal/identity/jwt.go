@@ -91,7 +91,8 @@ func (a *Authority) selfSigned(ctx context.Context, text string) (Principal, tim
 	if claims.TargetAudience != "" {
 		return Principal{}, time.Time{}, unauthenticated("the JWT asks for an ID token, and is none of its own")
 	}
-	if len(claims.Audience) == 1 && !isAPIAudience(claims.Audience[0]) {
+	// Go's client writes an empty audience beside a scope.
+	if len(claims.Audience) == 1 && claims.Audience[0] != "" && !isAPIAudience(claims.Audience[0]) {
 		return Principal{}, time.Time{}, unauthenticated("the JWT is meant for %.120q", claims.Audience[0])
 	}
 	return key.principal(), claims.ExpiresAt.UTC(), nil

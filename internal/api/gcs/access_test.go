@@ -1,6 +1,7 @@
 package gcs_test
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"maps"
@@ -12,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"tategu/internal/api/gcs"
 	"tategu/internal/blob"
@@ -139,6 +142,7 @@ func TestWhoMayCall(t *testing.T) {
 		"admin of another project": {"other@example.com", map[string]identity.Role{"q": identity.Admin}, nil},
 		"object viewer by policy":  {"bound@example.com", map[string]identity.Role{"q": identity.Viewer}, objectReads},
 		"dead token":               {"dead@example.com", map[string]identity.Role{"p": identity.Admin}, nil},
+		"deleted key":              {"up@p.iam.tategu.internal", nil, nil},
 	}
 	routes := gcs.Routes(newGuarded(t).h)
 	slices.Sort(routes)
@@ -152,8 +156,11 @@ func TestWhoMayCall(t *testing.T) {
 			}
 			g.bind("roles/storage.objectViewer", "user:bound@example.com")
 			token, closed := "", http.StatusUnauthorized
-			if caller.email != "" {
+			if len(caller.grants) > 0 {
 				token, closed = g.token(caller.email, caller.grants), http.StatusForbidden
+			}
+			if name == "deleted key" {
+				token = g.deletedKey(caller.email)
 			}
 			if name == "dead token" {
 				closed = http.StatusUnauthorized
@@ -163,7 +170,7 @@ func TestWhoMayCall(t *testing.T) {
 			}
 			for _, route := range routes {
 				w := g.do(token, method(route), urlOf(route), bodyOf(route), "Content-Type", "application/json")
-				open := slices.Contains(caller.open, route) || slices.Contains(everybody, route) && name != "dead token"
+				open := slices.Contains(caller.open, route) || slices.Contains(everybody, route) && !strings.HasPrefix(name, "de")
 				refused := w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden
 				switch {
 				case open && (refused || w.Code >= 500 && w.Code != 501):
@@ -177,6 +184,29 @@ func TestWhoMayCall(t *testing.T) {
 			}
 		})
 	}
+}
+
+// deletedKey gives what a client signs with a key that was deleted meanwhile.
+func (g *guarded) deletedKey(email string) string {
+	g.t.Helper()
+	k, private, err := g.authority.CreateAccountKey(g.t.Context(), email)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	now := g.clock.now()
+	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"iss": k.Email, "sub": k.Email, "iat": now.Unix(), "exp": now.Unix() + 600})
+	token.Header["kid"] = k.ID
+	text, err := token.SignedString(private)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if w := g.do(text, "GET", "/storage/v1/b/bucket", ""); w.Code != http.StatusOK {
+		g.t.Fatalf("the key does not work: %d %s", w.Code, w.Body)
+	}
+	if err := g.authority.DeleteAccountKey(g.t.Context(), k.Email, k.ID); err != nil {
+		g.t.Fatal(err)
+	}
+	return text
 }
 
 func method(route string) string { return strings.Fields(route)[1] }
@@ -291,6 +321,53 @@ func TestPolicyIsKeptAndChecked(t *testing.T) {
 	check(t, g.do(ann, "GET", iam, ""), 403)
 	check(t, g.do(admin, "PUT", iam, `{}`), 200)
 	check(t, g.do(ann, "GET", "/storage/v1/b/bucket/o/x", ""), 403)
+}
+
+// TestCreatorsReplaceNothing writes over an object in every way as one who may
+// create objects and not delete them.
+func TestCreatorsReplaceNothing(t *testing.T) {
+	t.Parallel()
+	g := newGuarded(t)
+	g.put("bucket", "old", "old")
+	g.put("bucket", "source", "new")
+	g.bind("roles/storage.objectCreator", "user:drop@example.com")
+	reader := `{"bindings":[{"role":"roles/storage.objectCreator","members":["user:drop@example.com"]},{"role":"roles/storage.legacyObjectReader","members":["user:drop@example.com"]}]}`
+	admin := g.token("root@example.com", map[string]identity.Role{"p": identity.Admin})
+	check(t, g.do(admin, "PUT", "/storage/v1/b/bucket/iam", reader), 200)
+	drop := g.token("drop@example.com", map[string]identity.Role{"q": identity.Viewer})
+	for _, tt := range []struct {
+		method, url, body string
+		headers           []string
+	}{
+		{"POST", "/upload/storage/v1/b/bucket/o?uploadType=media&name=NAME", "new", nil},
+		{"POST", "/upload/storage/v1/b/bucket/o?uploadType=resumable&name=NAME", "{}", nil},
+		{"POST", "/storage/v1/b/bucket/o/source/copyTo/b/bucket/o/NAME", "{}", nil},
+		{"POST", "/storage/v1/b/bucket/o/source/rewriteTo/b/bucket/o/NAME", "{}", nil},
+		{"POST", "/storage/v1/b/bucket/o/NAME/compose", `{"sourceObjects":[{"name":"source"}]}`, nil},
+		{"PUT", "/bucket/NAME", "new", nil},
+		{"PUT", "/bucket/NAME", "", []string{"X-Goog-Copy-Source", "/bucket/source"}},
+		{"PUT", "/bucket/NAME?compose", "<ComposeRequest><Component><Name>source</Name></Component></ComposeRequest>", nil},
+		{"POST", "/bucket/NAME", "", []string{"X-Goog-Resumable", "start"}},
+		{"POST", "/bucket/NAME?uploads", "", nil},
+	} {
+		w := g.do(drop, tt.method, strings.Replace(tt.url, "NAME", "old", 1), tt.body, tt.headers...)
+		if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "storage.objects.delete") {
+			t.Errorf("%s %s over an object: %d %s", tt.method, tt.url, w.Code, w.Body)
+		}
+		name := "new-" + strings.ToLower(rand.Text())
+		if w := g.do(drop, tt.method, strings.Replace(tt.url, "NAME", name, 1), tt.body, tt.headers...); w.Code >= 300 {
+			t.Errorf("%s %s of a new object: %d %s", tt.method, tt.url, w.Code, w.Body)
+		}
+	}
+	got, err := g.blobs.ReadAll(t.Context(), "gs://bucket/old", 0)
+	if err != nil || string(got) != "old" {
+		t.Errorf("the object is %q, %v", got, err)
+	}
+	// A session that began before the object was there loses to it.
+	session := g.do(drop, "POST", "/upload/storage/v1/b/bucket/o?uploadType=resumable&name=race", "{}").Header().Get("Location")
+	g.put("bucket", "race", "first")
+	check(t, g.do(drop, "PUT", session, "second"), 412)
+	check(t, g.do(drop, "POST", "/storage/v1/b/bucket/o/joined/compose", `{"sourceObjects":[{"name":"source"}],"deleteSourceObjects":true}`), 403)
 }
 
 func TestMissingBucketIsSeenByWhoCouldOpenIt(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/blob"
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 )
 
@@ -72,6 +73,9 @@ func (c *call) overrideHeaders(o blob.Object) {
 	}
 	header := c.w.Header()
 	header.Set("ETag", quoted(xmlETag(o)))
+	if identity.FromContext(c.ctx()).Anonymous() {
+		return // a link to what everybody may read must not be turned into a page
+	}
 	for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Language", "Content-Encoding", "Cache-Control"} {
 		if v := c.query.Get("response-" + strings.ToLower(name)); v != "" && !strings.ContainsAny(v, "\r\n") {
 			header.Set(name, v)

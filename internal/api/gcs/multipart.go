@@ -21,6 +21,9 @@ func (h *Handler) xmlStartMultipart(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := h.protect(c.ctx(), o.Bucket, o.Name, &conds); err != nil {
+		return err
+	}
 	u, err := h.blobs.StartMultipart(c.ctx(), o, conds)
 	if err != nil {
 		return err
@@ -95,6 +98,10 @@ func (h *Handler) xmlCompleteMultipart(c *call) error {
 		return err
 	}
 	if err := wholeHash(c.r.Header, &conds); err != nil {
+		return err
+	}
+	// Asked again, it answers with the object that it made: no look at that here.
+	if _, err := h.onlyNew(c.ctx(), c.names[0], &conds); err != nil {
 		return err
 	}
 	o, err := h.blobs.CompleteMultipart(c.ctx(), c.names[0], c.names[1], c.query.Get("uploadId"), refs, conds)

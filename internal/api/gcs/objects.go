@@ -229,6 +229,9 @@ func (h *Handler) copy(c *call) (blob.Object, error) {
 		}
 	}
 	dst.Bucket, dst.Name = dstBucket, dstName
+	if err := h.protect(c.ctx(), dstBucket, dstName, &conds); err != nil {
+		return blob.Object{}, err
+	}
 	return h.blobs.Copy(c.ctx(), src, dst, conds)
 }
 
@@ -288,6 +291,14 @@ func (h *Handler) composeObject(c *call) error {
 			return err
 		}
 		sources = append(sources, o)
+	}
+	if err := h.protect(c.ctx(), dst.Bucket, dst.Name, &conds); err != nil {
+		return err
+	}
+	if req.DeleteSourceObjects {
+		if err := h.authorize(c.ctx(), bucket, "storage.objects.delete"); err != nil {
+			return err
+		}
 	}
 	o, err := h.blobs.Compose(c.ctx(), dst, sources, conds, req.DeleteSourceObjects)
 	if err != nil {

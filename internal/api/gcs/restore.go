@@ -23,6 +23,9 @@ func (h *Handler) restoreObject(c *call) error {
 	if generation == 0 {
 		return resource.Invalid("generation", "which generation? parameter generation is missing")
 	}
+	if err := h.protect(c.ctx(), c.names[0], c.names[1], &conds); err != nil {
+		return err
+	}
 	o, err := h.blobs.Restore(c.ctx(), c.names[0], c.names[1], generation, conds)
 	if err != nil {
 		return err

@@ -37,6 +37,9 @@ func (h *Handler) startResumable(c *call) error {
 			return resource.Invalid("X-Upload-Content-Length", "%q is no length", v)
 		}
 	}
+	if err := h.protect(c.ctx(), o.Bucket, o.Name, &conds); err != nil {
+		return err
+	}
 	u, err := h.blobs.StartUpload(c.ctx(), o, conds, total)
 	if err != nil {
 		return err

@@ -194,12 +194,9 @@ func (h *Handler) verify(r *http.Request, s signature) (identity.Principal, erro
 
 // canonicalRequests gives the texts of which one was signed
 // (cloud.google.com/storage/docs/authentication/canonical-requests). They mean
-// the same request: Go sorts parameters by name, Python whole pairs.
+// the same request: Go sorts parameters by name and leaves the port out of the
+// host, Python sorts whole pairs and has the host as it is sent.
 func canonicalRequests(r *http.Request, signed []string) ([]string, error) {
-	headers, err := canonicalHeaders(r, signed)
-	if err != nil {
-		return nil, err
-	}
 	path, err := canonicalPath(r.URL.EscapedPath())
 	if err != nil {
 		return nil, err
@@ -213,8 +210,14 @@ func canonicalRequests(r *http.Request, signed []string) ([]string, error) {
 		payload = strings.TrimSpace(r.Header.Get(contentSHA256))
 	}
 	var requests []string
-	for _, query := range slices.Compact([]string{sent, sorted}) {
-		requests = append(requests, strings.Join([]string{r.Method, path, query, headers, strings.Join(signed, ";"), payload}, "\n"))
+	for _, host := range slices.Compact([]string{r.Host, (&url.URL{Host: r.Host}).Hostname()}) {
+		headers, err := canonicalHeaders(r, host, signed)
+		if err != nil {
+			return nil, err
+		}
+		for _, query := range slices.Compact([]string{sent, sorted}) {
+			requests = append(requests, strings.Join([]string{r.Method, path, query, headers, strings.Join(signed, ";"), payload}, "\n"))
+		}
 	}
 	return requests, nil
 }
@@ -223,7 +226,7 @@ const contentSHA256 = "x-goog-content-sha256"
 
 // canonicalHeaders also refuses headers that would change what the request does
 // and that the signature does not cover.
-func canonicalHeaders(r *http.Request, signed []string) (string, error) {
+func canonicalHeaders(r *http.Request, host string, signed []string) (string, error) {
 	for name := range r.Header {
 		name = strings.ToLower(name)
 		if (strings.HasPrefix(name, "x-goog-") || strings.HasPrefix(name, "x-amz-")) && !slices.Contains(signed, name) {
@@ -235,7 +238,7 @@ func canonicalHeaders(r *http.Request, signed []string) (string, error) {
 		values := r.Header.Values(name)
 		switch {
 		case name == "host":
-			values = []string{r.Host}
+			values = []string{host}
 		case name == "content-length" && len(values) == 0 && r.ContentLength >= 0:
 			values = []string{strconv.FormatInt(r.ContentLength, 10)}
 		case len(values) == 0:

@@ -99,6 +99,8 @@ func TestSignedURLs(t *testing.T) {
 	check(t, w, 200)
 	check(t, g.do("", "GET", sam.url(t, "GET", ours, odd), ""), 200, "data")
 	check(t, g.do("", "HEAD", sam.url(t, "HEAD", ours, odd), ""), 200)
+	// Go's client signs the host without its port.
+	check(t, g.do("", "GET", strings.Replace(sam.url(t, "GET", "localhost", odd), "localhost", ours, 1), ""), 200, "data")
 	// The same request in other writings.
 	plain := sam.url(t, "GET", ours, odd)
 	check(t, g.do("", "GET", strings.Replace(plain, "%2B%26", "+&", 1), ""), 200, "data")
@@ -182,7 +184,8 @@ func TestForgedSignatures(t *testing.T) {
 		{"another method", "PUT", good, 403, "SignatureDoesNotMatch", nil},
 		{"HEAD for GET", "HEAD", good, 403, "", nil},
 		{"another object", "GET", strings.Replace(good, "/bucket/o?", "/bucket/other?", 1), 403, "SignatureDoesNotMatch", nil},
-		{"another host", "GET", strings.Replace(good, ours, "localhost:8081", 1), 403, "SignatureDoesNotMatch", nil},
+		{"another host", "GET", strings.Replace(good, ours, "127.0.0.1:8080", 1), 403, "SignatureDoesNotMatch", nil},
+		{"another port", "GET", strings.Replace(good, ours, "localhost:8081", 1), 403, "SignatureDoesNotMatch", nil},
 		{"one more parameter", "GET", good + "&generation=1", 403, "SignatureDoesNotMatch", nil},
 		{"a longer life", "GET", strings.Replace(good, "X-Goog-Expires=60", "X-Goog-Expires=600", 1), 403, "SignatureDoesNotMatch", nil},
 		{"another account", "GET", strings.Replace(good, "sam%40p", "default%40p", 1), 403, "SignatureDoesNotMatch", nil},

@@ -72,6 +72,9 @@ func (h *Handler) uploadMedia(c *call) error {
 }
 
 func (h *Handler) put(c *call, o blob.Object, r io.Reader, conds blob.Conditions) error {
+	if err := h.protect(c.ctx(), o.Bucket, o.Name, &conds); err != nil {
+		return err
+	}
 	o, err := h.blobs.Put(c.ctx(), o, body{r}, conds)
 	if err != nil {
 		return err

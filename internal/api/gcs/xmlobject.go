@@ -76,6 +76,9 @@ func (h *Handler) xmlPut(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := h.protect(c.ctx(), o.Bucket, o.Name, &conds); err != nil {
+		return err
+	}
 	if o, err = h.blobs.Put(c.ctx(), o, r, conds); err != nil {
 		return err
 	}
@@ -216,6 +219,9 @@ func (h *Handler) xmlCopy(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := h.protect(c.ctx(), dst.Bucket, dst.Name, &conds); err != nil {
+		return err
+	}
 	o, err := h.blobs.Copy(c.ctx(), src, dst, conds)
 	if err != nil {
 		return err
@@ -273,6 +279,9 @@ func (h *Handler) xmlCompose(c *call) error {
 		}
 		sources = append(sources, o)
 	}
+	if err := h.protect(c.ctx(), dst.Bucket, dst.Name, &conds); err != nil {
+		return err
+	}
 	o, err := h.blobs.Compose(c.ctx(), dst, sources, conds, false)
 	if err != nil {
 		return err
@@ -319,6 +328,9 @@ func (h *Handler) xmlPost(c *call) error {
 	}
 	if v := c.r.Header.Get("X-Upload-Content-Type"); v != "" {
 		o.ContentType = v
+	}
+	if err := h.protect(c.ctx(), o.Bucket, o.Name, &conds); err != nil {
+		return err
 	}
 	u, err := h.blobs.StartUpload(c.ctx(), o, conds, total)
 	if err != nil {
