@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,16 +93,19 @@ func New(ctx context.Context, cfg Config, version string, logs io.Writer) (*Main
 }
 
 // openData makes the directories and takes the lock: one server a directory.
-func (m *Main) openData(context.Context) error {
+func (m *Main) openData(ctx context.Context) error {
 	for _, dir := range []string{m.cfg.Data, runDir(m.cfg.Data), filepath.Join(m.cfg.Data, "ca"), filepath.Join(m.cfg.Data, "identity"), m.cfg.Cache} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return resource.Errorf(9, "make the data directory: %w", err).WithHint("name one you can write to with --data and --cache")
 		}
 	}
-	lock, err := lockFile(filepath.Join(m.cfg.Data, "lock"))
-	if err != nil {
+	lock, err := lockFile(ctx, filepath.Join(m.cfg.Data, "lock"))
+	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return resource.Errorf(9, "the data directory %s is in use by another server", m.cfg.Data).
 			WithHint("stop it, or name another directory with --data")
+	}
+	if err != nil {
+		return resource.Errorf(9, "lock the data directory: %w", err).WithHint("name one on a file system with locks with --data")
 	}
 	m.lock = lock
 	return nil
