@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +55,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	var actors sync.WaitGroup
 	defer actors.Wait()
 	defer cancel()
+	left, err := e.cfg.Runtime.List(ctx)
+	if err != nil {
+		return fmt.Errorf("training: %w", err)
+	}
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindCustomJobs, States: unfinished()})
 	if ctx.Err() != nil {
 		return nil
@@ -62,8 +67,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("training: %w", err)
 	}
 	for _, row := range rows {
+		left = slices.DeleteFunc(left, func(in runtime.Instance) bool { return strings.HasPrefix(in.ID(), jobWorkloads(row.Key)) })
 		e.wake(ctx, &actors, row.Key)
 	}
+	actors.Go(func() { e.putAway(ctx, left) })
 	for {
 		changes, err := w.Next(ctx)
 		if ctx.Err() != nil {
@@ -74,6 +81,23 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		for _, c := range changes {
 			e.wake(ctx, &actors, c.Key)
+		}
+	}
+}
+
+// putAway ends what an earlier server left behind between the end of a job and its
+// clean-up. Of left it takes what is a custom job's.
+func (e *Engine) putAway(ctx context.Context, left []runtime.Instance) {
+	for _, in := range left {
+		if !strings.HasPrefix(in.ID(), workloadPrefix) {
+			continue
+		}
+		err := in.Stop(ctx, grace)
+		if err == nil {
+			err = in.Release(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.cfg.Log.WarnContext(ctx, "put away a replica of an ended custom job", slog.String("workload", in.ID()), slog.Any("error", err))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -235,6 +236,48 @@ func TestRestart(t *testing.T) {
 	if text := b.logs.Text("customjob-7-0-0"); text != "start\nend\n" {
 		t.Fatalf("log %q", text)
 	}
+}
+
+// TestPutAway: a server is killed after the end of a job was written and before
+// its working directory went; the next one removes it, and nobody else's.
+func TestPutAway(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	j, other := job("20", pool(1, "true")), job("21", pool(1, "sleep 1000"))
+	b.put(other)
+	b.await(other.Name, in(pb.JobState_JOB_STATE_RUNNING))
+	b.down()
+	rt, err := process.New(b.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"customjob-20-0-0", "task-5-1"} {
+		instance, err := rt.Start(t.Context(), runtime.Workload{ID: id, Command: []string{"true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := instance.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rt.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j.State = pb.JobState_JOB_STATE_SUCCEEDED
+	b.put(j)
+	b.up()
+	for tick := time.Tick(5 * time.Millisecond); ; <-tick {
+		left, err := os.ReadDir(b.cfg.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 2 && left[0].Name() == "customjob-21-0-0" && left[1].Name() == "task-5-1" {
+			break
+		}
+	}
+	other.State = pb.JobState_JOB_STATE_CANCELLING
+	b.put(other)
+	b.await(other.Name, finished)
 }
 
 func TestCluster(t *testing.T) {

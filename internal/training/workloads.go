@@ -47,7 +47,7 @@ func workloads(job *pb.CustomJob, addresses cluster) ([]runtime.Workload, error)
 			if err != nil {
 				return nil, err
 			}
-			w.ID = fmt.Sprintf("customjob-%s-%d-%d", path.Base(job.Name), p, r)
+			w.ID = fmt.Sprintf("%s%d-%d", jobWorkloads(job.Name), p, r)
 			if err := addCluster(w.Env, addresses, p, r); err != nil {
 				return nil, err
 			}
@@ -56,6 +56,12 @@ func workloads(job *pb.CustomJob, addresses cluster) ([]runtime.Workload, error)
 	}
 	return out, nil
 }
+
+// workloadPrefix starts the workload ids of custom jobs.
+const workloadPrefix = "customjob-"
+
+// jobWorkloads starts the workload ids of one job.
+func jobWorkloads(job string) string { return workloadPrefix + path.Base(job) + "-" }
 
 func field(pool int) string { return fmt.Sprintf("job_spec.worker_pool_specs[%d]", pool) }
 
