@@ -168,7 +168,7 @@ func (s steady) ExecContext(ctx context.Context, query string, args ...any) (sql
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if st := s.stmt(ctx, query); st != nil {
+	if st := s.stmt(ctx, query); st != nil { //nolint:sqlclosecheck // the transaction closes it
 		return st.ExecContext(ctx, args...)
 	}
 	return s.tx.ExecContext(ctx, query, args...)
@@ -179,7 +179,7 @@ func (s steady) QueryContext(ctx context.Context, query string, args ...any) (*s
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if st := s.stmt(ctx, query); st != nil {
+	if st := s.stmt(ctx, query); st != nil { //nolint:sqlclosecheck // the transaction closes it
 		return st.QueryContext(ctx, args...)
 	}
 	return s.tx.QueryContext(ctx, query, args...)
