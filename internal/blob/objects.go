@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 )
@@ -59,10 +60,14 @@ func (s *Store) precheck(ctx context.Context, o Object, conds Conditions) error 
 func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also func(store.Tx, Object) error) (Object, error) {
 	var gone string
 	var refused error
+	var committed func()
 	err := s.rows.Update(ctx, func(tx store.Tx) error {
 		gone, refused = s.replace(ctx, tx, &o, conds)
 		if refused == nil && also != nil {
 			refused = also(tx, o)
+		}
+		if refused == nil {
+			committed, refused = identity.RecordSuccess(ctx, tx)
 		}
 		return refused
 	})
@@ -70,6 +75,7 @@ func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also fu
 	case refused != nil:
 		s.discard(ctx, o.Content)
 	case err == nil:
+		committed()
 		s.discard(ctx, gone)
 	}
 	if err != nil {
@@ -279,11 +285,16 @@ func (o Object) changed(a Object, now time.Time) Object {
 // named goes for good.
 func (s *Store) Delete(ctx context.Context, bucket, name string, generation int64, conds Conditions) error {
 	var gone string
+	var committed func()
 	err := s.rows.Update(ctx, func(tx store.Tx) (err error) {
-		gone, err = s.remove(ctx, tx, bucket, name, generation, conds)
+		if gone, err = s.remove(ctx, tx, bucket, name, generation, conds); err != nil {
+			return err
+		}
+		committed, err = identity.RecordSuccess(ctx, tx)
 		return err
 	})
 	if err == nil {
+		committed()
 		s.discard(ctx, gone)
 	}
 	return err

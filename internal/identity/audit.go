@@ -45,6 +45,13 @@ func (a *Authority) Audit(ctx context.Context, e AuditEntry) error {
 	if e.Time.IsZero() {
 		e.Time = a.now().UTC()
 	}
+	if err := a.store.Update(ctx, func(tx store.Tx) error { return e.append(ctx, tx) }); err != nil {
+		return fmt.Errorf("audit %s: %w", e.Method, err)
+	}
+	return nil
+}
+
+func (e AuditEntry) append(ctx context.Context, tx store.Tx) error {
 	for _, s := range []*string{&e.Principal, &e.Method, &e.Project, &e.Resource, &e.RequestID} {
 		*s = (*s)[:min(len(*s), auditText)]
 	}
@@ -52,11 +59,7 @@ func (a *Authority) Audit(ctx context.Context, e AuditEntry) error {
 	if err != nil {
 		return fmt.Errorf("audit %s: %w", e.Method, err)
 	}
-	subject := auditSubject(e.Project)
-	if err := a.store.Update(ctx, func(tx store.Tx) error { return tx.Append(ctx, subject, e.Method, data) }); err != nil {
-		return fmt.Errorf("audit %s: %w", e.Method, err)
-	}
-	return nil
+	return tx.Append(ctx, auditSubject(e.Project), e.Method, data)
 }
 
 // AuditTrail gives up to limit entries of a project ("" = of none) after a

@@ -292,16 +292,20 @@ func projectOf(name string) string {
 }
 
 func (d *dispatcher) audit(ctx context.Context, c *call, code codes.Code) error {
-	who := c.principal.Email
-	if c.principal.Anonymous() {
-		if code != codes.OK {
-			return nil // refused before anything could happen; it is in the log
-		}
-		who = "anonymous" // a policy opened it to everybody
+	if c.principal.Anonymous() && code != codes.OK {
+		return nil // refused before anything could happen; it is in the log
 	}
 	// Written even when the caller has gone away meanwhile.
-	return d.identity.Audit(context.WithoutCancel(ctx), identity.AuditEntry{
+	return d.identity.Audit(context.WithoutCancel(ctx), d.entry(c, code))
+}
+
+func (d *dispatcher) entry(c *call, code codes.Code) identity.AuditEntry {
+	who := c.principal.Email
+	if c.principal.Anonymous() {
+		who = "anonymous" // a policy opened it to everybody
+	}
+	return identity.AuditEntry{
 		Time: d.now().UTC(), Principal: who, TokenID: c.principal.TokenID, Method: c.method, Project: c.project,
 		Resource: c.resource, Code: code, RequestID: c.id,
-	})
+	}
 }

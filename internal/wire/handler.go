@@ -212,12 +212,22 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	}
 	w.Header().Set("X-Request-Id", c.id)
 	out := &tracked{ResponseWriter: w}
-	if rt.Audit && !isRead(r.Method) {
-		out.before = func(status int) error { return s.calls.auditPlain(r.Context(), c, status) }
+	audited := rt.Audit && !isRead(r.Method)
+	var trail *identity.Trail
+	if audited {
+		out.before = func(status int) error {
+			if trail.Recorded() && codeOfHTTP(status) == codes.OK {
+				return nil // by the commit of the change itself
+			}
+			return s.calls.auditPlain(r.Context(), c, status)
+		}
 	}
 	err := s.calls.run(r.Context(), c, func(ctx context.Context) error {
 		if err := s.calls.roomForPlain(rt, r); err != nil {
 			return err
+		}
+		if audited {
+			ctx, trail = identity.WithTrail(ctx, s.calls.entry(c, codes.OK), s.cfg.Now)
 		}
 		rt.Handler.ServeHTTP(out, r.WithContext(ctx))
 		if err := out.finish(); err != nil {
