@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tategu/internal/api"
+	"tategu/internal/api/admin"
 	"tategu/internal/api/aiplatform"
 	"tategu/internal/api/cloud"
 	"tategu/internal/api/console"
@@ -76,6 +77,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.CloudRoutes(neighbours)...)
 	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})
 	routes = append(routes, wire.Route{Name: "storage", Audit: true, Handler: storage.Collector(), Exact: []string{gcs.CollectPath}})
+	routes = append(routes, wire.Route{Name: "backup", Handler: admin.New(m.authority, m.backup, m.log), Exact: []string{admin.BackupPath}})
 	routes = append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...)
 	return routes, nil
 }

@@ -118,7 +118,7 @@ func (s *Store) UpdateBucket(ctx context.Context, name string, conds Conditions,
 		}
 		b.Name, b.Project, b.Location, b.Created = fixed.Name, fixed.Project, fixed.Location, fixed.Created
 		b.Notifications, b.LastNotification = fixed.Notifications, fixed.LastNotification
-		b.Metageneration, b.Updated = fixed.Metageneration+1, s.now().UTC().Truncate(time.Microsecond)
+		b.Metageneration, b.Updated = fixed.Metageneration+1, later(s.now().UTC().Truncate(time.Microsecond), fixed.Updated)
 		if err := b.settle(fixed, b.Updated); err != nil {
 			return err
 		}
@@ -162,7 +162,7 @@ func (s *Store) LockRetention(ctx context.Context, name string, metageneration i
 			return resource.Invalid("retentionPolicy", "bucket %s has no retention policy to lock", name)
 		}
 		b.Retention.Locked = true
-		b.Metageneration, b.Updated = b.Metageneration+1, s.now().UTC().Truncate(time.Microsecond)
+		b.Metageneration, b.Updated = b.Metageneration+1, later(s.now().UTC().Truncate(time.Microsecond), b.Updated)
 		return putBucket(ctx, tx, b)
 	})
 	return b, err

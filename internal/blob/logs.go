@@ -19,6 +19,9 @@ import (
 // adapter that keeps some of its disk free may let logs use of it.
 const LogPrefix = "log-"
 
+// LogContent is the content id of a stream.
+func LogContent(stream string) string { return logID(stream) }
+
 func logID(stream string) string {
 	sum := sha256.Sum256([]byte(stream))
 	return LogPrefix + hex.EncodeToString(sum[:16])

@@ -161,6 +161,9 @@ func (s *Store) discard(ctx context.Context, id string) {
 	if id == "" {
 		return
 	}
+	if s.held.keep(id) {
+		return
+	}
 	_ = s.content.Remove(context.WithoutCancel(ctx), id)
 }
 
@@ -276,7 +279,7 @@ func (o Object) changed(a Object, now time.Time) Object {
 	o.ContentLanguage, o.CacheControl, o.StorageClass = a.ContentLanguage, a.CacheControl, a.StorageClass
 	o.Metadata, o.CustomTime = a.Metadata, a.CustomTime
 	o.TemporaryHold, o.EventBasedHold, o.Retention = a.TemporaryHold, a.EventBasedHold, a.Retention
-	o.Metageneration, o.Updated = o.Metageneration+1, now
+	o.Metageneration, o.Updated = o.Metageneration+1, later(now, o.Updated)
 	return o
 }
 

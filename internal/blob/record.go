@@ -48,6 +48,14 @@ func micros(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
+// later keeps times of a change growing when the clock was set back.
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 func fromMicros(n int64) time.Time {
 	if n == 0 {
 		return time.Time{}

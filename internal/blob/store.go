@@ -34,6 +34,7 @@ type Store struct {
 	content contents
 	now     func() time.Time
 	locks   keyLock // appends to one log or upload, one at a time
+	held    holds   // while a backup runs
 }
 
 // New makes a Store over rows and content.

@@ -161,7 +161,7 @@ func (s *Store) sweepEvents(ctx context.Context, done *Swept, dry bool) error {
 
 // sweepContents removes those of ids that are in no row's state.
 func (s *Store) sweepContents(ctx context.Context, ids []string, done *Swept, dry bool) error {
-	if len(ids) == 0 {
+	if len(ids) == 0 || !dry && s.held.any() {
 		return nil
 	}
 	named := map[string]bool{}

@@ -80,9 +80,13 @@ func getUpload(ctx context.Context, r store.Reader, id string) (Upload, error) {
 	if err != nil {
 		return Upload{}, err
 	}
+	return rowUpload(row)
+}
+
+func rowUpload(row store.Row) (Upload, error) {
 	var u Upload
 	if err := json.Unmarshal(row.Data, &u); err != nil {
-		return Upload{}, fmt.Errorf("decode upload %s: %w", id, err)
+		return Upload{}, fmt.Errorf("decode upload %s: %w", row.Key, err)
 	}
 	return u, nil
 }

@@ -217,6 +217,36 @@ func TestExpiredTokensAreDeadAndSweptOut(t *testing.T) {
 	wantCode(t, "row of an expired token", err, codes.NotFound)
 }
 
+// TestClockSetBack: a token is good until its time, whichever way the clock comes
+// there; what was issued in a future that turned out wrong is good too.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	grants := map[string]identity.Role{"p": identity.User}
+	access := f.token(t, "a@b.c", grants)
+	refresh, _, err := f.Login(ctx, access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := f.Refresh(ctx, refresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []time.Duration{-time.Hour, -30 * 24 * time.Hour, 31 * 24 * time.Hour, -24 * time.Hour} {
+		f.clock.Advance(step)
+		f.token(t, "else@b.c", grants) // sweeps what has expired
+		for name, bearer := range map[string]string{"access": access, "session": session.Token} {
+			if _, err := f.Authenticate(ctx, bearer); err != nil && f.clock.Now().Before(session.Expires) {
+				t.Errorf("%s token after a step of %v: %v", name, step, err)
+			}
+		}
+		if _, err := f.Refresh(ctx, refresh); err != nil {
+			t.Errorf("refresh after a step of %v: %v", step, err)
+		}
+	}
+}
+
 func TestSecretsAreNotStored(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

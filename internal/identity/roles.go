@@ -18,6 +18,7 @@ const (
 	PermissionListLogins   = "tategu.tokens.list"
 	PermissionDeleteLogins = "tategu.tokens.delete"
 	PermissionListAudit    = "tategu.audit.list"
+	PermissionBackup       = "tategu.backup.create"
 	PermissionCollect      = "tategu.storage.collect"
 )
 
@@ -89,6 +90,7 @@ func rules() []rule {
 		{service: "tategu", collections: "jobs tasks logs", viewer: "get list"},
 		{service: "tategu", collections: "tokens", admin: "create list delete"},
 		{service: "tategu", collections: "audit", admin: "list"},
+		{service: "tategu", collections: "backup", admin: "create"},
 		{service: "tategu", collections: "storage", admin: "collect"},
 	}
 }

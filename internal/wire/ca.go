@@ -164,7 +164,7 @@ func (c *CA) template() *x509.Certificate {
 func (c *CA) leaf(host string) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if have := c.leaves[host]; have != nil && have.Leaf.NotAfter.Sub(c.now()) > leafLife/3 {
+	if have := c.leaves[host]; have != nil && have.Leaf.NotAfter.Sub(c.now()) > leafLife/3 && !have.Leaf.NotBefore.After(c.now()) {
 		return have, nil
 	}
 	made, err := c.issue(host)

@@ -31,9 +31,11 @@ func (d *dispatcher) roomFor(m *method) error {
 }
 
 // roomForPlain is the same for a plain request. A PUT brings object content, which
-// looks for room itself as it comes; a batch may be one of deletions.
+// looks for room itself as it comes; a batch may be one of deletions, and a POST
+// of ?delete is one; a collection of garbage and a backup must be possible.
 func (d *dispatcher) roomForPlain(rt *Route, r *http.Request) error {
-	if d.room == nil || !rt.Audit || r.Method != http.MethodPost && r.Method != http.MethodPatch || strings.HasPrefix(r.URL.Path, "/batch/") {
+	adds := r.Method == http.MethodPost && !r.URL.Query().Has("delete") || r.Method == http.MethodPatch
+	if d.room == nil || !rt.Audit || !adds || strings.HasPrefix(r.URL.Path, "/batch/") || strings.HasPrefix(r.URL.Path, "/tategu/") {
 		return nil
 	}
 	return d.room()

@@ -104,6 +104,9 @@ func TestFailingDisk(t *testing.T) {
 			checkWhole(t, s)
 			mend()
 			saysReadOnly(t, s) // a disk that works again proves nothing
+			saved := filepath.Join(t.TempDir(), "backup")
+			run(t, "backup", saved, "--data", data) // what can be read can be saved
+			run(t, "backup", "--verify", saved)
 			s.stop()
 			s = start(t, data, options{})
 			l.check(t, s)

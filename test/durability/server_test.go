@@ -26,14 +26,14 @@ import (
 
 // TestMain builds the binary unless TATEGU_BIN names one.
 func TestMain(m *testing.M) {
-	code, err := run(m)
+	code, err := runAll(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
 }
 
-func run(m *testing.M) (code int, err error) {
+func runAll(m *testing.M) (code int, err error) {
 	if os.Getenv("TATEGU_BIN") != "" {
 		return m.Run(), nil
 	}

@@ -268,6 +268,15 @@ func noLink(err error) bool {
 	return errors.Is(err, syscall.EMLINK) || errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported)
 }
 
+// LinkTo gives the file of a content a second name, on the same file system.
+func (c *Content) LinkTo(_ context.Context, id, path string) error {
+	from, err := c.path(id)
+	if err != nil {
+		return err
+	}
+	return os.Link(from, path)
+}
+
 // Remove implements blob.Content.
 func (c *Content) Remove(_ context.Context, id string) error {
 	path, err := c.path(id)

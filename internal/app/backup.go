@@ -1,0 +1,62 @@
+package app
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+
+	"tategu/internal/backup"
+	"tategu/internal/blob"
+	"tategu/internal/blob/disk"
+	"tategu/internal/resource"
+	"tategu/internal/store"
+	"tategu/internal/store/sqlite"
+)
+
+// backup copies the running server into a directory.
+func (m *Main) backup(ctx context.Context, dir string, progress func(backup.Progress)) (backup.Manifest, error) {
+	if rel, err := filepath.Rel(m.cfg.Data, dir); err == nil && filepath.IsLocal(rel) {
+		return backup.Manifest{}, resource.Invalid("directory", "%s is inside the data directory", dir).WithHint("name a directory on another disk")
+	}
+	return backup.Create(ctx, dir, backup.Source{
+		Version: m.version, Now: m.now, Hold: m.blobs.Hold, State: m.store.Snapshot, Open: openSnapshot, Logs: logContents,
+		Read: m.blobs.ReadContent, Link: m.blobs.LinkContent,
+		Secrets: map[string]string{"ca": filepath.Join(m.cfg.Data, "ca"), "identity": filepath.Join(m.cfg.Data, "identity")},
+		Lock:    func(path string) (io.Closer, error) { return lockFile(path) },
+	}, progress)
+}
+
+func openSnapshot(path string) (backup.Snapshot, error) { return sqlite.OpenSnapshot(path) }
+
+// logContents lists the contents that logs are kept in.
+func logContents(ctx context.Context, r store.Reader) ([]string, error) {
+	rows, err := r.List(ctx, store.Query{Kind: kindLogs})
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, 0, len(rows))
+	for _, row := range rows {
+		ids = append(ids, blob.LogContent(row.Key))
+	}
+	return ids, nil
+}
+
+// VerifyBackup reads a whole backup against what was written.
+func VerifyBackup(ctx context.Context, dir string, progress func(backup.Progress)) (backup.Manifest, error) {
+	return backup.Verify(ctx, dir, openSnapshot, progress)
+}
+
+// Restore makes the data directory of cfg of a backup.
+func Restore(ctx context.Context, cfg Config, dir string, progress func(backup.Progress)) (backup.Manifest, error) {
+	if err := cfg.absolute(); err != nil {
+		return backup.Manifest{}, err
+	}
+	schema, err := sqlite.NewestSchema()
+	if err != nil {
+		return backup.Manifest{}, err
+	}
+	return backup.Restore(ctx, dir, backup.Target{
+		Data: cfg.Data, Open: openSnapshot, Schema: schema,
+		Contents: func(data string) (backup.Content, error) { return disk.Open(filepath.Join(data, "objects")) },
+	}, progress)
+}
