@@ -22,7 +22,7 @@ func (m *Main) backup(ctx context.Context, dir string, progress func(backup.Prog
 		Version: m.version, Now: m.now, Hold: m.blobs.Hold, State: m.store.Snapshot, Open: openSnapshot, Logs: logContents,
 		Read: m.blobs.ReadContent, Link: m.blobs.LinkContent,
 		Secrets: map[string]string{"ca": filepath.Join(m.cfg.Data, "ca"), "identity": filepath.Join(m.cfg.Data, "identity")},
-		Lock:    func(path string) (io.Closer, error) { return lockFile(path) },
+		Lock:    func(path string) (io.Closer, error) { return lockFile(ctx, path) },
 	}, progress)
 }
 
