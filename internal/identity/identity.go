@@ -58,3 +58,18 @@ func FromContext(ctx context.Context) Principal {
 	p, _ := ctx.Value(principalKey{}).(Principal)
 	return p
 }
+
+type reporterKey struct{}
+
+// WithReporter lets a handler that finds the proof of its caller in the request's
+// body say who that is, for the audit trail.
+func WithReporter(ctx context.Context, report func(Principal)) context.Context {
+	return context.WithValue(ctx, reporterKey{}, report)
+}
+
+// Report says who proved to be the caller of a request, to whom it may concern.
+func Report(ctx context.Context, p Principal) {
+	if report, ok := ctx.Value(reporterKey{}).(func(Principal)); ok {
+		report(p)
+	}
+}

@@ -30,6 +30,14 @@ func WithTrail(ctx context.Context, e AuditEntry, now func() time.Time) (context
 // Recorded reports that the entry of success is durable.
 func (t *Trail) Recorded() bool { return t != nil && t.recorded.Load() }
 
+// Proved names the caller when the proof was in the request's body. Call it before
+// anything is changed.
+func (t *Trail) Proved(p Principal) {
+	if t != nil {
+		t.entry.Principal, t.entry.TokenID = p.Email, p.TokenID
+	}
+}
+
 // RecordSuccess adds the entry of the call in ctx to a transaction, unless there is
 // none or it is recorded. committed must be called once the transaction is durable,
 // and not otherwise.

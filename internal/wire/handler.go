@@ -229,6 +229,10 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 		if audited {
 			ctx, trail = identity.WithTrail(ctx, s.calls.entry(c, codes.OK), s.cfg.Now)
 		}
+		ctx = identity.WithReporter(ctx, func(p identity.Principal) {
+			c.principal = p
+			trail.Proved(p)
+		})
 		rt.Handler.ServeHTTP(out, r.WithContext(ctx))
 		if err := out.finish(); err != nil {
 			return err

@@ -187,6 +187,9 @@ func (n named) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("panic") != "" {
 		panic("a secret")
 	}
+	if by := r.URL.Query().Get("inside"); by != "" { // the proof is in the body
+		identity.Report(r.Context(), identity.Principal{Email: by})
+	}
 	w.Header().Set("X-Route", string(n))
 	w.WriteHeader(http.StatusCreated)
 	_, _ = w.Write([]byte(identity.FromContext(r.Context()).Email))
@@ -244,6 +247,7 @@ func TestProofInTheRequest(t *testing.T) {
 		{"a page that reads", "GET", "/storage/v1/b", false, []string{"Origin", "https://evil.example"}, 201, "", ""},
 		{"a page with a proof", "PUT", "/bucket/o?by=sam", false, []string{"Origin", "https://friend.example"}, 201, "sam", "sam storage PUT  /bucket/o OK"},
 		{"our own page", "PUT", "/bucket/o", false, []string{"Host", "localhost:1", "Origin", "http://localhost:1"}, 201, "operator", "operator storage PUT  /bucket/o OK"},
+		{"a proof in the body", "POST", "/bucket/o?inside=sam", true, nil, 201, "", "sam storage POST  /bucket/o OK"},
 		{"by a bucket's host name", "GET", "/v1/" + model, false, []string{"Host", "bucket.example.com"}, 201, "", ""},
 		{"by a bucket's host name with a token", "GET", "/o", false, []string{"Host", "bucket.example.com", "Authorization", "Bearer good"}, 201, "ann@example.com", ""},
 		{"by a bucket's host name with a proof", "PUT", "/o?by=sam", false, []string{"Host", "bucket.example.com"}, 201, "sam", "sam storage PUT  /o OK"},

@@ -116,6 +116,35 @@ def test_tampered_and_foreign(bucket, sign, key):
     assert requests.get(f"{place}?{old.partition('?')[2]}").status_code == 501
 
 
+def test_form(server, mode, bucket, signer):
+    """A browser's upload by a policy document."""
+    client = storage.Client(project=PROJECT)
+    policy = client.generate_signed_post_policy_v4(
+        bucket.name,
+        "form/ü.txt",
+        expiration=MINUTE,
+        conditions=[["content-length-range", 0, 10]],
+        fields={"x-goog-meta-colour": "red", "success_action_status": "201"},
+        credentials=signer,
+        scheme="https" if mode == "intercept" else None,
+    )
+    url = policy["url"]
+    if mode == "http":
+        url = f"http://{server.address}/{bucket.name}/"
+    page = {"Origin": "https://page.example"}  # of a form there
+    done = requests.post(
+        url, data=policy["fields"], files={"file": ("x", b"12345")}, headers=page
+    )
+    assert done.status_code == 201, done.text
+    stored = bucket.get_blob("form/ü.txt")
+    assert (stored.size, stored.metadata) == (5, {"colour": "red"})
+    large = requests.post(url, data=policy["fields"], files={"file": ("x", b"1" * 11)})
+    assert (large.status_code, "EntityTooLarge" in large.text) == (400, True)
+    changed = {**policy["fields"], "key": "form/other"}
+    refused = requests.post(url, data=changed, files={"file": ("x", b"1")})
+    assert (refused.status_code, "InvalidPolicyDocument" in refused.text) == (400, True)
+
+
 def test_bucket_bound_hostname(server, mode, signer):
     name = f"{uuid.uuid4().hex[:8]}.example.com"
     server.make_bucket(PROJECT, name)

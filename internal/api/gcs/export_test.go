@@ -17,3 +17,13 @@ func XMLRoutes(h *Handler) []string {
 	}
 	return routes
 }
+
+// CheckPolicy holds a form with a key and nothing else against a policy document.
+func CheckPolicy(text, bucket, key string) (least, most int64, err error) {
+	doc, err := parsePolicy(text)
+	if err != nil {
+		return 0, 0, err
+	}
+	sizes, err := doc.check(bucket, &form{fields: map[string]string{"key": key}}, key)
+	return sizes.least, sizes.most, err
+}

@@ -79,6 +79,9 @@ func (h *Handler) Prove(r *http.Request) (p identity.Principal, claimed bool, er
 	if !h.Claims(r) {
 		return p, false, nil
 	}
+	if !signedQuery(r.URL.RawQuery) && !signedHeader(r) {
+		return p, true, nil // a form: who signed it is in its body, and xmlForm reads that
+	}
 	s, err := h.readSignature(r)
 	if err != nil {
 		return p, true, err
@@ -98,10 +101,7 @@ type signature struct {
 }
 
 func (h *Handler) readSignature(r *http.Request) (s signature, err error) {
-	switch {
-	case h.isForm(r):
-		return s, resource.Unimplemented("an upload by an HTML form (POST policy document)").WithHint("sign a PUT, or a POST with x-goog-resumable: start")
-	case signedHeader(r):
+	if signedHeader(r) {
 		return s, resource.Unimplemented("a signature in the Authorization header (HMAC keys)").WithHint("send a token, or use a signed URL of version 4")
 	}
 	q, err := url.ParseQuery(r.URL.RawQuery)
@@ -136,13 +136,8 @@ func parseSignature(q url.Values) (s signature, err error) {
 	if err != nil {
 		return s, badSignature("X-Goog-Date %.40q is not a time such as 20260102T150405Z", s.date)
 	}
-	var ok bool
-	if s.account, s.scope, ok = strings.Cut(q.Get("X-Goog-Credential"), "/"); !ok {
-		return s, badSignature("X-Goog-Credential %.200q is not EMAIL/DATE/LOCATION/storage/goog4_request", q.Get("X-Goog-Credential"))
-	}
-	scope := strings.Split(s.scope, "/")
-	if len(scope) != 4 || scope[0] != s.date[:8] || scope[1] == "" || scope[2] != "storage" || scope[3] != "goog4_request" {
-		return s, badSignature("the scope %.120q is not %s/LOCATION/storage/goog4_request", s.scope, s.date[:8])
+	if s.account, s.scope, err = parseCredential(q.Get("X-Goog-Credential"), s.date); err != nil {
+		return s, err
 	}
 	seconds, err := strconv.ParseInt(q.Get("X-Goog-Expires"), 10, 64)
 	if err != nil || seconds < 1 || seconds > int64(signLifetime/time.Second) {
@@ -157,6 +152,16 @@ func parseSignature(q url.Values) (s signature, err error) {
 		return s, mismatch("the signature is not hexadecimal")
 	}
 	return s, nil
+}
+
+// parseCredential reads EMAIL/DATE/LOCATION/storage/goog4_request.
+func parseCredential(credential, date string) (account, scope string, err error) {
+	account, scope, ok := strings.Cut(credential, "/")
+	words := strings.Split(scope, "/")
+	if !ok || len(words) != 4 || len(date) < 8 || words[0] != date[:8] || words[1] == "" || words[2] != "storage" || words[3] != "goog4_request" {
+		return "", "", badSignature("the credential %.200q is not EMAIL/%.8s/LOCATION/storage/goog4_request", credential, date)
+	}
+	return account, scope, nil
 }
 
 // verify proves the signature before it looks at the time, so that nothing is

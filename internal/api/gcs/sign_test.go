@@ -229,18 +229,11 @@ func TestForgedSignatures(t *testing.T) {
 			t.Errorf("%s gave the object", tt.name)
 		}
 	}
-	for name, r := range map[string]*http.Request{
-		"HMAC in a header": httptest.NewRequestWithContext(t.Context(), "GET", "http://"+ours+"/bucket/o", nil),
-		"a form":           httptest.NewRequestWithContext(t.Context(), "POST", "http://"+ours+"/bucket", strings.NewReader("--x--")),
-	} {
-		r.Header.Set("Authorization", "GOOG4-HMAC-SHA256 Credential=x")
-		if name == "a form" {
-			r.Header = http.Header{"Content-Type": {"multipart/form-data; boundary=x"}}
-		}
-		w := httptest.NewRecorder()
-		g.ServeHTTP(w, r)
-		check(t, w, 501, "NotImplemented")
-	}
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "http://"+ours+"/bucket/o", nil)
+	r.Header.Set("Authorization", "GOOG4-HMAC-SHA256 Credential=x")
+	w := httptest.NewRecorder()
+	g.ServeHTTP(w, r)
+	check(t, w, 501, "NotImplemented")
 }
 
 func TestSignedByPolicy(t *testing.T) {

@@ -145,7 +145,7 @@ func (l *lastPart) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	if _, next := l.parts.NextRawPart(); !errors.Is(next, io.EOF) {
+	if _, next := l.parts.NextRawPart(); next != io.EOF { // a wrapped one means that the end is missing
 		if next == nil {
 			return n, resource.Invalid("body", "the body has more than two parts")
 		}

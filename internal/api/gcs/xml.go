@@ -49,6 +49,7 @@ func (h *Handler) xmlTable() map[string]xmlRoute {
 		"HEAD bucket":         {h.xmlHeadBucket, read},
 		"PUT bucket":          {h.xmlCreateBucket, ""},
 		"DELETE bucket":       {h.xmlDeleteBucket, "storage.buckets.delete"},
+		"POST bucket":         {h.xmlForm, ""},
 		"POST bucket delete":  {h.xmlDeleteMany, "storage.objects.delete"},
 		"GET bucket uploads":  {h.xmlListMultipart, "storage.multipartUploads.list"},
 
