@@ -54,3 +54,26 @@ func TestTrail(t *testing.T) {
 		t.Error("no trail, and recorded")
 	}
 }
+
+// TestTrailOfProvedCaller: a handler that finds the caller in the body names them.
+func TestTrailOfProvedCaller(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx, trail := identity.WithTrail(t.Context(), identity.AuditEntry{Principal: "anonymous", Method: "storage POST"}, f.clock.Now)
+	ctx = identity.WithReporter(ctx, trail.Proved)
+	identity.Report(t.Context(), identity.Principal{Email: "nobody asked"})
+	identity.Report(ctx, identity.Principal{Email: "sam@a.iam.tategu.internal", TokenID: "key"})
+	committed := func() {}
+	err := f.store.Update(ctx, func(tx store.Tx) (err error) {
+		committed, err = identity.RecordSuccess(ctx, tx)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	committed()
+	got, _, err := f.AuditTrail(t.Context(), "", 0, 10)
+	if err != nil || len(got) != 1 || got[0].Principal != "sam@a.iam.tategu.internal" || got[0].TokenID != "key" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
