@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +70,15 @@ func (b *bench) copies(ctx context.Context) map[string]func() error {
 // work lists the measurements of a round, in order.
 func (b *bench) work(ctx context.Context) (names []string, do map[string]func() error) {
 	do = b.copies(ctx)
-	names = []string{"cp", "cp and fsync"}
+	do["MD5 alone"] = func() error {
+		f, err := os.Open(b.source)
+		if err != nil {
+			return err
+		}
+		_, err = io.CopyBuffer(struct{ io.Writer }{md5.New()}, struct{ io.Reader }{f}, make([]byte, buffer))
+		return errors.Join(err, f.Close())
+	}
+	names = []string{"cp", "cp and fsync", "MD5 alone"}
 	size := b.megabytes * 1_000_000
 	add := func(name string, f func() error) { names, do[name] = append(names, name), f }
 	for _, s := range b.servers {
@@ -114,11 +123,11 @@ func (b *bench) large(ctx context.Context) (map[string]rates, error) {
 	if err != nil {
 		return nil, err
 	}
-	fmt.Printf("\n%d MB of random bytes, %d rounds in turns; up: durable when answered (tategu); down: read and dropped by the client\n", b.megabytes, b.repeats)
+	fmt.Printf("\n%d MB of random bytes, %d rounds in turns; up: durable when answered (tategu); down: read and dropped by the client; every upload has an MD5, which one core has to compute\n", b.megabytes, b.repeats)
 	fmt.Printf("%-32s %10s %10s %10s\n", "MB/s", "slowest", "median", "of cp")
 	for _, name := range names {
 		yardstick := "cp"
-		if name == "cp and fsync" || name == "tategu up" {
+		if name == "cp and fsync" || name == "MD5 alone" || name == "tategu up" {
 			yardstick = "cp and fsync"
 		}
 		r := got[name]

@@ -55,5 +55,15 @@ func (v *verifier) Read(p []byte) (int, error) {
 	return n, v.err
 }
 
+// copyBuffer is what a whole read holds in memory: large enough that system calls
+// cost little beside the copying.
+const copyBuffer = 256 << 10
+
+// WriteTo implements io.WriterTo, which io.Copy prefers.
+func (v *verifier) WriteTo(w io.Writer) (int64, error) {
+	buf := make([]byte, min(max(v.o.Size, 512), copyBuffer))
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{v}, buf)
+}
+
 // Close implements io.Closer.
 func (v *verifier) Close() error { return v.r.Close() }
