@@ -46,22 +46,27 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{dir: t.TempDir(), clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}}
-	f.open(t)
+	return newFixtureFor(t)
+}
+
+func newFixtureFor(tb testing.TB) *fixture {
+	tb.Helper()
+	f := &fixture{dir: tb.TempDir(), clock: &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}}
+	f.open(tb)
 	return f
 }
 
 // open starts the authority on the fixture's directory; a second call is a restart.
-func (f *fixture) open(t *testing.T) {
-	t.Helper()
-	s, err := sqlite.Open(t.Context(), filepath.Join(f.dir, "state.db"))
+func (f *fixture) open(tb testing.TB) {
+	tb.Helper()
+	s, err := sqlite.Open(tb.Context(), filepath.Join(f.dir, "state.db"))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	tb.Cleanup(func() { _ = s.Close() })
 	a, err := identity.NewAuthority(s, filepath.Join(f.dir, "keys"), f.clock.Now)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	f.Authority, f.store = a, s
 }
