@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-clients test-otherclients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-sdk kill-loop bench-start bench-recover bench-storage upgrade-fixture
+	conformance-driver conformance-gcs conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage upgrade-fixture
 
 build: bin/tategu
 
@@ -37,6 +37,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-go
 	$(MAKE) test-clients
 	$(MAKE) kill-loop ROUNDS=5
+	$(MAKE) mutate N=1500
 
 test-go: $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
@@ -48,6 +49,8 @@ test-clients: build $(CLIENTS)/.built
 test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	for i in 1 2 3; do $(MAKE) test-go; done
 	$(MAKE) kill-loop
+	$(MAKE) mutate
+	$(MAKE) fuzz
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
 	$(MAKE) test-otherclients
 
@@ -60,6 +63,17 @@ kill-loop: ROUNDS ?= 50
 kill-loop: SEED ?= 1
 kill-loop: build $(UV)
 	PATH="$(dir $(UV)):$$PATH" CGO_ENABLED=0 go run -trimpath ./test/kill -bin bin/tategu -rounds $(ROUNDS) -seed $(SEED)
+
+## Seeded changes of valid requests, and of pipelines; only answers that a client may get.
+mutate: N ?= 10000
+mutate: SEED ?= 1
+mutate: build
+	CGO_ENABLED=0 go run -trimpath ./test/mutate -binary bin/tategu -n $(N) -seed $(SEED)
+
+## Every fuzz target in turn; what fails is kept in testdata/fuzz.
+fuzz: FUZZTIME ?= 20s
+fuzz:
+	CGO_ENABLED=0 go run -trimpath ./test/fuzz -time $(FUZZTIME)
 
 conformance-driver: DIR ?= $(SHARED)/conformance/sdk
 conformance-driver: build $(CLIENTS)/.built

@@ -21,13 +21,31 @@ func compatPackages() []protoreflect.FullName {
 	return []protoreflect.FullName{"google.cloud.aiplatform.v1beta1", "google.longrunning", "google.cloud.location", "google.cloud.resourcemanager.v3", "google.iam.admin.v1", "google.iam.credentials.v1"}
 }
 
-// Compat writes docs/compat.md: every method of the APIs, served or not. It
-// reads the dispatch table of a server built on a temporary directory, so that
-// what it says is what is.
-func Compat(ctx context.Context, w io.Writer) (err error) {
+// Compat writes docs/compat.md: every method of the APIs, served or not.
+func Compat(ctx context.Context, w io.Writer) error {
+	table, err := currentTable(ctx)
+	if err != nil {
+		return err
+	}
+	return writeCompat(w, table)
+}
+
+// Served lists the methods of the dispatch table; those of aiplatform by their
+// v1beta1 names.
+func Served(ctx context.Context) ([]string, error) {
+	table, err := currentTable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return table.Names(), nil
+}
+
+// currentTable is the dispatch table of a server built on a temporary directory,
+// so that what is said of it is what is. Its handlers must not be called.
+func currentTable(ctx context.Context) (_ *api.Table, err error) {
 	dir, err := os.MkdirTemp("", "tategu-compat-")
 	if err != nil {
-		return fmt.Errorf("compat: %w", err)
+		return nil, fmt.Errorf("compat: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cfg := Defaults()
@@ -35,14 +53,10 @@ func Compat(ctx context.Context, w io.Writer) (err error) {
 	cfg.UV = os.Args[0] // nothing is run, and looking for uv could install it
 	m, err := New(ctx, cfg, "", io.Discard)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
-	table, err := m.table()
-	if err != nil {
-		return err
-	}
-	return writeCompat(w, table)
+	return m.table()
 }
 
 func writeCompat(w io.Writer, table *api.Table) error {

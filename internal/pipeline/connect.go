@@ -25,20 +25,21 @@ func (p *parser) connect(g *graph) error {
 			return err
 		}
 		slices.Sort(t.deps)
+		t.deps = slices.Compact(t.deps)
+		for _, d := range t.deps {
+			g.tasks[d].users = append(g.tasks[d].users, name)
+		}
 	}
 	return order(g)
 }
 
-// depend makes t wait for producer.
+// depend makes t wait for producer; connect drops what is said twice.
 func depend(g *graph, t *task, producer, sub string) error {
 	other := g.tasks[producer]
 	if other == nil {
 		return invalid(g, t.name, sub, "there is no task %q beside it", producer)
 	}
-	if !slices.Contains(t.deps, producer) {
-		t.deps = append(t.deps, producer)
-		other.users = append(other.users, t.name)
-	}
+	t.deps = append(t.deps, producer)
 	return nil
 }
 

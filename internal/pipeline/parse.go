@@ -13,8 +13,12 @@ import (
 	"tategu/internal/resource"
 )
 
-// maxTasks bounds a run; nested components multiply.
-const maxTasks = 10_000
+// Bounds of a run. Nested components multiply tasks, so that both are needed: the
+// depth is what reading a chain of components takes.
+const (
+	maxTasks = 10_000
+	maxDepth = 100
+)
 
 // field is where a client finds the IR in its request.
 const field = "pipeline_job.pipeline_spec"
@@ -96,6 +100,12 @@ func (p *parser) graph(name string, comp *ps.ComponentSpec, above []string) (*gr
 	}
 	if slices.Contains(above, name) {
 		return nil, resource.Invalid(field+".components["+name+"]", "component %q contains itself", name)
+	}
+	if len(above) == maxDepth {
+		return nil, resource.Invalid(field+".components["+name+"]", "components are nested more than %d deep", maxDepth)
+	}
+	if n := len(comp.GetDag().GetTasks()); n > maxTasks {
+		return nil, resource.Invalid(field+".components["+name+"]", "component %q has %d tasks; a pipeline has at most %d", name, n, maxTasks)
 	}
 	g := &graph{name: name, comp: comp, tasks: map[string]*task{}}
 	for _, n := range sortedKeys(comp.GetDag().GetTasks()) {

@@ -10,23 +10,39 @@ import (
 // Placeholders are {{$}} and {{$.path}}. They are replaced in a single pass, so
 // that a value which itself looks like a placeholder is never expanded.
 
+// maxKey bounds what is looked up between "{{$" and "}}"; without it, text that
+// opens placeholders and never closes them would be read again for each.
+const maxKey = 4 << 10
+
 // expand replaces what lookup knows; the rest stays as it is.
 func expand(s string, lookup func(key string) (string, bool)) string {
 	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(s, "{{$")
-		b.WriteString(before)
-		if !found {
+	end := -1 // the next "}}" at or after what is left of s, as a position in s
+	for at := 0; ; {
+		begin := strings.Index(s[at:], "{{$")
+		if begin < 0 {
+			b.WriteString(s[at:])
 			return b.String()
 		}
-		key, after, closed := strings.Cut(rest, "}}")
-		if value, ok := lookup(key); closed && ok {
-			b.WriteString(value)
-			s = after
-			continue
+		b.WriteString(s[at : at+begin])
+		at += begin + len("{{$")
+		if end < at {
+			next := strings.Index(s[at:], "}}")
+			if next < 0 {
+				b.WriteString("{{$")
+				b.WriteString(s[at:])
+				return b.String()
+			}
+			end = at + next
+		}
+		if end-at <= maxKey {
+			if value, ok := lookup(s[at:end]); ok {
+				b.WriteString(value)
+				at = end + len("}}")
+				continue
+			}
 		}
 		b.WriteString("{{$")
-		s = rest
 	}
 }
 

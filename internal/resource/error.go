@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -54,10 +55,13 @@ func Invalid(field, format string, args ...any) *Error {
 	return e
 }
 
+const notSupported = " is not supported by tategu"
+
 // Unimplemented names a method or feature that tategu does not support.
 func Unimplemented(what string) *Error {
+	what = clip(what)
 	return &Error{
-		Code: codes.Unimplemented, Resource: what, Message: what + " is not supported by tategu",
+		Code: codes.Unimplemented, Resource: what, Message: what + notSupported,
 		Hint: "docs/compat.md lists what is supported",
 	}
 }
@@ -85,9 +89,20 @@ func (e *Error) WithCause(cause Cause) *Error {
 
 func (e *Error) Error() string {
 	if e.Hint != "" {
-		return e.Message + "; " + e.Hint
+		return clip(e.Message) + "; " + clip(e.Hint)
 	}
-	return e.Message
+	return clip(e.Message)
+}
+
+// maxText bounds each part of an error. Errors quote what they are about, which
+// may be megabytes; gRPC sends them in a header, and clients refuse large ones.
+const maxText = 2 << 10
+
+func clip(s string) string {
+	if len(s) <= maxText+len(notSupported)+len("...") {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "") + "..."
 }
 
 // Unwrap gives the wrapped error.
@@ -98,17 +113,17 @@ func (e *Error) GRPCStatus() *status.Status {
 	st := status.New(e.Code, e.Error())
 	info := &errdetails.ErrorInfo{Domain: "tategu", Reason: e.Code.String(), Metadata: map[string]string{}}
 	if e.Resource != "" {
-		info.Metadata["resource"] = e.Resource
+		info.Metadata["resource"] = clip(e.Resource)
 	}
 	if e.Cause != "" {
 		info.Metadata["cause"] = string(e.Cause)
 	}
 	details := []protoadapt.MessageV1{info}
 	if e.Field != "" {
-		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: e.Field, Description: e.Message}}})
+		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: clip(e.Field), Description: clip(e.Message)}}})
 	}
 	if e.Hint != "" {
-		details = append(details, &errdetails.Help{Links: []*errdetails.Help_Link{{Description: e.Hint}}})
+		details = append(details, &errdetails.Help{Links: []*errdetails.Help_Link{{Description: clip(e.Hint)}}})
 	}
 	if with, err := st.WithDetails(details...); err == nil {
 		return with

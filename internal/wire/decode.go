@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"tategu/internal/api"
 	"tategu/internal/resource"
 )
 
@@ -39,32 +40,47 @@ func (s *Server) limitBody(w http.ResponseWriter, r *http.Request) error {
 	case "gzip":
 		r.Header.Del("Content-Encoding")
 		r.ContentLength = -1
-		r.Body = &gunzip{packed: r.Body, left: s.cfg.MaxBody, limit: s.cfg.MaxBody}
+		r.Body = &gunzip{packed: r.Body, limit: s.cfg.MaxBody}
 		return nil
 	default:
 		return resource.Invalid("Content-Encoding", "content encoding %q is not supported", encoding).WithHint("send gzip or plain bytes")
 	}
 }
 
-// gunzip unpacks a body up to a limit, against bombs.
+// gunzip unpacks a body up to a limit and up to a multiple of what was sent,
+// against bombs.
 type gunzip struct {
 	packed      io.ReadCloser
+	came        int64 // packed bytes
 	plain       *gzip.Reader
-	left, limit int64
+	gave, limit int64
+}
+
+// packedReader counts what was sent.
+type packedReader struct{ g *gunzip }
+
+// Read implements io.Reader.
+func (p packedReader) Read(b []byte) (int, error) {
+	n, err := p.g.packed.Read(b)
+	p.g.came += int64(n)
+	return n, err
 }
 
 // Read implements io.Reader.
 func (g *gunzip) Read(b []byte) (int, error) {
 	if g.plain == nil {
-		plain, err := gzip.NewReader(g.packed)
+		plain, err := gzip.NewReader(packedReader{g})
 		if err != nil {
 			return 0, badGzip(err)
 		}
 		g.plain = plain
 	}
-	n, err := g.plain.Read(b[:min(int64(len(b)), g.left+1)])
-	if g.left -= int64(n); g.left < 0 {
+	n, err := g.plain.Read(b[:min(int64(len(b)), g.limit-g.gave+1)])
+	switch g.gave += int64(n); {
+	case g.gave > g.limit:
 		return 0, &http.MaxBytesError{Limit: g.limit}
+	case g.gave > unpackFree+g.came*unpackRatio:
+		return 0, resource.Invalid("body", "the body unpacks to more than %d times its size", unpackRatio).WithHint("send it without gzip")
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = badGzip(err)
@@ -86,12 +102,7 @@ func badGzip(err error) error {
 func (x *exchange) decode(r *http.Request) (proto.Message, error) {
 	req := x.route.method.in.New()
 	if x.route.body != "" {
-		body, err := io.ReadAll(r.Body)
-		if _, mine := errors.AsType[*resource.Error](err); err != nil && !mine && r.Context().Err() == nil {
-			if _, big := errors.AsType[*http.MaxBytesError](err); !big {
-				return nil, resource.Invalid("body", "the body ended early")
-			}
-		}
+		body, err := api.ReadBody(r)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +162,10 @@ func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, target.Interface()); err != nil {
+	if err := checkJSON(body); err != nil {
+		return err
+	}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}).Unmarshal(body, target.Interface()); err != nil {
 		return resource.Invalid("body", "the JSON body does not fit %s: %s", target.Descriptor().FullName(), plainError(err))
 	}
 	return nil

@@ -201,6 +201,10 @@ func matchWildcards(want, name string) bool {
 	return true
 }
 
+// maxPage ends a page of large resources early (AIP-158 lets a page be shorter
+// than asked for).
+const maxPage = 4 << 20
+
 // byTime reads only as many rows as the page needs.
 func (l *lister) byTime(ctx context.Context) (next string, err error) {
 	q, keep := l.rows()
@@ -211,6 +215,7 @@ func (l *lister) byTime(ctx context.Context) (next string, err error) {
 	if l.page.Key != "" {
 		q.Beyond = &store.Row{Created: l.page.Created, Key: l.page.Key}
 	}
+	bytes := 0
 	for {
 		rows, err := l.store.List(ctx, q)
 		if err != nil {
@@ -227,11 +232,12 @@ func (l *lister) byTime(ctx context.Context) (next string, err error) {
 			if !ok {
 				continue
 			}
-			if len(l.found) == l.size {
-				last := l.found[l.size-1].row
+			if len(l.found) == l.size || bytes > maxPage {
+				last := l.found[len(l.found)-1].row
 				return resource.Page{Created: last.Created, Key: last.Key}.Token(l.query), nil
 			}
 			l.found = append(l.found, hit{row, msg})
+			bytes += len(row.Data)
 		}
 		if len(rows) < q.Limit {
 			return "", nil

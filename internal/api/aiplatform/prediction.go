@@ -3,7 +3,6 @@ package aiplatform
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -210,19 +209,9 @@ func retryHint(w http.ResponseWriter, err error) error {
 
 // readRequest reads the body of a REST request.
 func readRequest(r *http.Request) ([]byte, error) {
-	if n := r.ContentLength; n > 0 && n < 1<<20 {
-		body := make([]byte, n)
-		if _, err := io.ReadFull(r.Body, body); err != nil {
-			return nil, resource.Invalid("", "the request's body broke off: %w", err)
-		}
-		return body, nil
-	}
-	body, err := io.ReadAll(r.Body)
+	body, err := api.ReadBody(r)
 	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, resource.Invalid("", "the request is larger than %d bytes", tooBig.Limit).WithHint("limits.bodyBytes in tategu.yaml allows more")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read request: %w", err)
-	}
-	return body, nil
+	return body, err
 }

@@ -44,6 +44,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // ServicePrefix comes before the service in the full name of a method.
@@ -88,10 +89,32 @@ func (s *Standard) Insert(ctx context.Context, tx store.Tx, parent, id string, m
 	case !resource.IsNotFound(err):
 		return fmt.Errorf("insert: %w", err)
 	}
+	if err := checkSize(typ.singular, msg); err != nil {
+		return err
+	}
 	setString(m, "name", name)
 	now := s.now()
 	setTime(m, "create_time", now)
 	return s.put(ctx, tx, msg, state, now)
+}
+
+// maxResource bounds one resource, so that a page of them fits into memory;
+// maxMetadata is what the API documents for the metadata of artifacts, executions
+// and contexts.
+const (
+	maxResource = 4 << 20
+	maxMetadata = 200 << 10
+)
+
+func checkSize(field string, msg proto.Message) error {
+	if metadata, ok := message(msg.ProtoReflect(), "metadata").(*structpb.Struct); ok && proto.Size(metadata) > maxMetadata {
+		return resource.Invalid(field+".metadata", "the metadata has %d bytes; %d is the most", proto.Size(metadata), maxMetadata).
+			WithHint("put large values into an artifact's file")
+	}
+	if n := proto.Size(msg); n > maxResource {
+		return resource.Invalid(field, "the %s has %d bytes; %d is the most", field, n, maxResource).WithHint("put large values into a bucket")
+	}
+	return nil
 }
 
 // Load reads the named resource into msg, or answers NotFound naming it.

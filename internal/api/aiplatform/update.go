@@ -32,7 +32,11 @@ func Merge(req, msg, given proto.Message) error {
 	mask.Apply(dst, src, func(fd protoreflect.FieldDescriptor) bool {
 		return serverSet(fd) || mask.Empty() && !src.Has(fd)
 	})
-	return nil
+	typ, err := typeOf(dst.Descriptor())
+	if err != nil {
+		return err
+	}
+	return checkSize(typ.singular, msg)
 }
 
 func updateMask(req proto.Message, md protoreflect.MessageDescriptor) (resource.Mask, error) {

@@ -22,7 +22,10 @@ func (s *Service) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 		if err == nil {
 			return
 		}
-		if resource.CodeOf(err) == codes.Unknown {
+		switch {
+		case r.Context().Err() != nil:
+			err = resource.Errorf(codes.Canceled, "the caller went away")
+		case resource.CodeOf(err) == codes.Unknown:
 			s.cfg.Log.ErrorContext(r.Context(), "request failed", slog.String("path", r.URL.Path), slog.Any("error", err))
 			err = resource.Errorf(codes.Internal, "the request failed inside the server; its log has the cause").WithCause(resource.CausePlatform)
 		}
@@ -69,6 +72,9 @@ func writeStatus(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
 }
 
+// statusClientClosed is what the cloud answers for CANCELLED.
+const statusClientClosed = 499
+
 // httpStatus follows google/rpc/code.proto.
 func httpStatus(c codes.Code) int {
 	switch c {
@@ -92,6 +98,8 @@ func httpStatus(c codes.Code) int {
 		return http.StatusServiceUnavailable
 	case codes.DeadlineExceeded:
 		return http.StatusGatewayTimeout
+	case codes.Canceled:
+		return statusClientClosed
 	default:
 		return http.StatusInternalServerError
 	}

@@ -59,6 +59,9 @@ type Console struct {
 	mux     *http.ServeMux
 }
 
+// statusClientClosed is for the log and metrics: the caller is gone.
+const statusClientClosed = 499
+
 // New builds the handler. warn gives what keeps the server from its whole work, in
 // words for people.
 func New(rows store.Reader, auth Authorizer, logs Logs, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
@@ -104,6 +107,10 @@ func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 		case "InvalidArgument":
 			code = http.StatusBadRequest
 		default:
+			if r.Context().Err() != nil {
+				code = statusClientClosed
+				break
+			}
 			c.log.ErrorContext(r.Context(), "console", slog.String("path", r.URL.Path), slog.Any("error", err))
 		}
 		http.Error(w, err.Error(), code)
