@@ -59,6 +59,9 @@ func first(a, b string) string {
 	return b
 }
 
+// maxQuantity is what bytes of memory fit into.
+const maxQuantity = 1 << 61
+
 // quantity reads a Kubernetes quantity: 500m, 2, 1.5G, 512Mi.
 func quantity(s string) (float64, error) {
 	s = strings.TrimSpace(s)
@@ -68,10 +71,10 @@ func quantity(s string) (float64, error) {
 		"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "Pi": 1 << 50, "Ei": 1 << 60,
 	}[s[len(digits):]]
 	v, err := strconv.ParseFloat(digits, 64)
-	if !ok || err != nil || v < 0 {
-		return 0, fmt.Errorf("%q is not a quantity such as 2, 500m or 4Gi", s)
+	if v *= factor; !ok || err != nil || !(v >= 0 && v <= maxQuantity) { // NaN is neither
+		return 0, fmt.Errorf("%q is not a quantity such as 2, 500m or 4Gi", clip(s, 80))
 	}
-	return v * factor, nil
+	return v, nil
 }
 
 // Check asks for every program of the pipeline whether it can ever run here, so

@@ -24,12 +24,19 @@ func tooManyValues() error {
 		WithHint("send it in parts, or put large inputs into a bucket")
 }
 
-// checkJSON counts the values of a JSON text. A text of fewer bytes than two a
-// value need not be looked at.
+// checkJSON counts the values of a JSON text; a short one need not be looked at.
 func checkJSON(text []byte) error {
-	if len(text) < 2*maxValues {
+	if len(text) < maxValues {
 		return nil
 	}
+	if countJSON(text) > maxValues {
+		return tooManyValues()
+	}
+	return nil
+}
+
+// countJSON gives at least the number of values in a JSON text.
+func countJSON(text []byte) int {
 	values, quoted := 1, false
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
@@ -41,16 +48,13 @@ func checkJSON(text []byte) error {
 			values++
 		}
 	}
-	if values > maxValues {
-		return tooManyValues()
-	}
-	return nil
+	return values
 }
 
 // checkWire counts the values of a message in its wire form. Bytes that are no
 // message are left to the parser.
 func checkWire(data []byte, d protoreflect.MessageDescriptor) error {
-	if len(data) < 2*maxValues {
+	if len(data) < 2*maxValues { // a value has two bytes or more
 		return nil
 	}
 	left := maxValues
