@@ -219,7 +219,14 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 		return result{err: err}
 	}
 	log.InfoContext(ctx, "batch prediction starts")
-	r := (&run{engine: e, log: log, job: job}).do(ctx)
+	var r result
+	// Without room for its output a job waits: what it writes it writes whole, again.
+	_ = volume.Retry(ctx, func(err error) {
+		log.WarnContext(ctx, "batch prediction job waits for the disk", slog.Any("error", err))
+	}, func() error {
+		r = (&run{engine: e, log: log, job: job}).do(ctx)
+		return r.err
+	})
 	if ctx.Err() != nil {
 		r.err = context.Cause(ctx)
 	}

@@ -1,12 +1,16 @@
+//go:build linux
+
 package durability
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,6 +167,8 @@ func TestFullDisk(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(data, "objects", "tmp")); err != nil || len(left) != 0 {
 		t.Errorf("%d temporary files are left, %v", len(left), err)
 	}
+	s.stop()
+	s = start(t, data, options{config: waitConfig}) // a full disk keeps no server from starting
 	names := l.names()
 	for _, name := range names[:len(names)/2] {
 		if a := s.do(http.MethodDelete, objectPath(bucket, name), ""); a.status != http.StatusNoContent {
@@ -203,6 +209,35 @@ func refusedOverGRPC(t *testing.T, s *server) {
 	}
 }
 
+// exhaust uses up what room the state has left: each refused deletion is audited.
+func exhaust(t *testing.T, s *server) {
+	t.Helper()
+	for n := range 20_000 {
+		switch a := s.do(http.MethodDelete, objectPath(bucket, "missing"), ""); a.status {
+		case http.StatusNotFound:
+		case http.StatusInsufficientStorage:
+			t.Logf("the state is full after %d more commits", n)
+			return
+		default:
+			t.Fatalf("delete a missing object: %s", a)
+		}
+	}
+	t.Error("the state is not full")
+}
+
+// running reports a program with an argument.
+func running(t *testing.T, argument string) bool {
+	t.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(entries, func(path string) bool {
+		line, err := os.ReadFile(path)
+		return err == nil && bytes.Contains(line, []byte(argument))
+	})
+}
+
 // TestFullFromOutside: something else takes the last byte of the disk, so that
 // not even the server's state can be written, while programs run and end.
 func TestFullFromOutside(t *testing.T) {
@@ -217,8 +252,10 @@ func TestFullFromOutside(t *testing.T) {
 	}
 	pipeline := created(t, s, "pipelineJobs?pipelineJobId=run", waitPipeline(flag, 2))
 	job := created(t, s, "customJobs", waitJob(flag))
-	reaches(t, s, pipeline, "RUNNING")
-	reaches(t, s, job, "RUNNING")
+	runaway := created(t, s, "customJobs", waitJob(flag+"-never"))
+	for _, name := range []string{pipeline, job, runaway} {
+		reaches(t, s, name, "RUNNING")
+	}
 
 	fillDisk(t, filepath.Join(disk, "filler"))
 	for kind, up := range uploads() {
@@ -226,7 +263,13 @@ func TestFullFromOutside(t *testing.T) {
 			t.Errorf("%s upload on a full disk: %s, %v", kind, a, err)
 		}
 	}
-	// Deletions are taken until the state cannot be written, and then refused.
+	if a := s.do(http.MethodPost, "/v1/"+runaway+":cancel", "{}"); a.status != http.StatusOK {
+		t.Errorf("cancel on a full disk: %s", a)
+	}
+	if !poll(t.Context(), func() bool { return !running(t, flag+"-never") }) {
+		t.Error("the program of a cancelled job goes on")
+	}
+	// Deletions are taken while the log has room.
 	for _, name := range l.names()[:40] {
 		switch a := s.do(http.MethodDelete, objectPath(bucket, name), ""); a.status {
 		case http.StatusNoContent:
@@ -238,6 +281,7 @@ func TestFullFromOutside(t *testing.T) {
 		}
 		fillDisk(t, filepath.Join(disk, "filler-"+name)) // what a deletion gave back
 	}
+	exhaust(t, s)
 	if err := os.WriteFile(flag, nil, 0o600); err != nil { // the programs end now
 		t.Fatal(err)
 	}
@@ -252,6 +296,9 @@ func TestFullFromOutside(t *testing.T) {
 	}
 	l.check(t, s)
 
+	if len(l.unknown) > 30 {
+		t.Errorf("%d of 40 deletions were refused: the log has kept no room", len(l.unknown))
+	}
 	t.Logf("of 40 deletions on the full disk %d were refused; refused models: %v", len(l.unknown), l.refused)
 	fillers, err := filepath.Glob(filepath.Join(disk, "filler*"))
 	if err != nil {
@@ -264,6 +311,7 @@ func TestFullFromOutside(t *testing.T) {
 	}
 	reaches(t, s, pipeline, "SUCCEEDED")
 	reaches(t, s, job, "SUCCEEDED")
+	reaches(t, s, runaway, "CANCELLED")
 	again := created(t, s, "pipelineJobs?pipelineJobId=again", waitPipeline(flag, 1))
 	reaches(t, s, again, "SUCCEEDED")
 	for n := range 10 {

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package durability drives the real binary where disks fill up, fail and are
 // moved: what a client was told must still be true afterwards.
 package durability

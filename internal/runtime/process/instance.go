@@ -17,6 +17,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
 )
@@ -88,7 +89,14 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	default:
 	}
-	if err := insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileStop), stopFile{Grace: grace}); err != nil {
+	err := writeJSON(filepath.Join(in.dir, fileStop), stopFile{Grace: grace})
+	if volume.Blocked(err) {
+		// A full disk keeps no program running, which may be what fills it. Without the
+		// file it gets no grace; whoever asked asks again after a restart.
+		in.r.cfg.Log.WarnContext(ctx, "stop a workload without a record of it", slog.String("workload", in.ID()), slog.Any("error", err))
+		err = nil
+	}
+	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // released meanwhile
 		}
@@ -96,7 +104,7 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 	}
 	in.once.Do(func() { close(in.stop) })
 	in.signalStop()
-	_, err := in.Wait(ctx)
+	_, err = in.Wait(ctx)
 	return err
 }
 

@@ -57,6 +57,19 @@ func (s *Store) checkpoint(limit int) {
 	}
 }
 
+// keepLogRoom takes the room of a log of the usual length from the disk, so that
+// on one that something else fills there still can be written: an end, a cancel, a
+// deletion. It does without where the file system cannot do that.
+func (s *Store) keepLogRoom(ctx context.Context, path string) error {
+	var last int64
+	// The first look makes the log.
+	if err := s.write.QueryRowContext(ctx, `SELECT last FROM revision`).Scan(&last); err != nil {
+		return fmt.Errorf("open store %s: %w", path, err)
+	}
+	allocate(path+"-wal", logFrames*4096)
+	return nil
+}
+
 // restart moves the whole log and lets it start again, for which the readers that
 // use it are waited for, but not long.
 func (s *Store) restart() error {

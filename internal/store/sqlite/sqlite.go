@@ -91,6 +91,9 @@ func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
 			return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), read.Close(), write.Close())
 		}
 	}
+	if err := s.keepLogRoom(ctx, path); err != nil {
+		return nil, errors.Join(err, read.Close(), write.Close())
+	}
 	s.reader = reader{q: pool{db: read, compiled: s.compiled, closing: s.closing}}
 	go s.runWriter()
 	return s, nil
