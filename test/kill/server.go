@@ -139,7 +139,7 @@ func (s *server) stop() error {
 
 // endAll ends whatever of ours runs.
 func (s *server) endAll() {
-	if s.process != nil && s.process.ProcessState == nil {
+	if s.process != nil && s.process.Process != nil && s.process.ProcessState == nil {
 		_ = s.process.Process.Kill() // gone already is fine
 		_ = s.process.Wait()
 	}

@@ -37,7 +37,9 @@ func (r *Runtime) adopt() error {
 		default:
 			prepared++
 		}
-		r.begin(newInstance(r, rec))
+		in := newInstance(r, rec)
+		in.adopted = true
+		r.begin(in)
 	}
 	if r.adopted+prepared+ended > 0 {
 		r.cfg.Log.Info("workloads of an earlier server taken over",

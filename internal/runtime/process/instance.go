@@ -25,10 +25,11 @@ import (
 // instance is one workload's life. Its goroutine is drive; everybody else reads
 // status under mu.
 type instance struct {
-	r    *Runtime
-	rec  record
-	dir  string
-	logs *shipper
+	r       *Runtime
+	rec     record
+	dir     string
+	logs    *shipper
+	adopted bool // accepted by an earlier server
 
 	done chan struct{} // closed once status.Exit is set
 	stop chan struct{} // closed by the first Stop: preparation ends
@@ -201,7 +202,7 @@ func (in *instance) drive(ctx context.Context) {
 // through runs the program and puts its files away. Its identity ends before
 // anybody hears of its end.
 func (in *instance) through(ctx context.Context) runtime.Exit {
-	endCredentials, err := in.open(ctx)
+	endCredentials, err := in.identify(ctx)
 	defer endCredentials()
 	in.logs.begin()
 	if err == nil {

@@ -3,7 +3,6 @@ package process
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
-	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
 )
@@ -50,26 +48,6 @@ func (r *Runtime) fits(want runtime.Resources) error {
 		return nil
 	}
 	return resource.Errorf(codes.FailedPrecondition, "%s", what).WithCause(resource.CauseResource).WithHint("ask for less, or run tategu on a larger machine")
-}
-
-// open gets the workload's credentials; after a restart they are the same.
-func (in *instance) open(ctx context.Context) (end func(), err error) {
-	w := in.rec.Workload
-	if in.r.cfg.Credentials == nil {
-		return func() {}, nil
-	}
-	var env map[string]string
-	err = volume.Retry(ctx, func(err error) {
-		in.r.cfg.Log.WarnContext(ctx, "the credentials of a workload wait for the disk", slog.String("workload", in.ID()), slog.Any("error", err))
-	}, func() (err error) {
-		env, end, err = in.r.cfg.Credentials.Open(ctx, w.ID, w.Project, w.ServiceAccount)
-		return err
-	})
-	if err != nil {
-		return func() {}, fmt.Errorf("open credentials: %w", err)
-	}
-	in.credentials = env
-	return end, nil
 }
 
 // prepare makes everything the program needs and says how to run it.

@@ -2,10 +2,12 @@ package process_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
+	"tategu/internal/runtime/runtimetest"
 )
 
 func config(t *testing.T) process.Config {
@@ -110,5 +113,72 @@ func TestSweep(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// busyCredentials cannot open an identity while busy is set.
+type busyCredentials struct {
+	runtimetest.Credentials
+	busy   atomic.Bool
+	failed atomic.Int64
+}
+
+func (c *busyCredentials) Open(ctx context.Context, id, project, account string) (map[string]string, func(), error) {
+	if c.busy.Load() {
+		c.failed.Add(1)
+		return nil, nil, errors.New("the port is taken by another program")
+	}
+	return c.Credentials.Open(ctx, id, project, account)
+}
+
+// TestIdentityTaken: at a restart another program has the port of a task's
+// identity. A program that runs is watched all the same, one that has not started
+// waits, and both have their identities when the port is free again.
+func TestIdentityTaken(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	credentials := &busyCredentials{}
+	cfg.Credentials = credentials
+	first := open(t, cfg)
+	flag := filepath.Join(t.TempDir(), "go")
+	in, err := first.Start(t.Context(), runtime.Workload{ID: "runs", Command: []string{"sh", "-c", "while [ ! -e " + flag + " ]; do sleep 0.02; done; exit 3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return in.Status().Phase == runtime.Running })
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waits := filepath.Join(cfg.Dir, "waits")
+	if err := os.MkdirAll(waits, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(waits, "record.json"), []byte(`{"Workload": {"ID": "waits", "Command": ["true"]}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	credentials.busy.Store(true)
+	second := open(t, cfg)
+	await(t, func() bool { return credentials.failed.Load() >= 2 })
+	running, err := second.Find(t.Context(), "runs")
+	if err != nil || running.Status().Phase != runtime.Running {
+		t.Fatalf("%+v, %v", running.Status(), err)
+	}
+	credentials.busy.Store(false)
+	waiting, err := second.Find(t.Context(), "waits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := waiting.Wait(t.Context()); err != nil || !exit.OK() {
+		t.Errorf("the one that waited: %+v, %v", exit, err)
+	}
+	await(t, func() bool { _, all := credentials.Counts(); return all == 3 })
+	if err := os.WriteFile(flag, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := running.Wait(t.Context()); err != nil || exit.Code != 3 {
+		t.Errorf("the one that ran: %+v, %v", exit, err)
+	}
+	if left, _ := credentials.Counts(); left != 0 {
+		t.Errorf("%d identities are left open", left)
 	}
 }
