@@ -204,14 +204,14 @@ func (m *Main) writeCredentials(ctx context.Context) error {
 }
 
 func (m *Main) openRuntime(ctx context.Context) error {
-	uv, err := FindUV(ctx, m.cfg.UV, m.cfg.Cache)
+	uv, install, err := lookForUV(m.cfg.UV, m.cfg.Cache)
 	if err != nil {
 		// Not fatal: models served natively and plain commands need no Python.
 		m.log.WarnContext(ctx, "Python tasks will fail", slog.Any("error", err))
 	}
 	m.runtime, err = process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
-		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, ExtraEnv: m.state.taskEnv(),
+		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
 	})
 	if err != nil {
 		return err

@@ -17,26 +17,36 @@ const uvVersion = "0.13.9"
 // configured one, one on PATH, or one installed from PyPI into the cache by the
 // machine's Python.
 func FindUV(ctx context.Context, configured, cache string) (string, error) {
+	path, install, err := lookForUV(configured, cache)
+	if err == nil && install != nil {
+		return install(ctx)
+	}
+	return path, err
+}
+
+// lookForUV gives the path, or what installs uv: without a network that takes many
+// seconds to fail, so a server leaves it to the first task that needs it.
+func lookForUV(configured, cache string) (path string, install func(context.Context) (string, error), err error) {
 	if configured != "" {
 		if _, err := os.Stat(configured); err != nil {
-			return "", resource.Invalid("uv", "uv: %v", err)
+			return "", nil, resource.Invalid("uv", "uv: %v", err)
 		}
-		return configured, nil
+		return configured, nil, nil
 	}
 	if path, err := exec.LookPath("uv"); err == nil {
-		return path, nil
+		return path, nil, nil
 	}
 	dir := filepath.Join(cache, "uv-"+uvVersion)
-	path := filepath.Join(dir, "bin", "uv")
+	path = filepath.Join(dir, "bin", "uv")
 	if _, err := os.Stat(path); err == nil {
-		return path, nil
+		return path, nil, nil
 	}
 	for _, python := range []string{"python3.11", "python3"} {
 		if _, err := exec.LookPath(python); err == nil {
-			return path, installUV(ctx, python, dir)
+			return "", func(ctx context.Context) (string, error) { return path, installUV(ctx, python, dir) }, nil
 		}
 	}
-	return "", resource.Errorf(9, "neither uv nor Python was found").WithCause(resource.CauseDependency).
+	return "", nil, resource.Errorf(9, "neither uv nor Python was found").WithCause(resource.CauseDependency).
 		WithHint("install Python 3.11 (tategu then gets uv by itself), or uv, or set --uv")
 }
 

@@ -28,9 +28,12 @@ import (
 // of everything that decides what is in it.
 type environments struct {
 	dir string
-	uv  string
 	log *slog.Logger
 	now func() time.Time
+
+	installing sync.Mutex
+	install    func(context.Context) (string, error) // nil once it is done
+	uv         string                                // does not change once install is nil
 
 	mu           sync.Mutex
 	interpreters map[string]interpreter // by asked version
@@ -71,9 +74,32 @@ type markerFile struct {
 	Made            time.Time
 }
 
+// getUV installs uv once. An end of ctx is the only error: it can be done without.
+func (e *environments) getUV(ctx context.Context, say func(string)) error {
+	e.installing.Lock()
+	defer e.installing.Unlock()
+	if e.install == nil {
+		return nil
+	}
+	say("installing uv")
+	path, err := e.install(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if e.install = nil; err != nil {
+		e.log.WarnContext(ctx, "Python environments are made by venv and pip, which takes longer", slog.Any("error", err))
+		return nil
+	}
+	e.uv = path
+	return nil
+}
+
 // get finds the environment or builds it; say tells what is going on, and out
 // gets what the tools print.
 func (e *environments) get(ctx context.Context, w wish, out io.Writer, say func(string)) (environment, error) {
+	if err := e.getUV(ctx, say); err != nil {
+		return environment{}, err
+	}
 	python, err := e.interpreter(ctx, w, say)
 	if err != nil {
 		return environment{}, err

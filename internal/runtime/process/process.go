@@ -52,13 +52,17 @@ type Config struct {
 	Log *slog.Logger
 	Now func() time.Time
 
-	UV       string            // path of uv; "" = found in PATH, else python -m venv and pip
+	UV       string            // path of uv; "" = InstallUV, else python -m venv and pip
 	Python   string            // version where none is asked for; "" = the newest found
 	Self     string            // our binary, which serves Verb; "" = the running one
 	ExtraEnv map[string]string // for every workload: certificates, proxies
-	GPUs     int               // accelerators to hand out; 0 = counted
-	Keep     time.Duration     // directories of ended workloads nobody released; 0 = a day
-	NoMounts bool              // map /gcs by the Python hook even where mounts work
+	// InstallUV gets uv where UV is not set, before the first environment is needed;
+	// nil or an error: python -m venv and pip do it.
+	InstallUV func(ctx context.Context) (path string, err error)
+
+	GPUs     int           // accelerators to hand out; 0 = counted
+	Keep     time.Duration // directories of ended workloads nobody released; 0 = a day
+	NoMounts bool          // map /gcs by the Python hook even where mounts work
 }
 
 // Runtime implements runtime.Runtime.
@@ -92,7 +96,7 @@ func New(cfg Config) (*Runtime, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.spawn = func(f func(context.Context)) { r.wg.Go(func() { f(ctx) }) }
-	r.envs = &environments{dir: filepath.Join(cfg.CacheDir, "envs"), uv: cfg.UV, log: cfg.Log, now: cfg.Now, interpreters: map[string]interpreter{}}
+	r.envs = &environments{dir: filepath.Join(cfg.CacheDir, "envs"), uv: cfg.UV, install: cfg.InstallUV, log: cfg.Log, now: cfg.Now, interpreters: map[string]interpreter{}}
 	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg) })
 	if err := r.adopt(); err != nil {
 		cancel()

@@ -1,10 +1,13 @@
 package process_test
 
 import (
+	"context"
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,6 +188,29 @@ func await(t *testing.T, is func() bool) {
 		case <-t.Context().Done():
 			t.Fatal("the test ended first")
 		case <-tick.C:
+		}
+	}
+}
+
+// TestInstallUV: uv is got when the first program needs an environment, not when
+// the runtime opens, and once; without it pip does.
+func TestInstallUV(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	var asked atomic.Int64
+	cfg.InstallUV = func(context.Context) (string, error) {
+		asked.Add(1)
+		return "", errors.New("there is no network")
+	}
+	r := open(t, cfg)
+	if exit := runToEnd(t, r, runtime.Workload{ID: "plain", Command: []string{"true"}}); !exit.OK() || asked.Load() != 0 {
+		t.Fatalf("exit %+v, asked for uv %d times", exit, asked.Load())
+	}
+	for _, id := range []string{"first", "second"} {
+		exit := runToEnd(t, r, runtime.Workload{ID: id, Python: &runtime.Python{Script: "print('ran')"}})
+		needIndex(t, exit)
+		if !exit.OK() || asked.Load() != 1 {
+			t.Fatalf("%s: exit %+v, asked for uv %d times", id, exit, asked.Load())
 		}
 	}
 }
