@@ -174,5 +174,5 @@ func writeError(w http.ResponseWriter, err error) {
 		}
 	}
 	w.WriteHeader(answer)
-	_, _ = w.Write(body) //nolint:gosec // G705: JSON with its content type and nosniff; the caller may be gone
+	_, _ = w.Write(body) // the caller may be gone
 }

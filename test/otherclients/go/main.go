@@ -48,9 +48,18 @@ func main() {
 			name string
 			run  func() error
 		}{
-			{"bucket", p.makeBucket}, {"objects and ranges", p.objects}, {"resumable", p.resumable}, {"preconditions", p.preconditions},
-			{"lists", p.lists}, {"copy and compose", p.copyAndCompose}, {"versions", p.versions}, {"soft delete", p.softDelete},
-			{"holds", p.holds}, {"policy", p.policy}, {"notifications", p.notifications}, {"missing", p.missing},
+			{"bucket", p.makeBucket},
+			{"objects and ranges", p.objects},
+			{"resumable", p.resumable},
+			{"preconditions", p.preconditions},
+			{"lists", p.lists},
+			{"copy and compose", p.copyAndCompose},
+			{"versions", p.versions},
+			{"soft delete", p.softDelete},
+			{"holds", p.holds},
+			{"policy", p.policy},
+			{"notifications", p.notifications},
+			{"missing", p.missing},
 		} {
 			if err := check.run(); err != nil {
 				failed++
