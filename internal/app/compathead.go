@@ -23,6 +23,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   access; parts copied from objects, object lock, x-amz-* headers, and writing of website, logging, billing or encryption are refused by name. Unfinished
   multipart uploads go 7 days after their last part. CORS rules are for the JSON
   API's object paths too; a page without a credential is nobody, on loopback as well.
+- **Signed requests**: URLs and form policies of version 4 by keys of service accounts, for the XML API. Version 2, HMAC keys and signatures in the Authorization header are
+  refused by name; the hmacKeys methods are not served.
 - **Identity**: key files of service accounts (RSA 2048, made here), signBlob and signJwt are served, and IAM policies on buckets decide; STS exchange, ID tokens,
   uploaded keys, policy conditions, groups and custom roles are refused by name. A program on the server's own machine that shows no token is the operator.
 - **Platforms**: run on linux/amd64; linux/arm64 and darwin compile and were not run.
