@@ -38,7 +38,7 @@ func layers() [][]string {
 
 // adapters live below their port; tests and app import them.
 func adapters() []string {
-	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/runtime/process", "internal/identity/metadata"}
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/blob/bucket", "internal/runtime/process", "internal/identity/metadata"}
 }
 
 // private children are imported by their parent (and by the listed packages) only.
