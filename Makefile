@@ -4,6 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := build
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Leaves the unused gRPC transport out of the GCS client: 13 MB of the binary.
+TAGS      := disable_grpc_modules
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 SHARED    ?= ../shared
 VENV      := $(CURDIR)/.venv
@@ -17,14 +19,14 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 
 export TATEGU_SHARED := $(abspath $(SHARED))
 
-.PHONY: build test test-go test-clients test-otherclients test-slow lint fmt generate bench demo clean \
+.PHONY: build test test-go test-buckets test-clients test-otherclients test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage upgrade-fixture
 
 build: bin/tategu
 
 .PHONY: bin/tategu
 bin/tategu:
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
+	CGO_ENABLED=0 go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
 
 ## The main job, end to end, on real input.
 demo: build $(UV)
@@ -42,12 +44,17 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 test-go: $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
 
+## The bucket adapter against an S3 server, and against tategu as the GCS service.
+test-buckets: build $(TOOLS)/versitygw
+	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_VERSITYGW=$(TOOLS)/versitygw go test -count=1 -v -run TestServices ./internal/blob/bucket
+
 test-clients: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients
 
 ## Everything that is too long, or needs root, for `make test`.
 test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	for i in 1 2 3; do $(MAKE) test-go; done
+	$(MAKE) test-buckets
 	$(MAKE) kill-loop
 	$(MAKE) mutate
 	$(MAKE) fuzz
@@ -123,6 +130,9 @@ $(TOOLS)/.built: tools/go.mod tools/go.sum
 	mkdir -p $(TOOLS)
 	cd tools && CGO_ENABLED=0 go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt gotest.tools/gotestsum
 	touch $@
+
+$(TOOLS)/versitygw: test/s3/go.mod test/s3/go.sum
+	cd test/s3 && CGO_ENABLED=0 go build -o $@ github.com/versity/versitygw/cmd/versitygw
 
 $(UV):
 	$(PYTHON) -m venv $(VENV)/uv

@@ -30,6 +30,7 @@ any other address needs TLS and tokens (see tategu token create).`,
 	setting(cmd, "public", "HOST:PORT that clients use, when it differs from --listen")
 	setting(cmd, "hosts", "further names and IP addresses of this server, comma separated")
 	setting(cmd, "cache", "cache directory (default: $XDG_CACHE_HOME/tategu)")
+	setting(cmd, "objects", "bucket URL that objects are kept in (default: the data directory)")
 	setting(cmd, "project", "default project")
 	setting(cmd, "location", "default location")
 	setting(cmd, "uv", "path of the uv program")

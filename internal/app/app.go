@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tategu/internal/blob"
-	"tategu/internal/blob/disk"
+	"tategu/internal/blob/bucket"
 	"tategu/internal/identity"
 	"tategu/internal/identity/metadata"
 	"tategu/internal/resource"
@@ -45,6 +45,7 @@ type Main struct {
 	volume    *volume.Volume
 	store     *sqlite.Store
 	blobs     *blob.Store
+	content   *bucket.Content // nil when objects are on disk
 	authority *identity.Authority
 	ca        *wire.CA
 	metadata  *metadata.Server
@@ -115,7 +116,7 @@ func (m *Main) openState(ctx context.Context) (err error) {
 	if m.store, err = sqlite.Open(ctx, filepath.Join(m.cfg.Data, "state.db"), sqlite.OnVolume(m.volume)); err != nil {
 		return err
 	}
-	content, err := disk.Open(filepath.Join(m.cfg.Data, "objects"), disk.OnVolume(m.volume))
+	content, err := m.openContent(ctx)
 	if err != nil {
 		return err
 	}
@@ -330,6 +331,9 @@ func (m *Main) Close() error {
 	}
 	if m.metadata != nil {
 		errs = append(errs, m.metadata.Close())
+	}
+	if m.content != nil {
+		errs = append(errs, m.content.Close())
 	}
 	if m.store != nil {
 		errs = append(errs, m.store.Close())

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"tategu/internal/blob/bucket"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	UV       string              `yaml:"uv"`     // path of uv; default: found or installed into the cache
 	Images   []runtime.ImageRule `yaml:"images"`
 	Buckets  []string            `yaml:"buckets"` // made at start, in Project
+	Storage  Storage             `yaml:"storage"`
 	LogLevel string              `yaml:"logLevel"`
 	LogJSON  bool                `yaml:"logJson"`
 	Limits   Limits              `yaml:"limits"`
@@ -98,6 +100,11 @@ func (c Config) Validate() error {
 	if err != nil {
 		return resource.Invalid("listen", "listen address %q: %v", c.Listen, err).WithHint("write HOST:PORT, such as 127.0.0.1:8090")
 	}
+	if c.Storage.Objects != "" {
+		if _, _, err := bucket.Parse(c.Storage.Objects); err != nil {
+			return err
+		}
+	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return resource.Invalid("tls", "tls.cert and tls.key go together")
 	}
@@ -141,6 +148,8 @@ func (c *Config) Override(name, value string) error {
 		c.Public = value
 	case "hosts":
 		c.Hosts = strings.Split(value, ",")
+	case "objects":
+		c.Storage.Objects = value
 	case "uv":
 		c.UV = value
 	case "tls-cert":

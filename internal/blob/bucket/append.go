@@ -132,11 +132,11 @@ func (c *Content) extend(ctx context.Context, id string, live chain, r io.Reader
 func (c *Content) merge(ctx context.Context, id string, live chain) (chain, error) {
 	for {
 		from := len(live)
-		for from > 0 && live[from-1].level == live[len(live)-1].level {
+		for from > 0 && live[from-1].level == live[len(live)-1].level && live.size()-live[from-1].offset <= c.maxMerged {
 			from--
 		}
 		run := live[from:]
-		if len(run) < c.fan || run.size()-run[0].offset > c.maxMerged || run[0].level+1 >= wholeLevel {
+		if len(run) < c.fan || run[0].level+1 >= wholeLevel {
 			return live, nil
 		}
 		one := segment{offset: run[0].offset, level: run[0].level + 1, sequence: c.ids.next(c.now(), live.last())}

@@ -1,7 +1,10 @@
 package bucket
 
 import (
+	"errors"
+	"io"
 	"log/slog"
+	"runtime"
 	"testing"
 	"time"
 
@@ -50,6 +53,30 @@ func opened(t *testing.T, url string) *Content {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// TestMemoryIsBounded: a large content costs buffers and not its size.
+func TestMemoryIsBounded(t *testing.T) {
+	c := opened(t, "file://"+t.TempDir())
+	const size = 64 << 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	id, d, err := c.Create(t.Context(), io.LimitReader(zeros{}, size))
+	if err != nil || d.Size != size {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	r, err := c.Open(t.Context(), id, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := io.Copy(io.Discard, r)
+	if err = errors.Join(err, r.Close()); err != nil || n != size {
+		t.Fatalf("%d, %v", n, err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
+		t.Errorf("%d bytes up and down allocated %d bytes", size, used)
+	}
 }
 
 func TestContract(t *testing.T) {

@@ -42,6 +42,13 @@ func (f *faulty) change(do func() error) error {
 	return errKilled
 }
 
+// recover makes a stop that was a failure of the service end.
+func (f *faulty) recover() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead, f.left = false, -1
+}
+
 func (f *faulty) alive() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

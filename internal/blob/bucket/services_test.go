@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,8 +25,6 @@ import (
 func start(t *testing.T, ready string, program string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 20 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +41,7 @@ func start(t *testing.T, ready string, program string, args ...string) {
 			done := make(chan struct{})
 			go func() { defer close(done); _, _ = io.Copy(io.Discard, out) }()
 			t.Cleanup(func() {
-				_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended with the test's context
+				_ = cmd.Process.Kill() // it may have ended with the test's context
 				<-done
 				_ = cmd.Wait() // ended by us
 			})
