@@ -48,10 +48,12 @@ func Open(dir string, tell func(error)) (*Volume, error) {
 		_, free, err := usage(dir)
 		return free, err
 	}
-	return newVolume(total, free, tell), nil
+	return New(total, free, tell), nil
 }
 
-func newVolume(total int64, free func() (int64, error), tell func(error)) *Volume {
+// New is a volume that the caller measures: total bytes once, free ones when asked.
+// tell is as in Open.
+func New(total int64, free func() (int64, error), tell func(error)) *Volume {
 	if tell == nil {
 		tell = func(error) {}
 	}

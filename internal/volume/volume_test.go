@@ -16,7 +16,7 @@ import (
 )
 
 func fixed(total, free int64) *Volume {
-	return newVolume(total, func() (int64, error) { return free, nil }, nil)
+	return New(total, func() (int64, error) { return free, nil }, nil)
 }
 
 func TestReserveIsBounded(t *testing.T) {
@@ -72,7 +72,7 @@ func TestCheckTellsFullFromBroken(t *testing.T) {
 		syscall.EIO: codes.Unavailable, syscall.EROFS: codes.Unavailable,
 	} {
 		var told []error
-		v := newVolume(0, func() (int64, error) { return 1, nil }, func(err error) { told = append(told, err) })
+		v := New(0, func() (int64, error) { return 1, nil }, func(err error) { told = append(told, err) })
 		err := v.Check("write content", &fs.PathError{Op: "write", Path: "x", Err: errno})
 		e, ok := errors.AsType[*resource.Error](err)
 		if !ok || e.Code != want || e.Hint == "" || !errors.Is(err, errno) || !Blocked(err) {

@@ -30,11 +30,12 @@ func (d *dispatcher) roomFor(m *method) error {
 	return d.room()
 }
 
-// roomForPlain is the same for a plain request. A PUT brings object content, which
-// looks for room itself as it comes; a batch may be one of deletions, and a POST
+// roomForPlain is the same for a plain request. A piece of a resumable upload looks
+// for room itself as it comes, or asks how far the upload is; a batch may be one of deletions, and a POST
 // of ?delete is one; a collection of garbage and a backup must be possible.
 func (d *dispatcher) roomForPlain(rt *Route, r *http.Request) error {
-	adds := r.Method == http.MethodPost && !r.URL.Query().Has("delete") || r.Method == http.MethodPatch
+	query := r.URL.Query()
+	adds := r.Method == http.MethodPost && !query.Has("delete") || r.Method == http.MethodPut && !query.Has("upload_id") || r.Method == http.MethodPatch
 	if d.room == nil || !rt.Audit || !adds || strings.HasPrefix(r.URL.Path, "/batch/") || strings.HasPrefix(r.URL.Path, "/tategu/") {
 		return nil
 	}

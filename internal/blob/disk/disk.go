@@ -178,6 +178,14 @@ func (c *Content) Append(ctx context.Context, id string, offset int64, r io.Read
 		return 0, c.volume.Check("append to content", err)
 	}
 	n, failure := c.copy(f, reader(ctx, r), use)
+	if volume.Blocked(failure) {
+		// What did not fit comes again as a whole: its beginning must not hold the
+		// little room there is, perhaps for days.
+		n = 0
+		if err := f.Truncate(offset); err != nil {
+			return 0, c.volume.Check("append to content", err)
+		}
+	}
 	if err := f.Sync(); err != nil {
 		return 0, c.volume.Check("append to content", err)
 	}
