@@ -27,7 +27,7 @@ func FuzzReadBody(f *testing.F) {
 			t.Skip("net/http gives no body like that")
 		}
 		short := int64(len(text)) < length
-		var in io.Reader = iotest.HalfReader(bytes.NewReader(text))
+		in := iotest.HalfReader(bytes.NewReader(text))
 		if short {
 			in = io.MultiReader(in, iotest.ErrReader(io.ErrUnexpectedEOF))
 		}

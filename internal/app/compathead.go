@@ -27,5 +27,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   refused by name; the hmacKeys methods are not served.
 - **Identity**: key files of service accounts (RSA 2048, made here), signBlob and signJwt are served, and IAM policies on buckets decide; STS exchange, ID tokens,
   uploaded keys, policy conditions, groups and custom roles are refused by name. A program on the server's own machine that shows no token is the operator.
+- **Limits of a request**: 64 MiB (` + "`limits.bodyBytes`" + `), 262,144 values and 200 levels of nesting (REST predictions by value lists are free of both), gzip that unpacks to at most
+  100 times its size; a stored resource has at most 4 MiB, the metadata of artifacts, executions and contexts 200 kB.
 - **Platforms**: run on linux/amd64; linux/arm64 and darwin compile and were not run.
 `

@@ -72,7 +72,7 @@ func quantity(s string) (float64, error) {
 	}[s[len(digits):]]
 	v, err := strconv.ParseFloat(digits, 64)
 	if v *= factor; !ok || err != nil || !(v >= 0 && v <= maxQuantity) { // NaN is neither
-		return 0, fmt.Errorf("%q is not a quantity such as 2, 500m or 4Gi", clip(s, 80))
+		return 0, fmt.Errorf("%q is not a quantity such as 2, 500m or 4Gi", clip(s, 40))
 	}
 	return v, nil
 }

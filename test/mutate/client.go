@@ -55,7 +55,10 @@ func (c *client) send(ctx context.Context, q *request) (*answer, error) {
 	}
 	written := make(chan error, 1)
 	go func() { written <- write(conn, c.address, q) }()
-	defer func() { _ = conn.Close(); <-written }() // a server that answered early reads no more
+	defer func() {
+		_ = conn.Close() // a server that answered early reads no more,
+		_ = <-written    // and the answer is what counts
+	}()
 	in := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(in, &http.Request{Method: q.method})
 	for err == nil && resp.StatusCode < 200 { // 100 Continue

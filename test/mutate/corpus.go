@@ -139,11 +139,17 @@ func (s *seedRequest) get(name string) string {
 	return ""
 }
 
-// capture takes the asked fields of an answer; "header:Location" is a header.
+// capture takes the asked fields of an answer; "header:Location" is a
+// header and "xml:Name" an element.
 func (s *seedRequest) capture(vars variables, header http.Header, body []byte) error {
 	for _, c := range s.captures {
 		if name, ok := strings.CutPrefix(c[1], "header:"); ok {
 			vars[c[0]] = header.Get(name)
+			continue
+		}
+		if name, ok := strings.CutPrefix(c[1], "xml:"); ok {
+			_, rest, _ := strings.Cut(string(body), "<"+name+">")
+			vars[c[0]], _, _ = strings.Cut(rest, "<")
 			continue
 		}
 		var at any

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -40,7 +41,7 @@ func (j *judge) grpc(q *request, a *answer, r *report) string {
 				return ""
 			}
 		}
-		return fmt.Sprintf("INTERNAL: %s", a.message)
+		return "INTERNAL: " + a.message
 	case codeUnknown, codeDataLoss:
 		return fmt.Sprintf("grpc-status %d: %s", a.code, a.message)
 	case codeUnavailable:
@@ -58,7 +59,7 @@ func (j *judge) grpc(q *request, a *answer, r *report) string {
 
 // http judges an answer over HTTP/1.1.
 func (j *judge) http(q *request, a *answer, r *report) string {
-	r.count(fmt.Sprint(a.status))
+	r.count(strconv.Itoa(a.status))
 	if what := j.status(q, a, r); what != "" {
 		return what
 	}

@@ -192,7 +192,7 @@ func mutateGzip(r *rand.Rand, q *request) {
 	case bomb:
 		q.body = packed
 		q.note("gzip that unpacks to 80 MB")
-	case r.IntN(2) == 0:
+	case r.IntN(4) < 2:
 		q.body = packed
 		q.note("gzip")
 	case r.IntN(2) == 0:

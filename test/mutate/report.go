@@ -63,7 +63,7 @@ func (r *report) printf(format string, args ...any) {
 
 func (r *report) end() {
 	if len(r.statuses) > 0 {
-		var parts []string
+		parts := make([]string, 0, len(r.statuses))
 		for _, s := range slices.Sorted(maps.Keys(r.statuses)) {
 			parts = append(parts, fmt.Sprintf("%s:%d", s, r.statuses[s]))
 		}

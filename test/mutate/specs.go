@@ -140,7 +140,7 @@ func bomb(r *rand.Rand) ([]byte, string) {
 	n := []int{100, 3000, 15_000, 100_000}[r.IntN(4)]
 	var b strings.Builder
 	b.WriteString(`{"schemaVersion":"2.1.0","pipelineInfo":{"name":"bomb"},"deploymentSpec":{"executors":{"e":{"container":{"image":"i","command":["c"]}}}},"components":{"c":{"executorLabel":"e"}`)
-	tasks, how := `"a":{"componentRef":{"name":"c"}}`, ""
+	var tasks, how string
 	switch r.IntN(6) {
 	case 0:
 		how = fmt.Sprintf("a chain of %d components", n)
