@@ -53,11 +53,14 @@ func (c *client) send(ctx context.Context, q *request) (*answer, error) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return nil, err
 	}
-	written := make(chan error, 1)
-	go func() { written <- write(conn, c.address, q) }()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		_ = write(conn, c.address, q) // a server that answered early reads no more, and the answer is what counts
+	}()
 	defer func() {
-		_ = conn.Close() // a server that answered early reads no more,
-		_ = <-written    // and the answer is what counts
+		_ = conn.Close() // ends a write that nobody reads
+		<-written
 	}()
 	in := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(in, &http.Request{Method: q.method})
