@@ -524,6 +524,11 @@ func TestBatch(t *testing.T) {
 	check(t, w, 200, "HTTP/1.1 204 No Content", "HTTP/1.1 404 Not Found", `"k":"v"`, "a batch holds no downloads", "a batch holds JSON calls", "<response-5>")
 	s.checkMissing("a")
 
+	cut, contentType := related(call("1", "DELETE /storage/v1/b/bucket/o/b HTTP/1.1\r\n\r\n"))
+	cut = cut[:len(cut)-4] // within the last boundary
+	check(t, s.do("POST", "/batch/storage/v1", strings.NewReader(cut), "Content-Type", contentType), 400)
+	s.checkData("b", "2")
+
 	many := make([]string, 101)
 	for i := range many {
 		many[i] = call("x", "DELETE /storage/v1/b/bucket/o/b HTTP/1.1\r\n\r\n")
