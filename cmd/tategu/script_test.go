@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -27,8 +28,27 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"waitready": waitReady,
+			"damage":    damage,
 		},
 	})
+}
+
+// damage DATA flips a bit in each file that holds an object.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: damage DATA")
+	}
+	files, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "objects", "[0-9a-f][0-9a-f]", "*"))
+	ts.Check(err)
+	if len(files) == 0 {
+		ts.Fatalf("no object is a file")
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		ts.Check(err)
+		text[len(text)/2] ^= 1
+		ts.Check(os.WriteFile(file, text, 0o600))
+	}
 }
 
 // waitReady DATA waits until the server of a data directory has written its state.

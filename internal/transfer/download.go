@@ -33,13 +33,26 @@ func (c *Client) Download(ctx context.Context, o Object, w io.Writer, count func
 		return err
 	}
 	sum := &summed{w: w, table: crc32.MakeTable(crc32.Castagnoli), count: count}
+	fruitless := 0
 	err = c.patiently(ctx, func() error {
 		for {
 			before := sum.n
-			err := c.downloadRest(ctx, o, sum)
-			if err == nil || !transient(err) || sum.n == before {
-				return err // patience is for a server that gives nothing
+			answered, err := c.downloadRest(ctx, o, sum)
+			if err == nil || !transient(err) {
+				return err
 			}
+			if sum.n > before {
+				fruitless = 0
+				continue
+			}
+			if answered || c.alive(ctx, o) {
+				fruitless++
+			}
+			if fruitless == maxFruitless {
+				return resource.Errorf(codes.DataLoss, "the server breaks off after %d of %d bytes, each time", sum.n, o.Size).
+					WithHint("the object may be damaged: its log tells, and `tategu gc --verify`")
+			}
+			return err // patience is for a server that gives nothing
 		}
 	})
 	if err != nil {
@@ -51,9 +64,23 @@ func (c *Client) Download(ctx context.Context, o Object, w io.Writer, count func
 	return nil
 }
 
-func (c *Client) downloadRest(ctx context.Context, o Object, to *summed) error {
+// alive asks a server that broke off for what it surely has.
+func (c *Client) alive(ctx context.Context, o Object) bool {
+	resp, err := c.once(ctx, request{method: http.MethodGet, path: objectPath(o.URL())})
+	if err != nil {
+		return resource.CodeOf(err) != codes.Unavailable && !transient(err)
+	}
+	_ = resp.Body.Close() // only that it answers matters
+	return true
+}
+
+// maxFruitless is how often a server may answer and then give no byte: it does so
+// with an object that is damaged.
+const maxFruitless = 3
+
+func (c *Client) downloadRest(ctx context.Context, o Object, to *summed) (answered bool, err error) {
 	if to.n == o.Size {
-		return nil
+		return true, nil
 	}
 	r := request{
 		method: http.MethodGet, path: objectPath(o.URL()),
@@ -66,22 +93,22 @@ func (c *Client) downloadRest(ctx context.Context, o Object, to *summed) error {
 	}
 	resp, err := c.once(ctx, r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = resp.Body.Close() }() // its errors come with the bytes
 	if to.n > 0 && resp.StatusCode != http.StatusPartialContent {
-		return fmt.Errorf("%s: asked to go on at byte %d, and the server answered %s", o.URL(), to.n, resp.Status)
+		return true, fmt.Errorf("%s: asked to go on at byte %d, and the server answered %s", o.URL(), to.n, resp.Status)
 	}
 	_, err = io.CopyBuffer(to, struct{ io.Reader }{resp.Body}, make([]byte, copyBuffer))
 	switch {
 	case err == nil && to.n != o.Size:
-		return fmt.Errorf("%s: %w", o.URL(), io.ErrUnexpectedEOF)
+		return true, fmt.Errorf("%s: %w", o.URL(), io.ErrUnexpectedEOF)
 	case err == nil || to.failed:
-		return err
+		return true, err
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return true, ctx.Err()
 	}
-	return resource.Errorf(codes.Unavailable, "%s: the connection broke after %d of %d bytes: %w", o.URL(), to.n, o.Size, err)
+	return true, resource.Errorf(codes.Unavailable, "%s: the connection broke after %d of %d bytes: %w", o.URL(), to.n, o.Size, err)
 }
 
 // summed writes, and keeps the checksum of what was written.
