@@ -72,8 +72,9 @@ func (l *loop) prepare(ctx context.Context) (*serving, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, bucket := range []string{firstBucket, secondBucket} {
-		if _, err := l.client.call(ctx, http.MethodPost, "/storage/v1/b?project=kill", map[string]any{"name": bucket}, nil); err != nil {
+	for bucket, versions := range map[string]bool{firstBucket: false, secondBucket: true} {
+		body := map[string]any{"name": bucket, "versioning": map[string]any{"enabled": versions}}
+		if _, err := l.client.call(ctx, http.MethodPost, "/storage/v1/b?project=kill", body, nil); err != nil {
 			return nil, err
 		}
 	}

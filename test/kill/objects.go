@@ -18,7 +18,7 @@ import (
 
 const (
 	firstBucket  = "kill-first"
-	secondBucket = "kill-second"
+	secondBucket = "kill-second" // keeps versions
 )
 
 // outcome is what a name may show: an object with these bytes, or none.
@@ -34,6 +34,7 @@ type entry struct {
 	acked        outcome
 	generation   int64 // of acked; 0 without an object
 	maybe        []outcome
+	versions     map[int64]string // crc32c of all generations that were there, in the bucket that keeps them
 }
 
 // objects writes names of its own, one call at a time, and knows what each shows.
@@ -112,7 +113,7 @@ func (o *objects) pick() *entry {
 	}
 	key := bucket + "/" + name
 	if o.names[key] == nil {
-		o.names[key] = &entry{bucket: bucket, name: name, acked: outcome{deleted: true}}
+		o.names[key] = &entry{bucket: bucket, name: name, acked: outcome{deleted: true}, versions: map[int64]string{}}
 	}
 	return o.names[key]
 }
@@ -176,7 +177,7 @@ func (o *objects) acknowledge(e *entry, want outcome, a answer) error {
 			return fmt.Errorf("delete %s: %s", e, a)
 		}
 		o.book.acked.Add(1)
-		e.acked, e.generation, e.maybe = want, 0, nil
+		e.now(want, 0)
 		return nil
 	}
 	if a.status != http.StatusOK {
@@ -197,8 +198,16 @@ func (o *objects) acknowledge(e *entry, want outcome, a answer) error {
 		o.book.problem("%s: generation %d after %d", e, generation, e.generation)
 	}
 	o.book.acked.Add(1)
-	e.acked, e.generation, e.maybe = want, generation, nil
+	e.now(want, generation)
 	return nil
+}
+
+// now takes down what e surely shows.
+func (e *entry) now(shown outcome, generation int64) {
+	e.acked, e.generation, e.maybe = shown, generation, nil
+	if e.bucket == secondBucket && !shown.deleted {
+		e.versions[generation] = crcText(shown.data)
+	}
 }
 
 // settle finds out what became of writes that a kill cut off: each was done as a
@@ -215,14 +224,14 @@ func (o *objects) settle(ctx context.Context, e *entry) error {
 		for _, m := range e.maybe {
 			if m.deleted == found.deleted && bytes.Equal(m.data, found.data) {
 				o.book.settled.Add(int64(len(e.maybe)))
-				e.acked, e.generation, e.maybe = found, generation, nil
+				e.now(found, generation)
 				return nil
 			}
 		}
 		o.differs(e, found, generation)
 	}
 	o.book.settled.Add(int64(len(e.maybe)))
-	e.acked, e.generation, e.maybe = found, generation, nil
+	e.now(found, generation)
 	return nil
 }
 
@@ -282,4 +291,22 @@ func (o *objects) read(ctx context.Context, e *entry) error {
 		o.differs(e, found, generation)
 	}
 	return err
+}
+
+// readVersions reads every generation that a bucket with versions keeps.
+func (o *objects) readVersions(ctx context.Context, e *entry) error {
+	for generation, crc := range e.versions {
+		a, err := o.do(ctx, request{method: http.MethodGet, path: e.path() + "?alt=media&generation=" + strconv.FormatInt(generation, 10)})
+		switch {
+		case err != nil:
+			return err
+		case a.status == http.StatusNotFound:
+			o.book.isLost("%s: generation %d was acknowledged and is not kept", e, generation)
+		case a.status != http.StatusOK:
+			return fmt.Errorf("read %s, generation %d: %s", e, generation, a)
+		case crcText(a.body) != crc:
+			o.book.isTorn("%s: generation %d has %d bytes with crc32c %s, acknowledged with %s", e, generation, len(a.body), crcText(a.body), crc)
+		}
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,7 +63,7 @@ func (l *loop) verifyObjects(ctx context.Context) error {
 	known := map[string]bool{}
 	for _, o := range l.objects {
 		for key, e := range o.names {
-			if err := o.read(ctx, e); err != nil {
+			if err := errors.Join(o.read(ctx, e), o.readVersions(ctx, e)); err != nil {
 				return err
 			}
 			known[key] = !e.acked.deleted
