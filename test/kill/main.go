@@ -128,8 +128,13 @@ func (l *loop) rounds(ctx context.Context) error {
 		if err := pause(ctx, after); err != nil {
 			return err
 		}
-		if err := l.server.kill(round); err != nil {
+		if err := errors.Join(l.server.kill(), l.server.mark("kill,%d", round)); err != nil {
 			return err
+		}
+		if moments.IntN(4) == 0 { // and once more, amid the start
+			if err := l.killStart(ctx, time.Duration(moments.Int64N(int64(200*time.Millisecond)))); err != nil {
+				return err
+			}
 		}
 		if err := l.start(ctx); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
@@ -167,6 +172,17 @@ func (l *loop) start(ctx context.Context) error {
 	l.client.http.CloseIdleConnections() // those to the server that was killed
 	l.server.gate.open()
 	return nil
+}
+
+// killStart starts the server and kills it on the way.
+func (l *loop) killStart(ctx context.Context, after time.Duration) error {
+	if err := l.server.launch(); err != nil {
+		return err
+	}
+	if err := pause(ctx, after); err != nil {
+		return err
+	}
+	return l.server.kill()
 }
 
 // random gives a source of its own to each part of the load.

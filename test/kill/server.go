@@ -72,16 +72,21 @@ func freeAddress() (string, error) {
 	return "", errors.New("no free port between 12000 and 18000")
 }
 
-// start gives the time from exec to the first 200 of /readyz.
-func (s *server) start(ctx context.Context) (time.Duration, error) {
+// launch runs the server and does not wait for anything.
+func (s *server) launch() error {
 	args := []string{"serve", "--data", s.data, "--listen", s.address, "--config", filepath.Join(s.dir, "tategu.yaml")}
 	if s.cache != "" {
 		args = append(args, "--cache", s.cache)
 	}
 	s.process = exec.Command(s.binary, args...) //nolint:noctx // it is ended by kill and stop
 	s.process.Stdout, s.process.Stderr, s.process.Dir = s.log, s.log, s.dir
+	return s.process.Start()
+}
+
+// start gives the time from exec to the first 200 of /readyz.
+func (s *server) start(ctx context.Context) (time.Duration, error) {
 	began := time.Now()
-	if err := s.process.Start(); err != nil {
+	if err := s.launch(); err != nil {
 		return 0, err
 	}
 	transport := &http.Transport{}
@@ -109,16 +114,15 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// kill ends the server, and nothing that it started, in the middle of things. The
-// task ledger gets a line, so that what ran across the kill is known.
-func (s *server) kill(round int) error {
+// kill ends the server, and nothing that it started, in the middle of things.
+func (s *server) kill() error {
 	s.gate.shut()
 	err := s.process.Process.Kill()
 	_ = s.process.Wait() // "signal: killed" is what we want
-	return errors.Join(err, s.mark("kill,%d", round))
+	return err
 }
 
-// mark adds a line to the task ledger.
+// mark adds a line to the task ledger, so that what ran across a kill is known.
 func (s *server) mark(format string, args ...any) error {
 	f, err := os.OpenFile(s.ledger, os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
