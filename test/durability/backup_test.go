@@ -296,3 +296,30 @@ func refused(t *testing.T, why string, args ...string) {
 		t.Errorf("tategu %s: %v: %s; want a refusal that says %q", strings.Join(args, " "), err, out, why)
 	}
 }
+
+// TestBackupOfBucket: where contents are in a bucket they are read through it; the
+// restored server has them in its data directory.
+func TestBackupOfBucket(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	data, dir, restored := filepath.Join(base, "data"), filepath.Join(base, "backup"), filepath.Join(base, "restored")
+	if err := os.Mkdir(filepath.Join(base, "bucket"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := "storage:\n  objects: file://" + filepath.Join(base, "bucket") + "\n"
+	s := start(t, data, options{config: config})
+	makeBucket(t, s)
+	l := newLedger()
+	for n := range 10 {
+		uploadOnce(t, s, l, "simple", simple, fmt.Sprintf("o-%d", n))
+	}
+	draft := startDraft(t, s)
+	run(t, "backup", dir, "--data", data)
+	s.stop()
+	run(t, "backup", "--verify", dir)
+	run(t, "restore", dir, "--data", restored)
+	s = start(t, restored, options{})
+	l.check(t, s)
+	checkWhole(t, s)
+	finishDraft(t, s, draft)
+}
