@@ -3,6 +3,7 @@ package gcs_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -53,7 +54,7 @@ func TestDamagedDownload(t *testing.T) {
 	for name, o := range map[string]struct {
 		encoding string
 		bytes    []byte
-	}{"plain": {"", data}, "zipped": {"gzip", zipped.Bytes()}} {
+	}{"plain": {"", data}, "zipped": {"gzip", zipped.Bytes()}, "small": {"", data[:100<<10]}} {
 		if _, err := blobs.Put(t.Context(), blob.Object{Bucket: "bucket", Name: name, ContentEncoding: o.encoding}, bytes.NewReader(o.bytes), blob.Conditions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -105,12 +106,24 @@ func TestDamagedDownload(t *testing.T) {
 			return err
 		}
 		return f.Close()
-	}); err != nil || damaged != 2 {
+	}); err != nil || damaged != 3 {
 		t.Fatalf("%d files damaged, %v", damaged, err)
 	}
 	for _, name := range []string{"plain", "zipped"} {
 		if err := whole(name); err == nil {
 			t.Errorf("%s: damaged, and the answer ended well", name)
 		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/bucket/small", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := srv.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusInternalServerError || !bytes.Contains(text, []byte("damaged")) {
+		t.Errorf("a small object that is damaged: %d %s, %v", resp.StatusCode, text, err)
 	}
 }

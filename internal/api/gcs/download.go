@@ -27,6 +27,10 @@ func (h *Handler) download(c *call) (err error) {
 			h.log.ErrorContext(c.ctx(), "close content", slog.Any("error", cerr))
 		}
 	}()
+	small, err := c.readSmall(o)
+	if err != nil {
+		return err
+	}
 	header := c.w.Header()
 	setObjectHeaders(header, o.Object)
 	c.overrideHeaders(o.Object)
@@ -47,10 +51,28 @@ func (h *Handler) download(c *call) (err error) {
 	if c.r.Method == http.MethodHead {
 		return nil
 	}
+	if small != nil {
+		_, _ = c.w.Write(small) // the client may be gone
+		return nil
+	}
 	if n, err := io.Copy(c.w, o.bytes[0]); err != nil || n != length {
 		return h.broken(c, o.Object, err)
 	}
 	return nil
+}
+
+// maxSmall is the most bytes that are read before an answer begins.
+const maxSmall = 256 << 10
+
+// readSmall gives a small object that is sent whole and as it is: read before the
+// answer begins, it can be refused with a status when it is damaged.
+func (c *call) readSmall(o *opened) ([]byte, error) {
+	if len(o.spans) > 0 || o.Size > maxSmall || c.r.Method == http.MethodHead || gunzips(c.r, o.Object) {
+		return nil, nil
+	}
+	data := make([]byte, o.Size)
+	_, err := io.ReadFull(o.bytes[0], data)
+	return data, err
 }
 
 // broken ends the connection of an answer that has begun and cannot be ended: the
