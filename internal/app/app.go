@@ -50,6 +50,7 @@ type Main struct {
 	ca        *wire.CA
 	metadata  *metadata.Server
 	runtime   *process.Runtime
+	images    runtime.Images // nil: no image but those of the configuration is known
 	engines   engines
 	wire      *wire.Server
 	listener  net.Listener
@@ -212,6 +213,7 @@ func (m *Main) openRuntime(ctx context.Context) error {
 	}
 	m.runtime, err = process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
+		ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
 		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
 	})
 	if err != nil {
@@ -347,8 +349,9 @@ func (m *Main) Close() error {
 	return errors.Join(errs...)
 }
 
-// hasImage reports whether the configuration says what an image stands for.
+// hasImage reports whether the configuration says what an image stands for, or it
+// is kept here.
 func (m *Main) hasImage(image string) bool {
-	_, err := runtime.Resolve(m.cfg.Images, image)
+	_, err := runtime.Choose(context.Background(), m.cfg.Images, m.images, image)
 	return err == nil
 }

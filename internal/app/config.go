@@ -48,6 +48,9 @@ type TLS struct {
 type Limits struct {
 	BodyBytes int64         `yaml:"bodyBytes"` // of an API request (objects are not bounded)
 	Predict   time.Duration `yaml:"predict"`   // longest prediction
+
+	ImageBytes int64 `yaml:"imageBytes"` // unpacked images that nothing uses are removed beyond this; 0 = 20 GiB
+	Processes  int   `yaml:"processes"`  // of one container, threads count; 0 = 4096
 }
 
 // Defaults gives the configuration of a laptop.

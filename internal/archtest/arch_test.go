@@ -49,6 +49,7 @@ func private() map[string][]string {
 		"internal/store/storetest":       {},
 		"internal/blob/blobtest":         {},
 		"internal/runtime/runtimetest":   {},
+		"internal/runtime/process/oci":   {"internal/runtime/process"},
 	}
 }
 
@@ -76,7 +77,7 @@ func level(pkg string) int {
 		return l
 	}
 	if _, ok := private()[pkg]; ok || slices.Contains(adapters(), pkg) {
-		return layerOf(path.Dir(pkg))
+		return level(path.Dir(pkg))
 	}
 	return -1
 }
@@ -100,7 +101,7 @@ func check(deps map[string][]string) error {
 }
 
 func checkImport(pkg, imp string) error {
-	isChild := path.Dir(pkg) == imp // a child may always see its parent
+	isChild := strings.HasPrefix(pkg, imp+"/") // a child may always see its parents
 	if users, ok := private()[imp]; ok {
 		if !slices.Contains(users, pkg) && path.Dir(pkg) != path.Dir(imp) {
 			return errors.New("it is private to its parent")

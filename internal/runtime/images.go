@@ -1,10 +1,15 @@
 package runtime
 
 import (
+	"context"
+	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"tategu/internal/resource"
+
+	"google.golang.org/grpc/codes"
 )
 
 // ImageRule says what to run where a caller names a container image. The first
@@ -17,6 +22,12 @@ type ImageRule struct {
 	PythonMatch string `yaml:"python.match"`
 	// Rootfs runs the program in a directory that holds an unpacked image.
 	Rootfs string `yaml:"rootfs"`
+	// Image runs the program in the image itself, which must be kept on this
+	// machine; it is how an image that is a Python one by its name is unpacked.
+	Image bool `yaml:"image"`
+	// Mounts shows files and directories of this machine in the container, each as
+	// FROM:TO or FROM:TO:ro.
+	Mounts []string `yaml:"mounts"`
 	// Command is a host program that stands in for the image; the workload's
 	// command and arguments become its arguments.
 	Command []string `yaml:"command"`
@@ -28,7 +39,13 @@ type Plan struct {
 	Python    bool     // runs in a Python environment ...
 	Version   string   // ... of this version; "" = the server's default
 	AnyPython bool     // another version will do
+	Rootfs    string   // runs in a container, in this directory ...
+	Kept      bool     // ... or in the kept image of the name that was asked for
+	Mounts    []string // FROM:TO[:ro], of the rule
 }
+
+// Container reports that the program runs in a container.
+func (p Plan) Container() bool { return p.Rootfs != "" || p.Kept }
 
 // Resolve finds the plan for an image; an image that no rule fits is an error.
 // No image is a plain host program.
@@ -40,11 +57,15 @@ func Resolve(rules []ImageRule, image string) (Plan, error) {
 		if !glob(rule.Match, image) {
 			continue
 		}
-		if rule.Rootfs != "" {
-			return Plan{}, resource.Unimplemented("running image " + image + " from an unpacked root file system (images: rootfs)")
+		if rule.Rootfs != "" || rule.Image {
+			if rule.Python != "" || len(rule.Command) > 0 || rule.Rootfs != "" && rule.Image {
+				return Plan{}, resource.Invalid("images", "the images rule %q says more than one of image, rootfs, python and command", rule.Match).
+					WithHint("leave one of them in tategu.yaml")
+			}
+			return Plan{Rootfs: rule.Rootfs, Kept: rule.Image, Mounts: rule.Mounts}, nil
 		}
 		if rule.Python == "" && len(rule.Command) == 0 {
-			return Plan{}, resource.Invalid("images", "the images rule %q says neither python, rootfs nor command", rule.Match).
+			return Plan{}, resource.Invalid("images", "the images rule %q says neither image, rootfs, python nor command", rule.Match).
 				WithHint("add one of them in tategu.yaml")
 		}
 		return Plan{Command: rule.Command, Python: rule.Python != "", Version: rule.Python, AnyPython: rule.PythonMatch == "any"}, nil
@@ -54,6 +75,45 @@ func Resolve(rules []ImageRule, image string) (Plan, error) {
 	}
 	return Plan{}, resource.Invalid("image", "nothing is known about the image %q", image).WithResource(image).WithHint(
 		`add a rule to images: in tategu.yaml, such as {match: %q, python: "3.11"} or {match: %q, command: [PROGRAM]}`, image, image)
+}
+
+// Choose finds the plan for an image as Resolve does; an image that no rule fits
+// runs in a container if kept, which may be nil, has it.
+func Choose(ctx context.Context, rules []ImageRule, kept Images, image string) (Plan, error) {
+	plan, err := Resolve(rules, image)
+	unknown := err != nil && resource.CodeOf(err) == codes.InvalidArgument && !ruled(rules, image)
+	if err != nil && !unknown || err == nil && !plan.Kept {
+		return plan, err
+	}
+	if kept == nil {
+		if unknown {
+			return Plan{}, err
+		}
+		return Plan{}, resource.Errorf(codes.FailedPrecondition, "image %s is to run as a container, and this server keeps no images", image).WithResource(image).
+			WithCause(resource.CauseInput).WithHint("name an unpacked image instead, with rootfs: in images: of tategu.yaml")
+	}
+	switch _, missing := kept.Image(ctx, image); {
+	case missing == nil:
+		return Plan{Kept: true, Mounts: plan.Mounts}, nil
+	case unknown && resource.IsNotFound(missing):
+		return Plan{}, keptHint(err, missing)
+	default:
+		return Plan{}, missing
+	}
+}
+
+func ruled(rules []ImageRule, image string) bool {
+	return slices.ContainsFunc(rules, func(r ImageRule) bool { return glob(r.Match, image) })
+}
+
+// keptHint adds how to bring an image to how to write a rule for it.
+func keptHint(err, missing error) error {
+	e, ok := errors.AsType[*resource.Error](err)
+	m, ok2 := errors.AsType[*resource.Error](missing)
+	if !ok || !ok2 || m.Hint == "" {
+		return err
+	}
+	return e.WithHint("%s; or %s", m.Hint, e.Hint)
 }
 
 // pythonImage recognises the official Python images, which are also what kfp

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -17,6 +18,8 @@ func TestResolve(t *testing.T) {
 		{Match: "echo*:v?", Command: []string{"/bin/echo", "x"}},
 		{Match: "rootfs", Rootfs: "/srv/x"},
 		{Match: "nothing"},
+		{Match: "python:3.12-real", Image: true, Mounts: []string{"/a:/b"}},
+		{Match: "both", Image: true, Python: "3.11"},
 	}
 	tests := map[string]struct {
 		want Plan
@@ -36,7 +39,9 @@ func TestResolve(t *testing.T) {
 		"echo/anything:v12":                       {code: codes.InvalidArgument, say: "images:"},
 		"notpython:3.11":                          {code: codes.InvalidArgument, say: "notpython:3.11"},
 		"example.com/python/other:1":              {code: codes.InvalidArgument, say: "images:"},
-		"rootfs":                                  {code: codes.Unimplemented, say: "rootfs"},
+		"rootfs":                                  {want: Plan{Rootfs: "/srv/x"}},
+		"python:3.12-real":                        {want: Plan{Kept: true, Mounts: []string{"/a:/b"}}},
+		"both":                                    {code: codes.InvalidArgument, say: "more than one"},
 		"nothing":                                 {code: codes.InvalidArgument, say: "nothing"},
 	}
 	for image, tc := range tests {
@@ -56,6 +61,51 @@ func TestResolve(t *testing.T) {
 				t.Fatal(d)
 			}
 		})
+	}
+}
+
+// keeper knows some images.
+type keeper map[string]error
+
+func (k keeper) Image(_ context.Context, reference string) (Image, error) {
+	err, ok := k[reference]
+	if !ok {
+		err = resource.NotFound(reference).WithHint("run `pull %s`", reference)
+	}
+	return Image{Reference: reference}, err
+}
+
+// TestChoose: rules first, then Python images, then what is kept.
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	rules := []ImageRule{{Match: "rule*", Command: []string{"x"}}, {Match: "real*", Image: true}, {Match: "bad"}}
+	kept := keeper{"ours:1": nil, "rule:1": nil, "python:3.11": nil, "real:1": nil, "bad": nil, "broken:1": resource.Errorf(codes.DataLoss, "damaged")}
+	tests := map[string]struct {
+		kept Images
+		want Plan
+		code codes.Code
+		say  string
+	}{
+		"ours:1":      {kept: kept, want: Plan{Kept: true}},
+		"rule:1":      {kept: kept, want: Plan{Command: []string{"x"}}},
+		"python:3.11": {kept: kept, want: Plan{Python: true, Version: "3.11"}},
+		"real:1":      {kept: kept, want: Plan{Kept: true}},
+		"real:2":      {kept: kept, code: codes.NotFound, say: "pull real:2"},
+		"other:1":     {kept: kept, code: codes.InvalidArgument, say: "pull other:1"},
+		"broken:1":    {kept: kept, code: codes.DataLoss, say: "damaged"},
+		"bad":         {kept: kept, code: codes.InvalidArgument, say: "neither"},
+		"none:1":      {code: codes.InvalidArgument, say: "add a rule"},
+		"real:3":      {code: codes.FailedPrecondition, say: "keeps no images"},
+		"":            {},
+	}
+	for image, tc := range tests {
+		got, err := Choose(t.Context(), rules, tc.kept, image)
+		if resource.CodeOf(err) != tc.code || err != nil && !strings.Contains(err.Error(), tc.say) {
+			t.Errorf("Choose(%q) = %v, want %v with %q", image, err, tc.code, tc.say)
+		}
+		if d := cmp.Diff(tc.want, got); err == nil && d != "" {
+			t.Errorf("Choose(%q): %s", image, d)
+		}
 	}
 }
 

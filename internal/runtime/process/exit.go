@@ -22,6 +22,9 @@ func (in *instance) explain(e exitFile) runtime.Exit {
 		if exit.Code != 0 {
 			exit.Cause = resource.CauseInput
 		}
+	case e.Error != "" && e.NotFound && e.Image != "":
+		exit.Cause = resource.CauseInput
+		exit.Message = e.Error + "; the program must exist in the image " + e.Image
 	case e.Error != "" && e.NotFound:
 		exit.Cause = resource.CauseInput
 		exit.Message = e.Error + "; the program must exist on this machine: name it by its full path, or map the image in images: of tategu.yaml"
@@ -29,6 +32,9 @@ func (in *instance) explain(e exitFile) runtime.Exit {
 		exit.Cause, exit.Message = resource.CausePlatform, e.Error
 	case e.Code == 0:
 		exit.Message = "ended"
+	case e.OOM && e.Counted:
+		exit.Cause = resource.CauseResource
+		exit.Message = "killed because it used more memory than it asked for; ask for more (resources, machine type), or for a smaller batch"
 	case e.OOM && (e.Signal == "SIGKILL" || e.Code == 137):
 		exit.Cause = resource.CauseResource
 		exit.Message = "killed by the kernel because memory ran out; ask for a smaller batch or run on a machine with more memory"

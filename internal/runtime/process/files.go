@@ -56,7 +56,7 @@ func (in *instance) fetch(ctx context.Context) error {
 	if !w.Publish {
 		return nil
 	}
-	have, err := snapshot(root)
+	have, err := in.snapshot(root)
 	if err != nil {
 		return err
 	}
@@ -97,9 +97,20 @@ func rewriteGCS(text, dir string) string {
 	return regexp.MustCompile(`(^|[^\w./-])/gcs(/|$)`).ReplaceAllString(text, "${1}"+strings.ReplaceAll(dir, "$", "$$")+"${2}")
 }
 
-func snapshot(root string) (map[string]mark, error) {
+// snapshot lists the files below root. A container's links count where they stay
+// below it: they are read as the server, which sees more than the container did.
+func (in *instance) snapshot(root string) (_ map[string]mark, err error) {
+	stat := func(rel string) (fs.FileInfo, error) { return os.Stat(filepath.Join(root, rel)) }
+	if in.contained {
+		inside, err := os.OpenRoot(root)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, inside.Close()) }()
+		stat = inside.Stat
+	}
 	marks := map[string]mark{}
-	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil // removed while we looked
@@ -108,13 +119,13 @@ func snapshot(root string) (map[string]mark, error) {
 		case d.IsDir():
 			return nil
 		}
-		info, err := os.Stat(name) // a link counts as the file it shows
-		if err != nil || !info.Mode().IsRegular() {
-			return nil //nolint:nilerr // a dangling link or a socket is no object
-		}
 		rel, err := filepath.Rel(root, name)
 		if err != nil {
 			return err
+		}
+		info, err := stat(rel) // a link counts as the file it shows
+		if err != nil || !info.Mode().IsRegular() {
+			return nil //nolint:nilerr // a dangling link or a socket is no object
 		}
 		marks[filepath.ToSlash(rel)] = mark{Size: info.Size(), Mtime: info.ModTime().UnixNano(), Inode: inode(info)}
 		return nil
@@ -135,7 +146,7 @@ func (in *instance) publish(ctx context.Context) error {
 		return err
 	}
 	root := filepath.Join(in.dir, dirGCS)
-	after, err := snapshot(root)
+	after, err := in.snapshot(root)
 	if err != nil {
 		return err
 	}

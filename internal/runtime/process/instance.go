@@ -17,6 +17,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/oci"
 	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
@@ -38,10 +39,13 @@ type instance struct {
 	// Of drive alone.
 	credentials map[string]string
 	python      string // what of the Python environment a person should know
+	tree        *oci.Tree // of a container, until its wrapper runs
+	contained   bool
 
 	mu     sync.Mutex
 	status runtime.Status
 	watch  wrapperFile // set once the phase is Running
+	group  oci.Cgroup  // likewise
 }
 
 func newInstance(r *Runtime, rec record) *instance {
@@ -241,7 +245,7 @@ func (in *instance) launch(ctx context.Context) error {
 		return err
 	}
 	if err := writeJSON(filepath.Join(in.dir, fileSpec), s); err != nil {
-		return fmt.Errorf("write the program's description: %w", err)
+		return errors.Join(fmt.Errorf("write the program's description: %w", err), in.tree.Close())
 	}
 	return in.wrap(ctx, s)
 }
@@ -272,7 +276,12 @@ func (in *instance) wrap(ctx context.Context, s spec) error {
 	if s.GCS != "" {
 		mode = in.r.mounts()
 	}
-	p, err := startWrapper(in.r.cfg.Self, in.dir, out, mode)
+	attr := mode.sysProcAttr()
+	if s.Container != nil {
+		attr = oci.Attr(s.Container.IDs)
+		defer func() { _ = in.tree.Close() }() // the wrapper holds it by now, or never will
+	}
+	p, err := startWrapper(in.r.cfg.Self, in.dir, out, attr)
 	if err != nil {
 		return fmt.Errorf("start the wrapper: %w", err)
 	}
@@ -329,8 +338,9 @@ func (in *instance) reattach() bool {
 	if err := readJSON(filepath.Join(in.dir, fileSpec), &s); err != nil {
 		return false
 	}
+	in.contained = s.Container != nil
 	in.mu.Lock()
-	in.watch = w
+	in.watch, in.group = w, s.group()
 	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), s.Note
 	in.mu.Unlock()
 	if exists(filepath.Join(in.dir, fileStop)) {
@@ -343,6 +353,12 @@ func (in *instance) reattach() bool {
 func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
 	if err := waitExit(ctx, in.watch.PID, in.watch.Start); err != nil {
 		return runtime.Exit{}, err
+	}
+	in.mu.Lock()
+	group := in.group
+	in.mu.Unlock()
+	if err := group.Remove(); err != nil {
+		in.r.cfg.Log.WarnContext(ctx, "a container has ended", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	var e exitFile
 	err := readJSON(filepath.Join(in.dir, fileExit), &e)

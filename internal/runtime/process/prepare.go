@@ -16,22 +16,45 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Check refuses what can never run here: no rule for its image, more than the machine has.
-func (r *Runtime) Check(w runtime.Workload) error {
+// Check refuses what can never run here: an unknown image, more than the machine has.
+func (r *Runtime) Check(w runtime.Workload) error { return r.check(context.Background(), w) }
+
+func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 	if !r.ids.MatchString(w.ID) {
 		return resource.Invalid("id", "%q is not a workload id: 1 to 200 letters, digits and . _ -", w.ID)
 	}
-	plan, err := runtime.Resolve(r.cfg.Images, w.Image)
+	plan, err := runtime.Choose(ctx, r.cfg.Images, r.cfg.ImageStore, w.Image)
 	if err != nil {
 		return err
 	}
+	if plan.Container() {
+		if err := r.boxes().mode.Err; err != nil {
+			return err
+		}
+	}
 	if len(plan.Command)+len(w.Command)+len(w.Args) == 0 && (w.Python == nil || w.Python.Script == "") {
-		return resource.Invalid("command", "workload %s has no command", w.ID)
+		if err := r.hasCommand(ctx, plan, w); err != nil {
+			return err
+		}
 	}
 	if r.cfg.Files == nil && (len(w.Fetch) > 0 || w.Publish) {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
 	}
 	return r.fits(w.Resources)
+}
+
+// hasCommand leaves it to the image what to run, where there is one.
+func (r *Runtime) hasCommand(ctx context.Context, plan runtime.Plan, w runtime.Workload) error {
+	if plan.Kept {
+		image, err := r.cfg.ImageStore.Image(ctx, w.Image)
+		if err != nil {
+			return err
+		}
+		if len(image.Config.Entrypoint)+len(image.Config.Cmd) > 0 {
+			return nil
+		}
+	}
+	return resource.Invalid("command", "workload %s has no command", w.ID)
 }
 
 // fits refuses by name what is more than the machine has.
@@ -58,9 +81,12 @@ func (in *instance) prepare(ctx context.Context) (spec, error) {
 			return spec{}, err
 		}
 	}
-	plan, err := runtime.Resolve(in.r.cfg.Images, w.Image)
+	plan, err := runtime.Choose(ctx, in.r.cfg.Images, in.r.cfg.ImageStore, w.Image)
 	if err != nil {
 		return spec{}, err
+	}
+	if plan.Container() {
+		return in.contain(ctx, plan)
 	}
 	out, err := in.output()
 	if err != nil {
@@ -106,11 +132,7 @@ func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
 		mapGCS = func(text string) string { return rewriteGCS(text, filepath.Join(in.dir, dirGCS)) }
 		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
 	}
-	port := func(text string) string { return text }
-	if in.rec.Port != 0 {
-		// Kubernetes' way to name the port that only the runtime knows.
-		port = strings.NewReplacer("$(PORT)", env["PORT"], "$(AIP_HTTP_PORT)", env["AIP_HTTP_PORT"]).Replace
-	}
+	port := in.portReplacer()
 	for i, arg := range command {
 		s.Command[i] = port(mapGCS(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
 	}
@@ -136,25 +158,29 @@ func (in *instance) variables(venv string) map[string]string {
 	}
 	maps.Copy(env, in.r.cfg.ExtraEnv)
 	maps.Copy(env, in.credentials)
-	if w.Resources.Cores > 0 {
-		threads := strconv.Itoa(max(1, int(w.Resources.Cores)))
-		for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TORCH_NUM_THREADS"} {
-			env[name] = threads
-		}
-	}
+	maps.Copy(env, threads(w.Resources))
 	env["TMPDIR"] = filepath.Join(in.dir, dirTmp)
 	env["PYTHONUNBUFFERED"] = "1" // output shows as it is made
 	if w.Python != nil && w.Python.Script != "" {
 		env["_KFP_RUNTIME"] = "true" // kfp skips what only its compiler needs; its own command line sets it too
 	}
 	maps.Copy(env, w.Env)
-	if in.rec.Port != 0 {
-		env["PORT"] = strconv.Itoa(in.rec.Port)
-		env["AIP_HTTP_PORT"] = env["PORT"]
-	}
+	maps.Copy(env, in.portVariables())
 	env[dirVariable] = in.dir
 	if venv != "" {
 		activate(env, in.dir, venv)
+	}
+	return env
+}
+
+// threads tells numeric libraries how many cores were asked for.
+func threads(want runtime.Resources) map[string]string {
+	if want.Cores <= 0 {
+		return nil
+	}
+	env := map[string]string{}
+	for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TORCH_NUM_THREADS"} {
+		env[name] = strconv.Itoa(max(1, int(want.Cores)))
 	}
 	return env
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	goruntime "runtime"
+	"syscall"
 	"time"
 )
 
@@ -28,14 +29,14 @@ func cores() float64 { return float64(goruntime.NumCPU()) }
 
 // startWrapper starts our own binary on the directory, with the output file as
 // its stdout and stderr.
-func startWrapper(self, dir string, out *os.File, mode mountMode) (*os.Process, error) {
+func startWrapper(self, dir string, out *os.File, attr *syscall.SysProcAttr) (*os.Process, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = null.Close() }() // opened for reading
 	return os.StartProcess(self, []string{self, Verb, dir}, &os.ProcAttr{
-		Dir: dir, Files: []*os.File{null, out, out}, Sys: mode.sysProcAttr(),
+		Dir: dir, Files: []*os.File{null, out, out}, Sys: attr,
 		Env: []string{wrapperMark + "=1", dirVariable + "=" + dir, "GOMAXPROCS=2", "GOGC=20"},
 	})
 }

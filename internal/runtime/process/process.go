@@ -14,6 +14,7 @@
 //	end.json      the final Exit, after uploads
 //	output        stdout and stderr
 //	gcs/ work/ tmp/ venv/
+//	box/          what a container changes of its image, and where it is built
 //
 // A server that is killed at any point reads them again and goes on: before
 // wrapper.json it prepares anew, after it the wrapper is watched by pid and start
@@ -37,17 +38,19 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/oci"
 )
 
 // Config lists what the adapter needs. Dir and CacheDir are required.
 type Config struct {
 	Dir      string // one directory a workload
-	CacheDir string // Python environments, safe to delete while nothing runs
+	CacheDir string // Python environments and unpacked images, safe to delete while nothing runs
 
 	Images      []runtime.ImageRule
 	Files       runtime.Files       // nil: workloads with Fetch or Publish are refused
 	Credentials runtime.Credentials // nil: no identity
 	Logs        runtime.LogSink     // nil: output stays in the working directory
+	ImageStore  runtime.Images      // nil: no image but those of Images is known
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -63,6 +66,9 @@ type Config struct {
 	GPUs     int           // accelerators to hand out; 0 = counted
 	Keep     time.Duration // directories of ended workloads nobody released; 0 = a day
 	NoMounts bool          // map /gcs by the Python hook even where mounts work
+
+	ImageBytes int64 // unpacked images that nothing uses are removed beyond this; 0 = 20 GiB
+	Processes  int   // of one container, threads count; 0 = 4096
 }
 
 // Runtime implements runtime.Runtime.
@@ -70,6 +76,7 @@ type Runtime struct {
 	cfg    Config
 	envs   *environments
 	mounts func() mountMode
+	boxes  func() boxes
 	total  runtime.Resources
 	ids    *regexp.Regexp
 
@@ -98,6 +105,7 @@ func New(cfg Config) (*Runtime, error) {
 	r.spawn = func(f func(context.Context)) { r.wg.Go(func() { f(ctx) }) }
 	r.envs = &environments{dir: filepath.Join(cfg.CacheDir, "envs"), uv: cfg.UV, install: cfg.InstallUV, log: cfg.Log, now: cfg.Now, interpreters: map[string]interpreter{}}
 	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg) })
+	r.boxes = sync.OnceValue(func() boxes { return openBoxes(cfg) })
 	if err := r.adopt(); err != nil {
 		cancel()
 		return nil, err
@@ -118,6 +126,9 @@ func (c *Config) defaults() error {
 	}
 	if c.Keep == 0 {
 		c.Keep = 24 * time.Hour
+	}
+	if c.Processes == 0 {
+		c.Processes = 4096
 	}
 	for _, dir := range []*string{&c.Dir, &c.CacheDir} {
 		abs, err := filepath.Abs(*dir)
@@ -165,10 +176,14 @@ func (r *Runtime) Close() error {
 	r.mu.Unlock()
 	r.cancel()
 	r.wg.Wait()
+	cgroups(r.cfg).Tidy()
 	return nil
 }
 
 func (r *Runtime) sweep(ctx context.Context) {
+	if freed, err := r.imageStore(oci.Mapping{}).Collect(ctx); err != nil || freed > 0 {
+		r.cfg.Log.InfoContext(ctx, "removed unpacked images", slog.Int64("bytes", freed), slog.Any("error", err))
+	}
 	for _, in := range r.known() {
 		exit := in.Status().Exit
 		if exit == nil || r.cfg.Now().Sub(exit.Ended) < r.cfg.Keep {
@@ -194,7 +209,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := r.Check(w); err != nil {
+	if err := r.check(ctx, w); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"tategu/internal/runtime/process/oci"
 )
 
 // Verb is the hidden verb of our binary that runs one workload: the main program
@@ -28,6 +30,8 @@ type spec struct {
 	Dir     string
 	GCS     string // bind this directory on /gcs; "" = do not
 	Note    string // for people
+
+	Container *oci.Container // nil = a program of this machine
 }
 
 // wrapperFile is wrapper.json: who watches the program.
@@ -46,7 +50,9 @@ type exitFile struct {
 	Stopped  bool   // Stop was asked for before the end
 	Error    string // why it never started
 	NotFound bool   // the program does not exist
-	OOM      bool   // the kernel killed for memory meanwhile
+	OOM      bool   // the kernel killed for memory meanwhile ...
+	Counted  bool   // ... in this workload's own control group
+	Image    string // that the program was looked for in; "" = this machine
 	Ended    time.Time
 }
 
@@ -56,6 +62,13 @@ type exitFile struct {
 func Main(args []string) int {
 	if len(args) == 2 && args[0] == "--probe" {
 		if err := probe(args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	if len(args) == 3 && args[0] == probeContainer {
+		if err := oci.Try(args[1], args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -96,16 +109,24 @@ func wrap(dir string) error {
 	if err := readJSON(filepath.Join(dir, fileSpec), &s); err != nil {
 		return err
 	}
-	start, err := startTime(os.Getpid())
-	if err != nil {
-		return err
+	if s.Container != nil {
+		return wrapContainer(dir, s, signals)
 	}
-	if err := insist(context.Background(), nil, filepath.Join(dir, fileWrapper), wrapperFile{PID: os.Getpid(), Start: start}); err != nil {
+	if err := announce(dir, os.Getpid()); err != nil {
 		return err
 	}
 	exit := run(dir, s, signals)
 	exit.Ended = time.Now()
 	return insist(context.Background(), nil, filepath.Join(dir, fileExit), exit)
+}
+
+// announce says who watches the program; pid is ours as the machine sees it.
+func announce(dir string, pid int) error {
+	start, err := startTime(pid)
+	if err != nil {
+		return err
+	}
+	return insist(context.Background(), nil, filepath.Join(dir, fileWrapper), wrapperFile{PID: pid, Start: start})
 }
 
 // run starts the program and sees its whole tree to the end.
@@ -121,13 +142,31 @@ func run(dir string, s spec, signals <-chan os.Signal) exitFile {
 	ooms := oomKills()
 	pid, err := spawn(s)
 	if err != nil {
-		return exitFile{
-			Code: -1, Error: err.Error(),
-			NotFound: errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC),
-		}
+		return notStarted(err)
 	}
-	status, stopped := supervise(dir, pid, signals)
-	exit := exitFile{Stopped: stopped, OOM: oomKills() > ooms}
+	status, stopped := supervise(pid, signals, family{
+		grace: func() (time.Duration, bool) {
+			var s stopFile
+			if err := readJSON(filepath.Join(dir, fileStop), &s); err != nil {
+				s.Grace = 0
+			}
+			return s.Grace, true
+		},
+		kill: func() { killTree(pid) },
+	})
+	exit := ended(status)
+	exit.Stopped, exit.OOM = stopped, oomKills() > ooms
+	return exit
+}
+
+func notStarted(err error) exitFile {
+	return exitFile{
+		Code: -1, Error: err.Error(),
+		NotFound: errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC),
+	}
+}
+
+func ended(status syscall.WaitStatus) (exit exitFile) {
 	if status.Signaled() {
 		exit.Code, exit.Signal = 128+int(status.Signal()), signalName(status.Signal())
 	} else {
@@ -179,9 +218,15 @@ func lookPath(name, dir string, env []string) (string, error) {
 	return "", &fs.PathError{Op: "start", Path: name, Err: fs.ErrNotExist}
 }
 
+// family is how a program and all that it started are ended.
+type family struct {
+	grace func() (time.Duration, bool) // that Stop gives; false = nobody asked for it
+	kill  func()                       // of everything
+}
+
 // supervise waits for the program, then ends what it left behind. A SIGTERM
 // passes Stop on: the program's group is asked, and killed after the grace.
-func supervise(dir string, pid int, signals <-chan os.Signal) (status syscall.WaitStatus, stopped bool) {
+func supervise(pid int, signals <-chan os.Signal, f family) (status syscall.WaitStatus, stopped bool) {
 	reaped := make(chan syscall.WaitStatus, 1)
 	none := make(chan struct{})
 	go reap(pid, reaped, none) // ends when no child is left
@@ -192,7 +237,7 @@ func supervise(dir string, pid int, signals <-chan os.Signal) (status syscall.Wa
 		select {
 		case status = <-reaped:
 			ended = true
-			killTree(pid)
+			f.kill()
 			again = time.After(10 * time.Millisecond)
 		case <-none:
 			if !ended {
@@ -200,18 +245,18 @@ func supervise(dir string, pid int, signals <-chan os.Signal) (status syscall.Wa
 			}
 			return status, stopped
 		case <-signals:
-			var s stopFile
-			if err := readJSON(filepath.Join(dir, fileStop), &s); err != nil {
-				s.Grace = 0
+			wait, asked := f.grace()
+			if !asked {
+				continue
 			}
 			stopped = true
 			_ = syscall.Kill(-pid, syscall.SIGTERM) // gone already is fine
-			grace = time.After(s.Grace)
+			grace = time.After(wait)
 		case <-grace:
-			killTree(pid)
+			f.kill()
 			again = time.After(10 * time.Millisecond)
 		case <-again:
-			killTree(pid)
+			f.kill()
 			again = time.After(50 * time.Millisecond)
 		}
 	}

@@ -1,5 +1,5 @@
 // Package runtimetest is the contract of the runtime port, as tests that every
-// adapter passes. The programs they start need a POSIX shell.
+// adapter passes. The programs they start need a POSIX shell and its usual tools.
 package runtimetest
 
 import (
@@ -17,6 +17,7 @@ import (
 // Options are what a test gives the adapter it opens.
 type Options struct {
 	Dir         string // the same for a restart
+	Shared      string // a directory that programs see under the same path
 	Files       runtime.Files
 	Credentials runtime.Credentials
 	Logs        runtime.LogSink
@@ -68,7 +69,7 @@ func newBench(t *testing.T, open Open, objects map[string]string) *bench {
 		objects = map[string]string{}
 	}
 	b := &bench{t: t, open: open, files: NewFiles(objects), logs: NewLogs(), credentials: &Credentials{}}
-	b.options = Options{Dir: t.TempDir(), Files: b.files, Logs: b.logs, Credentials: b.credentials}
+	b.options = Options{Dir: t.TempDir(), Shared: t.TempDir(), Files: b.files, Logs: b.logs, Credentials: b.credentials}
 	b.Adapter = open(t, b.options)
 	t.Cleanup(func() { b.end() })
 	return b

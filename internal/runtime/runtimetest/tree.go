@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,36 +13,56 @@ import (
 	"time"
 )
 
-// pids reads the numbers that a program printed as NAME=PID.
-func pids(t *testing.T, text string, names ...string) map[string]int {
+// mark is a number that only the processes of one test have on their command
+// lines. Their process ids are of no use: an adapter may give them a view of
+// their own.
+func mark(t *testing.T) string {
 	t.Helper()
-	out := map[string]int{}
-	for line := range strings.Lines(text) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		if pid, err := strconv.Atoi(value); ok && err == nil {
-			out[name] = pid
-		}
-	}
-	for _, name := range names {
-		if out[name] == 0 {
-			t.Fatalf("no %s in %q", name, text)
-		}
-	}
-	return out
+	return strconv.Itoa(1_000_000_000 + rand.IntN(1_000_000_000))
 }
 
-// gone fails unless the processes are gone, or zombies, within the limit.
-func (b *bench) gone(processes map[string]int) {
+// marked counts the processes of this machine that carry a mark.
+func marked(t *testing.T, mark string) int {
+	t.Helper()
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err == nil && strings.Contains(string(line), mark) && running(pid) {
+			n++
+		}
+	}
+	return n
+}
+
+// gone fails unless the processes with the mark are gone, or zombies, within the limit.
+func (b *bench) gone(mark string) {
+	b.t.Helper()
+	b.until("processes are left", func() bool { return marked(b.t, mark) == 0 })
+}
+
+// ended fails unless a process of this machine is gone within the limit.
+func (b *bench) ended(pid int) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("process %d still runs", pid), func() bool { return !running(pid) })
+}
+
+func (b *bench) until(what string, ok func() bool) {
 	b.t.Helper()
 	tick, ctx := time.NewTicker(10*time.Millisecond), b.ctx()
 	defer tick.Stop()
-	for name, pid := range processes {
-		for running(pid) {
-			select {
-			case <-ctx.Done():
-				b.t.Fatalf("%s (%d) still runs", name, pid)
-			case <-tick.C:
-			}
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			b.t.Fatal(what)
+		case <-tick.C:
 		}
 	}
 }
@@ -57,20 +78,22 @@ func running(pid int) bool {
 
 // family starts a child that ignores SIGTERM and a grandchild in a session of its
 // own whose parent is gone: what a daemon does.
-const family = `
+func family(mark string) string {
+	return strings.ReplaceAll(`
 trap '' TERM
-(trap '' TERM; sleep 1000) & echo child=$!
-if command -v setsid >/dev/null; then setsid sh -c 'echo daemon=$$; trap "" TERM; (exec sleep 1000)' & wait $! 2>/dev/null & fi
-echo main=$$
-`
+(trap '' TERM; sleep MARK) & echo child
+if command -v setsid >/dev/null; then setsid sh -c 'echo daemon; trap "" TERM; (exec sleep MARK)' & wait $! 2>/dev/null & fi
+`, "MARK", mark)
+}
 
 func testKillsTree(t *testing.T, open Open) {
 	t.Helper()
 	b := newBench(t, open, nil)
-	in := b.start(b.sh("tree", family+"echo ready; sleep 1000; sleep 1000"))
+	mark := mark(t)
+	in := b.start(b.sh("tree", family(mark)+"echo ready; sleep 1000; sleep 1000"))
 	b.awaitLog("tree", "ready")
-	b.awaitLog("tree", "daemon=")
-	family := pids(t, b.logs.Text("tree"), "child", "main", "daemon")
+	b.awaitLog("tree", "daemon")
+	b.until("the family did not start", func() bool { return marked(t, mark) >= 4 }) // the shell, two sleeps and the daemon at least
 	if err := in.Stop(b.ctx(), 20*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
@@ -78,17 +101,18 @@ func testKillsTree(t *testing.T, open Open) {
 	if exit.OK() || exit.Message != "stopped" || exit.Signal != "SIGKILL" {
 		t.Fatalf("exit %+v", exit)
 	}
-	b.gone(family)
+	b.gone(mark)
 }
 
 func testEndsStrays(t *testing.T, open Open) {
 	t.Helper()
 	b := newBench(t, open, nil)
-	exit := b.run(b.sh("strays", family+"exit 0"))
-	if !exit.OK() {
+	mark := mark(t)
+	exit := b.run(b.sh("strays", family(mark)+"exit 0"))
+	if !exit.OK() || !strings.Contains(b.logs.Text("strays"), "child") {
 		t.Fatalf("exit %+v", exit)
 	}
-	b.gone(pids(t, b.logs.Text("strays"), "child"))
+	b.gone(mark)
 }
 
 func testStopGrace(t *testing.T, open Open) {
@@ -111,7 +135,7 @@ func testStopGrace(t *testing.T, open Open) {
 func testRestart(t *testing.T, open Open) {
 	t.Helper()
 	b := newBench(t, open, nil)
-	go1 := filepath.Join(t.TempDir(), "go")
+	go1 := filepath.Join(b.options.Shared, "go")
 	w := b.sh("survivor", `echo before; while [ ! -e "$GO" ]; do sleep 0.05; done; echo after; echo made > /gcs/bucket/out; exit 5`)
 	w.Env, w.Publish, w.Dirs = map[string]string{"GO": go1}, true, []string{"/gcs/bucket"}
 	w.Command[2] = strings.ReplaceAll(w.Command[2], "/gcs/", " /gcs/") // spelt so that every mapping sees it
@@ -151,7 +175,7 @@ func testRestartEnded(t *testing.T, open Open) {
 	t.Helper()
 	b := newBench(t, open, nil)
 	first := b.run(b.sh("done", "echo x; exit 4"))
-	go1 := filepath.Join(t.TempDir(), "go")
+	go1 := filepath.Join(b.options.Shared, "go")
 	w := b.sh("meanwhile", `echo up; while [ ! -e "$GO" ]; do sleep 0.02; done; echo bye; exit 6`)
 	w.Env = map[string]string{"GO": go1}
 	in := b.start(w)
@@ -163,7 +187,7 @@ func testRestartEnded(t *testing.T, open Open) {
 	if err := os.WriteFile(go1, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.gone(map[string]int{"meanwhile": pid}) // it ends while no server runs
+	b.ended(pid) // while no server runs
 	b.Adapter = open(t, b.options)
 	for id, code := range map[string]int{"done": 4, "meanwhile": 6} {
 		in, err := b.Find(b.ctx(), id)

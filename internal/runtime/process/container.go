@@ -1,0 +1,400 @@
+package process
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/oci"
+)
+
+// Places in every container besides /gcs and /tmp.
+const (
+	insideDir  = "/tategu"
+	insideWork = insideDir + "/work" // the workload's own directory
+	insideCert = insideDir + "/env"  // files that variables of the server name
+)
+
+// defaultPath is what an image without PATH gets, as from every other runtime.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// probeContainer is the wrapper's argument for trying what the machine allows.
+const probeContainer = "--probe-container"
+
+// boxes is what containers need of the machine.
+type boxes struct {
+	mode   oci.Mode
+	groups *oci.Cgroups
+}
+
+func openBoxes(cfg Config) boxes {
+	b := boxes{groups: cgroups(cfg)}
+	b.mode = oci.Probe(cfg.Dir, func(cmd *exec.Cmd) *exec.Cmd {
+		cmd.Path, cmd.Args = cfg.Self, []string{cfg.Self, Verb, probeContainer, cmd.Dir, cmd.Args[0]}
+		cmd.Env = []string{wrapperMark + "=1"}
+		return cmd
+	})
+	return b
+}
+
+// cgroups are those of one data directory.
+func cgroups(cfg Config) *oci.Cgroups {
+	sum := sha256.Sum256([]byte(cfg.Dir))
+	return oci.NewCgroups("tategu-" + hex.EncodeToString(sum[:4]))
+}
+
+// imageStore is where images of a mapping are unpacked; collecting needs none.
+func (r *Runtime) imageStore(ids oci.Mapping) *oci.Store {
+	limits := oci.DefaultLimits()
+	if r.cfg.ImageBytes > 0 {
+		limits.KeepBytes = r.cfg.ImageBytes
+	}
+	return oci.NewStore(filepath.Join(r.cfg.CacheDir, "images"), limits, ids, r.cfg.Log, r.cfg.Now)
+}
+
+// group is the control group of what runs; a program of the machine has none.
+func (s spec) group() oci.Cgroup {
+	if s.Container == nil {
+		return oci.Cgroup{}
+	}
+	return s.Container.Cgroup
+}
+
+// box is a container that is being described.
+type box struct {
+	in    *instance
+	plan  runtime.Plan
+	image runtime.Image // zero for a rootfs
+	c     *oci.Container
+	notes []string
+}
+
+// contain makes everything a container needs and says how to run it.
+func (in *instance) contain(ctx context.Context, plan runtime.Plan) (spec, error) {
+	in.contained = true
+	b := &box{in: in, plan: plan, c: &oci.Container{Image: in.rec.Workload.Image, Host: hostName(in.ID())}}
+	if err := b.rootfs(ctx); err != nil {
+		return spec{}, err
+	}
+	if err := in.fetch(ctx); err != nil {
+		return spec{}, b.drop(err)
+	}
+	in.set(runtime.Preparing, "starting")
+	s, err := b.describe()
+	if err != nil {
+		return spec{}, b.drop(err)
+	}
+	return s, nil
+}
+
+// drop gives the image up for a container that does not start.
+func (b *box) drop(err error) error { return errors.Join(err, b.in.tree.Close()) }
+
+// rootfs finds or unpacks the file system, and says whose it is.
+func (b *box) rootfs(ctx context.Context) (err error) {
+	mode := b.in.r.boxes().mode
+	if mode.Err != nil {
+		return mode.Err
+	}
+	b.c.IDs, b.c.Overlay, b.c.Filter = mode.IDs, mode.Overlay, mode.Filter
+	b.notes = append(b.notes, mode.Say)
+	if b.plan.Rootfs != "" {
+		return b.directory(mode)
+	}
+	if b.image, err = b.in.r.cfg.ImageStore.Image(ctx, b.in.rec.Workload.Image); err != nil {
+		return err
+	}
+	store := b.in.r.imageStore(mode.IDs)
+	b.in.tree, err = store.Get(ctx, b.image, func(message string) { b.in.set(runtime.Preparing, "%s", message) })
+	if err != nil {
+		return err
+	}
+	b.c.Root, b.c.Lock = b.in.tree.Dir, b.in.tree.Lock
+	return nil
+}
+
+// directory takes an image that a person has unpacked, with the owners it has.
+func (b *box) directory(mode oci.Mode) (err error) {
+	if b.c.Root, err = filepath.Abs(b.plan.Rootfs); err != nil {
+		return err
+	}
+	if st, err := os.Stat(b.c.Root); err != nil || !st.IsDir() {
+		return resource.Invalid("images", "the rootfs %s of image %s is not a directory", b.plan.Rootfs, b.c.Image).
+			WithCause(resource.CauseInput).WithHint("unpack the image there, or change its rule in images: of tategu.yaml")
+	}
+	b.c.IDs = oci.MappingOf(b.c.Root, mode.IDs)
+	if b.c.IDs != mode.IDs {
+		b.notes = append(b.notes, "ids of files are the machine's own")
+	}
+	return nil
+}
+
+func (b *box) describe() (spec, error) {
+	if err := b.user(); err != nil {
+		return spec{}, err
+	}
+	b.c.Dir = b.image.Config.WorkingDir
+	if !path.IsAbs(b.c.Dir) {
+		b.c.Dir = path.Join("/", b.c.Dir)
+	}
+	if err := b.mounts(); err != nil {
+		return spec{}, err
+	}
+	env, err := b.variables()
+	if err != nil {
+		return spec{}, err
+	}
+	command, err := b.command(env)
+	if err != nil {
+		return spec{}, err
+	}
+	if err := b.own(); err != nil {
+		return spec{}, err
+	}
+	b.limits()
+	s := spec{Container: b.c, Dir: b.c.Dir, Command: command, Note: strings.Join(b.notes, "; ")}
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		s.Env = append(s.Env, name+"="+env[name])
+	}
+	return s, nil
+}
+
+func (b *box) user() (err error) {
+	if b.c.User, err = oci.LookUser(b.c.Root, b.image.Config.User); err != nil {
+		return err
+	}
+	u := &b.c.User
+	if b.c.IDs.Count <= 1 && b.c.IDs.User {
+		if u.UID != 0 {
+			b.notes = append(b.notes, fmt.Sprintf("user %s of the image is the container's root (no ids to map here)", b.image.Config.User))
+			u.UID = 0
+		}
+		u.GID, u.Groups = 0, nil
+		return nil
+	}
+	if !b.c.IDs.Has(u.UID) || !b.c.IDs.Has(u.GID) {
+		return resource.Invalid("image", "the image runs as user %d:%d; ids of images go up to %d", u.UID, u.GID, b.c.IDs.Count-1).WithCause(resource.CauseInput)
+	}
+	u.Groups = slices.DeleteFunc(u.Groups, func(g int) bool { return !b.c.IDs.Has(g) })
+	return nil
+}
+
+// mounts lists what the container sees of the machine.
+func (b *box) mounts() error {
+	dir := b.in.dir
+	for _, d := range []string{dirGCS, dirWork, dirTmp} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, dirTmp), 0o777|os.ModeSticky); err != nil { //nolint:gosec // it is the container's /tmp
+		return err
+	}
+	b.c.Binds = []oci.Bind{
+		{From: filepath.Join(dir, dirGCS), To: runtime.GCSRoot},
+		{From: filepath.Join(dir, dirWork), To: insideWork},
+		{From: filepath.Join(dir, dirTmp), To: "/tmp"},
+	}
+	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts"} {
+		if _, err := os.Stat(name); err == nil {
+			b.c.Binds = append(b.c.Binds, oci.Bind{From: name, To: name, ReadOnly: true})
+		}
+	}
+	for _, m := range b.plan.Mounts {
+		parts := strings.Split(m, ":")
+		if len(parts) < 2 || len(parts) > 3 || !filepath.IsAbs(parts[0]) || !path.IsAbs(parts[1]) || path.Clean(parts[1]) == "/" || len(parts) == 3 && parts[2] != "ro" {
+			return resource.Invalid("images", "the mount %q of image %s is not FROM:TO or FROM:TO:ro with absolute paths", m, b.c.Image).WithCause(resource.CauseInput)
+		}
+		if _, err := os.Stat(parts[0]); err != nil {
+			return resource.Invalid("images", "the mount %q of image %s: %v", m, b.c.Image, err).WithCause(resource.CauseInput)
+		}
+		b.c.Binds = append(b.c.Binds, oci.Bind{From: parts[0], To: path.Clean(parts[1]), ReadOnly: len(parts) == 3})
+	}
+	return nil
+}
+
+// variables are the image's, then ours, then the workload's. Of the server's own
+// only what package managers need passes.
+func (b *box) variables() (map[string]string, error) {
+	in, w := b.in, b.in.rec.Workload
+	env := map[string]string{"PATH": defaultPath, "HOME": b.c.User.Home}
+	for _, name := range inherited() {
+		if value, ok := os.LookupEnv(name); ok && (strings.HasPrefix(name, "PIP_") || strings.HasPrefix(name, "UV_")) {
+			env[name] = value
+		}
+	}
+	for _, v := range b.image.Config.Env {
+		if name, value, ok := strings.Cut(v, "="); ok && name != "" {
+			env[name] = value
+		}
+	}
+	for name, value := range in.r.cfg.ExtraEnv {
+		env[name] = value
+		if st, err := os.Stat(value); filepath.IsAbs(value) && err == nil && st.Mode().IsRegular() {
+			env[name] = path.Join(insideCert, name)
+			b.c.Binds = append(b.c.Binds, oci.Bind{From: value, To: env[name], ReadOnly: true})
+		}
+	}
+	maps.Copy(env, in.credentials)
+	maps.Copy(env, threads(w.Resources))
+	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
+	if w.Python != nil && w.Python.Script != "" {
+		env["_KFP_RUNTIME"] = "true"
+	}
+	port := in.portReplacer()
+	for name, value := range w.Env {
+		env[name] = port(value)
+	}
+	maps.Copy(env, in.portVariables())
+	slices.SortFunc(b.c.Binds[3:], func(x, y oci.Bind) int { return strings.Compare(x.To, y.To) })
+	return env, nil
+}
+
+// command puts the workload's words in the image's: a command replaces the entry
+// point and arguments replace the default ones, as in Kubernetes and Vertex AI.
+func (b *box) command(env map[string]string) ([]string, error) {
+	w := b.in.rec.Workload
+	head, tail := b.image.Config.Entrypoint, b.image.Config.Cmd
+	if len(w.Command) > 0 {
+		head, tail = w.Command, nil
+	}
+	if len(w.Args) > 0 {
+		tail = w.Args
+	}
+	script := path.Join(insideWork, "component.py")
+	if w.Python != nil && w.Python.Script != "" {
+		if err := os.WriteFile(filepath.Join(b.in.dir, dirWork, "component.py"), []byte(w.Python.Script), 0o600); err != nil {
+			return nil, err
+		}
+		if len(w.Command) == 0 {
+			head, tail = []string{"python3", script}, w.Args
+		}
+	}
+	if len(head)+len(tail) == 0 {
+		return nil, resource.Invalid("command", "neither workload %s nor the image %s has a command", w.ID, b.c.Image).WithCause(resource.CauseInput)
+	}
+	port := b.in.portReplacer()
+	var out []string
+	for _, arg := range slices.Concat(head, tail) {
+		out = append(out, port(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
+	}
+	if w.Python != nil && len(w.Python.Packages) > 0 {
+		out = append(installing(*w.Python), out...)
+	}
+	return out, nil
+}
+
+// installing is a shell that installs packages into the container and becomes the
+// program that follows.
+func installing(p runtime.Python) []string {
+	pip := "python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore"
+	for i, index := range p.Indexes {
+		option := "--extra-index-url"
+		if i == 0 {
+			option = "--index-url"
+		}
+		pip += " " + option + " " + quote(index)
+	}
+	var plain, alone string
+	for _, r := range p.Packages {
+		if name, noDeps := strings.CutPrefix(r, "--no-deps "); noDeps {
+			alone += " " + quote(name)
+		} else {
+			plain += " " + quote(r)
+		}
+	}
+	script := "set -e; "
+	if alone != "" {
+		script += pip + " --no-deps" + alone + "; "
+	}
+	if plain != "" {
+		script += pip + plain + "; "
+	}
+	return []string{"sh", "-c", script + `exec "$@"`, "task"}
+}
+
+// quote makes one word of a POSIX shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// own gives the workload's directories and its output to the container's user.
+func (b *box) own() error {
+	if err := oci.MakeBox(b.in.dir, b.c.IDs); err != nil {
+		return err
+	}
+	if b.c.IDs.Count <= 1 {
+		return nil
+	}
+	uid, gid := b.c.IDs.Host(b.c.User.UID), b.c.IDs.Host(b.c.User.GID)
+	for _, d := range []string{dirGCS, dirWork, dirTmp} {
+		if err := oci.ChownTree(filepath.Join(b.in.dir, d), uid, gid); err != nil {
+			return err
+		}
+	}
+	out, err := b.in.output()
+	if err != nil {
+		return err
+	}
+	// Programs open /dev/stdout anew.
+	return errors.Join(out.Chown(uid, gid), out.Close())
+}
+
+// limits asks for a control group; what is refused is said and not enforced.
+func (b *box) limits() {
+	in, want := b.in, b.in.rec.Workload.Resources
+	ask := oci.Ask{Cores: want.Cores, Memory: want.MemoryBytes, Processes: in.r.cfg.Processes}
+	group, err := in.r.boxes().groups.Make(in.ID(), ask)
+	b.c.Cgroup, b.c.Limits.Processes = group, uint64(in.r.cfg.Processes)
+	if err != nil {
+		b.notes = append(b.notes, "limits are not enforced ("+refused(err)+")")
+		in.r.cfg.Log.Warn("limit a container", slog.String("workload", in.ID()), slog.Any("error", err))
+	}
+}
+
+// refused is the short form of why control groups cannot be made.
+func refused(err error) string {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		return "control groups are not writable here"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
+
+// hostName makes one of a workload's id, by the rules of sethostname(2).
+func hostName(id string) string {
+	if len(id) > 63 {
+		sum := sha256.Sum256([]byte(id))
+		return id[:54] + "-" + hex.EncodeToString(sum[:4])
+	}
+	return id
+}
+
+// portVariables name the port that was handed out, if one was.
+func (in *instance) portVariables() map[string]string {
+	if in.rec.Port == 0 {
+		return nil
+	}
+	port := strconv.Itoa(in.rec.Port)
+	return map[string]string{"PORT": port, "AIP_HTTP_PORT": port}
+}
+
+// portReplacer fills in the port that only the runtime knows, in Kubernetes' way.
+func (in *instance) portReplacer() func(string) string {
+	if in.rec.Port == 0 {
+		return func(text string) string { return text }
+	}
+	port := strconv.Itoa(in.rec.Port)
+	return strings.NewReplacer("$(PORT)", port, "$(AIP_HTTP_PORT)", port).Replace
+}

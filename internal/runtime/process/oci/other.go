@@ -1,0 +1,58 @@
+//go:build !linux
+
+package oci
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+
+	"tategu/internal/resource"
+)
+
+var errLinux = resource.Unimplemented("containers on a system that is not Linux") //nolint:gochecknoglobals // a constant in all but name
+
+// Attr starts the wrapper in a session of its own.
+func Attr(Mapping) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// HostPID is our own number.
+func HostPID() (int, error) { return os.Getpid(), nil }
+
+// Start is for Linux alone.
+func Start(string, *Container, []string, []string) (int, error) { return 0, errLinux }
+
+// DefaultMapping is the single user.
+func DefaultMapping() Mapping { return Mapping{Base: os.Geteuid(), Count: 1} }
+
+// MappingOf is the one that there is.
+func MappingOf(_ string, ids Mapping) Mapping { return ids }
+
+// Probe finds that containers need Linux.
+func Probe(string, func(*exec.Cmd) *exec.Cmd) Mode { return Mode{Err: errLinux} }
+
+// Try is for Linux alone.
+func Try(string, string) error { return errLinux }
+
+// Cgroups limits nothing here.
+type Cgroups struct{}
+
+// NewCgroups finds none.
+func NewCgroups(string) *Cgroups { return &Cgroups{} }
+
+// Make limits nothing.
+func (*Cgroups) Make(string, Ask) (Cgroup, error) { return Cgroup{}, nil }
+
+// Tidy has nothing to remove.
+func (*Cgroups) Tidy() {}
+
+// Remove has nothing to take away.
+func (Cgroup) Remove() error { return nil }
+
+// OOMCounter counts nothing here.
+type OOMCounter struct{}
+
+// OpenOOM counts nothing.
+func OpenOOM(Cgroup) OOMCounter { return OOMCounter{} }
+
+// Count counts nothing.
+func (OOMCounter) Count() (int, bool) { return 0, false }
