@@ -154,11 +154,8 @@ func (b *box) describe() (spec, error) {
 	if err := b.mounts(); err != nil {
 		return spec{}, err
 	}
-	env, err := b.variables()
-	if err != nil {
-		return spec{}, err
-	}
-	command, err := b.command(env)
+	env := b.variables()
+	command, err := b.command()
 	if err != nil {
 		return spec{}, err
 	}
@@ -201,7 +198,7 @@ func (b *box) mounts() error {
 			return err
 		}
 	}
-	if err := os.Chmod(filepath.Join(dir, dirTmp), 0o777|os.ModeSticky); err != nil { //nolint:gosec // it is the container's /tmp
+	if err := os.Chmod(filepath.Join(dir, dirTmp), 0o777|os.ModeSticky); err != nil { // the container's /tmp
 		return err
 	}
 	b.c.Binds = []oci.Bind{
@@ -229,7 +226,7 @@ func (b *box) mounts() error {
 
 // variables are the image's, then ours, then the workload's. Of the server's own
 // only what package managers need passes.
-func (b *box) variables() (map[string]string, error) {
+func (b *box) variables() map[string]string {
 	in, w := b.in, b.in.rec.Workload
 	env := map[string]string{"PATH": defaultPath, "HOME": b.c.User.Home}
 	for _, name := range inherited() {
@@ -261,12 +258,12 @@ func (b *box) variables() (map[string]string, error) {
 	}
 	maps.Copy(env, in.portVariables())
 	slices.SortFunc(b.c.Binds[3:], func(x, y oci.Bind) int { return strings.Compare(x.To, y.To) })
-	return env, nil
+	return env
 }
 
 // command puts the workload's words in the image's: a command replaces the entry
 // point and arguments replace the default ones, as in Kubernetes and Vertex AI.
-func (b *box) command(env map[string]string) ([]string, error) {
+func (b *box) command() ([]string, error) {
 	w := b.in.rec.Workload
 	head, tail := b.image.Config.Entrypoint, b.image.Config.Cmd
 	if len(w.Command) > 0 {
@@ -301,30 +298,31 @@ func (b *box) command(env map[string]string) ([]string, error) {
 // installing is a shell that installs packages into the container and becomes the
 // program that follows.
 func installing(p runtime.Python) []string {
-	pip := "python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore"
+	pip := make([]string, 0, 1+2*len(p.Indexes))
+	pip = append(pip, "python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore")
 	for i, index := range p.Indexes {
 		option := "--extra-index-url"
 		if i == 0 {
 			option = "--index-url"
 		}
-		pip += " " + option + " " + quote(index)
+		pip = append(pip, option, quote(index))
 	}
-	var plain, alone string
+	var plain, alone []string
 	for _, r := range p.Packages {
 		if name, noDeps := strings.CutPrefix(r, "--no-deps "); noDeps {
-			alone += " " + quote(name)
+			alone = append(alone, quote(name))
 		} else {
-			plain += " " + quote(r)
+			plain = append(plain, quote(r))
 		}
 	}
-	script := "set -e; "
-	if alone != "" {
-		script += pip + " --no-deps" + alone + "; "
+	steps := []string{"set -e"}
+	if len(alone) > 0 {
+		steps = append(steps, strings.Join(slices.Concat(pip, []string{"--no-deps"}, alone), " "))
 	}
-	if plain != "" {
-		script += pip + plain + "; "
+	if len(plain) > 0 {
+		steps = append(steps, strings.Join(slices.Concat(pip, plain), " "))
 	}
-	return []string{"sh", "-c", script + `exec "$@"`, "task"}
+	return []string{"sh", "-c", strings.Join(append(steps, `exec "$@"`), "; "), "task"}
 }
 
 // quote makes one word of a POSIX shell.

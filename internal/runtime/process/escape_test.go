@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,7 @@ var attacker = sync.OnceValues(func() ([]byte, error) {
 })
 
 // scratch is an image of one static program, with a setuid copy of it.
-func scratch(t testing.TB, user string) runtime.Image {
+func scratch(t *testing.T, user string) runtime.Image {
 	t.Helper()
 	b, err := attacker()
 	if err != nil {
@@ -94,9 +95,9 @@ func (p *prison) attack(t *testing.T, image, name string, args ...string) runtim
 func TestEscape(t *testing.T) {
 	t.Parallel()
 	p := newPrison(t)
-	me := fmt.Sprint(os.Getpid())
+	me := strconv.Itoa(os.Getpid())
 	tests := map[string][]string{
-		"key of the server":              {"read", p.secret},
+		"key of the server":         {"read", p.secret},
 		"key by the root of init":   {"read", "/proc/1/root" + p.secret},
 		"key by the cwd of init":    {"read", "/proc/1/cwd/../../operator.token"},
 		"own record":                {"read", "/proc/1/cwd/record.json"},
@@ -104,13 +105,13 @@ func TestEscape(t *testing.T) {
 		"descriptors of init":       {"follow", "/proc/1/fd"},
 		"memory of init":            {"read", "/proc/1/mem"},
 		"trace init":                {"ptrace"},
-		"memory of init by call":      {"vmread"},
+		"memory of init by call":    {"vmread"},
 		"end init":                  {"killinit"},
 		"end a host process":        {"kill", me},
 		"host process by proc":      {"read", "/proc/" + me + "/environ"},
-		"file of another":     {"read", filepath.Join(p.victim, "work", "file")},
+		"file of another":           {"read", filepath.Join(p.victim, "work", "file")},
 		"file of another from mine": {"read", "/tategu/work/../../victim/work/file"},
-		"identity of another": {"environs", "victim/theirs/"},
+		"identity of another":       {"environs", "victim/theirs/"},
 		"mount":                     {"mount"},
 		"bind":                      {"bind"},
 		"writable hosts":            {"remount", "/etc/hosts"},
@@ -125,7 +126,7 @@ func TestEscape(t *testing.T) {
 		"kernel memory":             {"read", "/dev/mem"},
 		"core pattern":              {"write", "/proc/sys/kernel/core_pattern", "|/attack"},
 		"sysrq":                     {"write", "/proc/sysrq-trigger", "h"},
-		"hosts of the machine":              {"write", "/etc/hosts", "127.0.0.1 x\n"},
+		"hosts of the machine":      {"write", "/etc/hosts", "127.0.0.1 x\n"},
 		"kernel settings":           {"write", "/sys/kernel/mm/transparent_hugepage/enabled", "never"},
 		"own limits":                {"write", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1"},
 		"new control group":         {"create", "/sys/fs/cgroup/x"},

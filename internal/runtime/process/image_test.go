@@ -29,7 +29,7 @@ func (m images) Image(_ context.Context, reference string) (runtime.Image, error
 }
 
 // layer makes a layer of entries; those without content are what their header says.
-func layer(t testing.TB, entries ...entry) runtime.Layer {
+func layer(t *testing.T, entries ...entry) runtime.Layer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -66,10 +66,6 @@ func file(name string, content []byte) entry {
 
 func directory(name string, mode int64) entry {
 	return entry{tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: mode}, nil}
-}
-
-func link(name, target string) entry {
-	return entry{tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target}, nil}
 }
 
 // image makes one of layers; its digest is made of theirs.
@@ -125,7 +121,7 @@ var shellLayer = sync.OnceValues(func() ([]entry, error) {
 })
 
 // shell is an image with a shell.
-func shell(t testing.TB) runtime.Image {
+func shell(t *testing.T) runtime.Image {
 	t.Helper()
 	entries, err := shellLayer()
 	if err != nil {

@@ -38,7 +38,7 @@ type instance struct {
 
 	// Of drive alone.
 	credentials map[string]string
-	python      string // what of the Python environment a person should know
+	python      string    // what of the Python environment a person should know
 	tree        *oci.Tree // of a container, until its wrapper runs
 	contained   bool
 

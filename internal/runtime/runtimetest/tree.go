@@ -18,7 +18,7 @@ import (
 // their own.
 func mark(t *testing.T) string {
 	t.Helper()
-	return strconv.Itoa(1_000_000_000 + rand.IntN(1_000_000_000))
+	return strconv.Itoa(1_000_000_000 + rand.IntN(1_000_000_000)) //nolint:gosec // a name, not a secret
 }
 
 // marked counts the processes of this machine that carry a mark.

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ func dropCapabilities() error {
 		if keep[c] {
 			continue
 		}
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL { //nolint:errorlint // an errno; one that the kernel does not know
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) { // one that the kernel does not know
 			return fmt.Errorf("drop capability %d: %w", c, err)
 		}
 	}

@@ -14,5 +14,3 @@ type Ask struct {
 	Memory    int64 // bytes
 	Processes int
 }
-
-func (c Cgroup) empty() bool { return c.V2 == "" && len(c.V1) == 0 }

@@ -293,12 +293,12 @@ func kernelFiles(c *Container) error {
 func showSys(to string) error {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "/sys", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 	if err != nil {
-		return nil //nolint:nilerr // an empty /sys is what is promised then
+		return nil // an empty /sys is what is promised then
 	}
 	defer func() { _ = unix.Close(fd) }() // the mount is attached or given up
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
-		return nil //nolint:nilerr // as above
+		return nil // as above
 	}
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, to, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("show /sys: %w", err)

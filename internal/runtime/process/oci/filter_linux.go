@@ -47,15 +47,20 @@ func filter() ([]bpf.Instruction, error) {
 	}
 	p := []bpf.Instruction{
 		// Another architecture's numbers mean other calls.
-		bpf.LoadAbsolute{Off: dataArch, Size: 4}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipTrue: 1}, refuse(unix.ENOSYS),
+		bpf.LoadAbsolute{Off: dataArch, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: arch, SkipTrue: 1},
+		refuse(unix.ENOSYS),
 		bpf.LoadAbsolute{Off: dataNumber, Size: 4},
 		// So do those of the x32 interface.
-		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: 0x40000000, SkipTrue: 1}, refuse(unix.ENOSYS),
+		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: 0x40000000, SkipTrue: 1},
+		refuse(unix.ENOSYS),
 		// Its flags are behind a pointer that a filter cannot read; programs use clone then.
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1}, refuse(unix.ENOSYS),
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1},
+		refuse(unix.ENOSYS),
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE, SkipTrue: 4},
 		bpf.LoadAbsolute{Off: dataArgument, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: namespaceFlags, SkipTrue: 1}, refuse(unix.EPERM),
+		bpf.JumpIf{Cond: bpf.JumpBitsNotSet, Val: namespaceFlags, SkipTrue: 1},
+		refuse(unix.EPERM),
 		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
 	}
 	for _, call := range denied() {
@@ -102,7 +107,7 @@ func applyScope() error {
 	if !hasScope() {
 		return nil
 	}
-	attr := [3]uint64{2: landlockScope} // struct landlock_ruleset_attr of ABI 6
+	attr := [3]uint64{2: landlockScope}                                                                                    // struct landlock_ruleset_attr of ABI 6
 	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0) //nolint:gosec // the kernel takes a pointer
 	if errno != 0 {
 		return fmt.Errorf("make a Landlock scope: %w", errno)

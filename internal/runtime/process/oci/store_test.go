@@ -32,8 +32,8 @@ type h struct {
 	mode                int64
 }
 
-func pack(t testing.TB, entries ...h) []byte {
-	t.Helper()
+func pack(tb testing.TB, entries ...h) []byte {
+	tb.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
@@ -44,14 +44,14 @@ func pack(t testing.TB, entries ...h) []byte {
 			e.mode = 0o755
 		}
 		if err := w.WriteHeader(&tar.Header{Name: e.name, Linkname: e.link, Typeflag: e.typ, Mode: e.mode, Size: int64(len(e.content)), Format: tar.FormatPAX}); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := io.WriteString(w, e.content); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b.Bytes()
 }
@@ -72,20 +72,20 @@ func imageOf(layers ...runtime.Layer) runtime.Image {
 }
 
 // newStore keeps images of our own ids in a directory that has a neighbour.
-func newStore(t testing.TB, change func(*Limits)) *Store {
-	t.Helper()
+func newStore(tb testing.TB, change func(*Limits)) *Store {
+	tb.Helper()
 	limits := DefaultLimits()
 	if change != nil {
 		change(&limits)
 	}
-	return NewStore(filepath.Join(t.TempDir(), "images"), limits, Mapping{User: true, Count: 1}, slog.New(slog.DiscardHandler), time.Now)
+	return NewStore(filepath.Join(tb.TempDir(), "images"), limits, Mapping{User: true, Count: 1}, slog.New(slog.DiscardHandler), time.Now)
 }
 
 func quiet(string) {}
 
 // list describes a tree, one line an entry.
-func list(t testing.TB, dir string) string {
-	t.Helper()
+func list(tb testing.TB, dir string) string {
+	tb.Helper()
 	var out []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == dir {
@@ -111,7 +111,7 @@ func list(t testing.TB, dir string) string {
 		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return strings.Join(out, " ")
 }

@@ -3,11 +3,10 @@
 package oci
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"errors"
 )
 
 // syncTree writes all of a tree to the disk.
