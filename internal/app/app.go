@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"tategu/internal/blob/bucket"
 	"tategu/internal/identity"
 	"tategu/internal/identity/metadata"
+	"tategu/internal/image"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
@@ -41,21 +43,22 @@ type Main struct {
 	registry *prometheus.Registry
 	now      func() time.Time
 
-	lock      *os.File
-	volume    *volume.Volume
-	store     *sqlite.Store
-	blobs     *blob.Store
-	content   *bucket.Content // nil when objects are on disk
-	authority *identity.Authority
-	ca        *wire.CA
-	metadata  *metadata.Server
-	runtime   *process.Runtime
-	images    runtime.Images // nil: no image but those of the configuration is known
-	engines   engines
-	wire      *wire.Server
-	listener  net.Listener
-	state     State
-	ready     atomic.Bool
+	lock       *os.File
+	volume     *volume.Volume
+	store      *sqlite.Store
+	blobs      *blob.Store
+	content    *bucket.Content // nil when objects are on disk
+	registered *image.Store
+	authority  *identity.Authority
+	ca         *wire.CA
+	metadata   *metadata.Server
+	runtime    *process.Runtime
+	images     runtime.Images
+	engines    engines
+	wire       *wire.Server
+	listener   net.Listener
+	state      State
+	ready      atomic.Bool
 }
 
 // Run builds a server, calls ready once it answers, and serves until ctx ends.
@@ -122,6 +125,8 @@ func (m *Main) openState(ctx context.Context) (err error) {
 		return err
 	}
 	m.blobs = blob.New(m.store, content, m.now)
+	m.registered = image.New(m.store, m.blobs, m.now)
+	m.images = image.NewImages(m.registered, m.isOwn)
 	for _, bucket := range m.cfg.Buckets {
 		if err := m.blobs.EnsureBucket(ctx, m.cfg.Project, bucket); err != nil {
 			return fmt.Errorf("make bucket %s: %w", bucket, err)
@@ -347,6 +352,20 @@ func (m *Main) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isOwn reports HOST:PORT of this server, as clients name it in references.
+func (m *Main) isOwn(host string) bool {
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return false
+	}
+	_, bound, err := net.SplitHostPort(m.state.Address)
+	if err != nil || host == m.state.Public || host == m.state.Address {
+		return err == nil
+	}
+	ip := net.ParseIP(name)
+	return port == bound && (name == "localhost" || ip != nil && ip.IsLoopback() || slices.Contains(m.cfg.Hosts, name))
 }
 
 // hasImage reports whether the configuration says what an image stands for, or it

@@ -28,6 +28,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   API's object paths too; a page without a credential is nobody, on loopback as well.
 - **Signed requests**: URLs and form policies of version 4 by keys of service accounts, for the XML API. Version 2, HMAC keys and signatures in the Authorization header are
   refused by name; the hmacKeys methods are not served.
+- **Registry**: the OCI distribution specification v1.1 at ` + "`/v2/`" + ` (its conformance suite passes whole, sha512 too), Docker schema 2, catalog, deletes, referrers;
+  schema 1 is refused. Images are run when their layers are tars, plain or with gzip or zstd; foreign and encrypted layers are stored and refused by name when run.
 - **Identity**: key files of service accounts (RSA 2048, made here), signBlob and signJwt are served, and IAM policies on buckets decide; STS exchange, ID tokens,
   uploaded keys, policy conditions, groups and custom roles are refused by name. A program on the server's own machine that shows no token is the operator.
 - **Limits of a request**: 64 MiB (` + "`limits.bodyBytes`" + `), 262,144 values and 200 levels of nesting (REST predictions by value lists are free of both), gzip that unpacks to at most

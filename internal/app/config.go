@@ -36,6 +36,13 @@ type Config struct {
 	LogLevel string              `yaml:"logLevel"`
 	LogJSON  bool                `yaml:"logJson"`
 	Limits   Limits              `yaml:"limits"`
+	Registry Registry            `yaml:"registry"`
+}
+
+// Registry is the policy for container images that are kept here.
+type Registry struct {
+	// Untagged is how old a manifest without a tag may become; 0 = it stays.
+	Untagged time.Duration `yaml:"untagged"`
 }
 
 // TLS names a certificate to serve instead of one by our local CA.
@@ -115,6 +122,10 @@ func (c Config) Validate() error {
 		if _, _, err := net.SplitHostPort(c.Public); err != nil {
 			return resource.Invalid("public", "public address %q: %v", c.Public, err).WithHint("write HOST:PORT as clients reach it")
 		}
+	}
+	if c.Registry.Untagged != 0 && c.Registry.Untagged < time.Hour {
+		return resource.Invalid("registry.untagged", "registry.untagged is %v: a push in progress needs an hour", c.Registry.Untagged).
+			WithHint("write at least 1h, or 0 to keep manifests without a tag")
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) && c.Public == "" && (ip == nil || ip.IsUnspecified()) {
 		return resource.Invalid("public", "listening on %q needs the address that clients use", c.Listen).WithHint("set --public HOST:PORT")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"tategu/internal/image"
 )
 
 const (
@@ -40,5 +42,9 @@ func (m *Main) keepHouseOnce(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		m.log.ErrorContext(ctx, "sweep objects", slog.Any("error", err))
 	}
-	m.log.InfoContext(ctx, "storage tidied", slog.Any("lifecycle", done), slog.Any("swept", swept))
+	collected, err := m.registered.Collect(ctx, image.Policy{Age: orphanAge, Untagged: m.cfg.Registry.Untagged})
+	if err != nil && ctx.Err() == nil {
+		m.log.ErrorContext(ctx, "collect images", slog.Any("error", err))
+	}
+	m.log.InfoContext(ctx, "storage tidied", slog.Any("lifecycle", done), slog.Any("swept", swept), slog.Any("images", collected))
 }

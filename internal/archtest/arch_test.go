@@ -27,7 +27,7 @@ func layers() [][]string {
 		{"internal/api/*"},
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch"},
-		{"internal/backup", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat"},
+		{"internal/backup", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat"},
 		{"internal/blob", "internal/runtime"},
 		{"internal/identity"},
 		{"internal/store"},

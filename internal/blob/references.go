@@ -72,6 +72,12 @@ func reference(row store.Row) (Reference, error) {
 			return ref, err
 		}
 		ref.Size, ref.CRC32C = p.Size, p.CRC32C
+	case KindImageBlob, KindImageUpload:
+		e, err := rowExtent(row)
+		if err != nil {
+			return ref, err
+		}
+		ref.Size, ref.CRC32C, ref.Grows = e.Size, e.CRC32C, row.Kind == KindImageUpload
 	default:
 		o, err := rowObject(row)
 		if err != nil {

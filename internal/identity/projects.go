@@ -36,6 +36,15 @@ func (a *Authority) ProjectID(ctx context.Context, idOrNumber string) (string, e
 	return string(row.Data), nil
 }
 
+// HasProject reports a project that was used before.
+func (a *Authority) HasProject(ctx context.Context, id string) (bool, error) {
+	_, err := a.store.Get(ctx, kindProjects, id)
+	if resource.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Project is an id and its number.
 type Project struct {
 	ID      string    `json:"id"`

@@ -84,6 +84,10 @@ func rules() []rule {
 			viewer: "get list", user: "create update delete restore move setRetention", admin: "getIamPolicy setIamPolicy overrideUnlockedRetention",
 		},
 		{service: "storage", collections: "multipartUploads", viewer: "list listParts", user: "create abort"},
+		{
+			service: "artifactregistry", collections: "repositories",
+			viewer: "get list downloadArtifacts", user: "uploadArtifacts deleteArtifacts",
+		},
 		{service: "resourcemanager", collections: "projects", viewer: "get list", admin: "getIamPolicy setIamPolicy"},
 		{service: "iam", collections: "serviceAccounts", user: "actAs signBlob signJwt"},
 		{service: "iam", collections: "serviceAccountKeys", viewer: "get list", admin: "create delete"},

@@ -91,6 +91,25 @@ func CloudRoutes(h CloudHandler) []Route {
 	}
 }
 
+// RegistryHandler serves a registry of container images.
+type RegistryHandler interface {
+	http.Handler
+	// Prove reads a bearer token or a token as Basic's password; see Route.Prove.
+	Prove(r *http.Request) (p identity.Principal, claimed bool, err error)
+	// Refuse answers with an error in the registry's form.
+	Refuse(w http.ResponseWriter, r *http.Request, err error)
+}
+
+// RegistryRoutes sends the registry API, which has one root by its specification,
+// and the given paths to h. Requests without a credential reach h as nobody's, so
+// that it answers with the challenge that its clients read; on loopback they are
+// the operator's.
+func RegistryRoutes(h RegistryHandler, paths ...string) []Route {
+	rt := Route{Name: "registry", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse}
+	rt.Prefixes, rt.Exact = []string{"/v2/"}, append([]string{"/v2"}, paths...)
+	return []Route{rt}
+}
+
 // ConsoleRoutes sends the pages to h: the paths given, the start page, and the
 // links to the cloud's console that SDKs print.
 func ConsoleRoutes(h http.Handler, prefixes ...string) []Route {
