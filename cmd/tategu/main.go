@@ -54,6 +54,7 @@ that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell a
 	root.AddCommand(serveCommand(), envCommand(), demoCommand(), loginCommand(), tokenCommand(), keyCommand(), statusCommand(), logsCommand(), versionCommand(), compatCommand())
 	root.AddCommand(backupCommand(), restoreCommand())
 	root.AddCommand(storageCommands()...)
+	root.AddCommand(imageCommand())
 	return root
 }
 

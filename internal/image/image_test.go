@@ -119,7 +119,7 @@ func TestRefusedByName(t *testing.T) {
 func TestReferencesFindTheSameImage(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	local, hub, other := w.simple("team/app", "v1", "local"), w.simple("docker.io/library/python", "3.11", "hub"), w.simple("registry.example:5000/team/app", "v1", "other")
+	local, hub, other := w.simple("team/app", "v1", "local"), w.simple("docker.io/library/python", "3.11", "hub"), w.simple("registry.example_5000/team/app", "v1", "other")
 	for reference, want := range map[string]image.Digest{
 		"team/app:v1":                           local.Digest,
 		"localhost:8090/team/app:v1":            local.Digest,

@@ -78,14 +78,10 @@ func (i *Images) find(ctx context.Context, reference string) (repo string, st St
 }
 
 func (i *Images) candidates(ref Reference) []string {
-	switch {
-	case ref.Host == "":
-		return []string{ref.Path, ref.hub()}
-	case i.own(ref.Host):
+	if i.own(ref.Host) {
 		return []string{ref.Path}
-	default:
-		return []string{ref.Repository()}
 	}
+	return ref.Candidates()
 }
 
 func noImage(reference string, err error) error {

@@ -50,7 +50,7 @@ func ParseReference(s string) (Reference, error) {
 }
 
 // Repository gives the name that the store keeps the image under: with the host, if
-// any, and Docker Hub's names in full.
+// any, whose port follows "_", and Docker Hub's names in full.
 func (r Reference) Repository() string {
 	switch r.Host {
 	case "":
@@ -58,7 +58,16 @@ func (r Reference) Repository() string {
 	case dockerHub, "index.docker.io", "registry-1.docker.io":
 		return r.hub()
 	}
-	return r.Host + "/" + r.Path
+	return strings.ReplaceAll(strings.ToLower(r.Host), ":", "_") + "/" + r.Path
+}
+
+// Candidates gives the names that an image without a host may be kept under: what
+// was pushed here, then Docker Hub's.
+func (r Reference) Candidates() []string {
+	if r.Host == "" {
+		return []string{r.Path, r.hub()}
+	}
+	return []string{r.Repository()}
 }
 
 // hub is the name in full of an image of Docker Hub.
@@ -100,14 +109,6 @@ func CheckName(name string) error {
 		}
 	}
 	return nil
-}
-
-// checkRepository is CheckName for names that may begin with a registry's host.
-func checkRepository(name string) error {
-	if host, path, ok := strings.Cut(name, "/"); ok && strings.ContainsAny(host, ":") && validHost(host) {
-		return CheckName(path)
-	}
-	return CheckName(name)
 }
 
 func validPart(s string) bool {

@@ -59,7 +59,7 @@ func ensure(ctx context.Context, tx store.Tx, repo Repo) error {
 	if !resource.IsNotFound(err) {
 		return err
 	}
-	if err := checkRepository(repo.Name); err != nil {
+	if err := CheckName(repo.Name); err != nil {
 		return err
 	}
 	return tx.Put(ctx, store.Row{Kind: kindRepo, Key: repo.Name, Parent: repo.Project})

@@ -1,0 +1,328 @@
+package imaging
+
+import (
+	"archive/tar"
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+
+	"tategu/internal/resource"
+)
+
+// Scratch is the base of an image that has nothing but its own layer.
+const Scratch = "scratch"
+
+// Recipe says how an image is built: it is the form of image.yaml too. Empty fields
+// leave what the base says.
+type Recipe struct {
+	Name       string            `yaml:"name"`     // NAME[:TAG] of the image
+	Base       string            `yaml:"base"`     // an image, a tar, or scratch
+	Platform   string            `yaml:"platform"` // of the base; OS/ARCH
+	Into       string            `yaml:"into"`     // where the files go; default /app
+	Entrypoint []string          `yaml:"entrypoint"`
+	Cmd        []string          `yaml:"cmd"`
+	Env        map[string]string `yaml:"env"`
+	Workdir    string            `yaml:"workdir"`
+	User       string            `yaml:"user"`
+	Ports      []int             `yaml:"ports"`
+	Labels     map[string]string `yaml:"labels"`
+	Exclude    []string          `yaml:"exclude"` // globs of paths, or of names, that stay out
+}
+
+// DefaultInto is where files go in the image.
+const DefaultInto = "/app"
+
+// Build adds one layer of the files at source, a directory or one file, to base. The
+// same files and recipe give the same image, byte for byte: times are left out,
+// owners are 0, and names are in order. dir keeps the layer while the image is used.
+func Build(base v1.Image, source string, r Recipe, dir string) (v1.Image, error) {
+	if base == nil {
+		base = scratch(platform(r.Platform))
+	}
+	mediaType, err := base.MediaType()
+	if err != nil {
+		return nil, err
+	}
+	l, err := packLayer(source, r, dir)
+	if err != nil {
+		return nil, err
+	}
+	l.mediaType = layerType(mediaType)
+	img, err := mutate.Append(base, mutate.Addendum{Layer: l, History: v1.History{CreatedBy: "tategu image build", Created: v1.Time{Time: epoch()}}})
+	if err != nil {
+		return nil, fmt.Errorf("add the layer: %w", err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("read the base's config: %w", err)
+	}
+	config = config.DeepCopy()
+	config.Created = v1.Time{Time: epoch()}
+	if err := r.apply(&config.Config, source); err != nil {
+		return nil, err
+	}
+	return mutate.ConfigFile(img, config)
+}
+
+func epoch() time.Time { return time.Unix(0, 0).UTC() }
+
+func scratch(p v1.Platform) v1.Image {
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	config := &v1.ConfigFile{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, RootFS: v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{}}}
+	with, err := mutate.ConfigFile(img, config)
+	if err != nil {
+		return img // it has no layer that could fail
+	}
+	return with
+}
+
+// apply sets what the recipe says. A single file is the entry point by itself.
+func (r Recipe) apply(c *v1.Config, source string) error {
+	info, err := os.Stat(source)
+	if err != nil {
+		return err
+	}
+	if len(r.Entrypoint) > 0 {
+		c.Entrypoint, c.Cmd = r.Entrypoint, nil // as in Dockerfiles: the base's arguments were for its own
+	} else if !info.IsDir() {
+		c.Entrypoint, c.Cmd = []string{path.Join(r.into(), filepath.Base(source))}, nil
+	}
+	if len(r.Cmd) > 0 {
+		c.Cmd = r.Cmd
+	}
+	for name, value := range sorted(r.Env) {
+		c.Env = slices.DeleteFunc(c.Env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		c.Env = append(c.Env, name+"="+value)
+	}
+	if r.Workdir != "" {
+		c.WorkingDir = r.Workdir
+	} else if info.IsDir() && len(r.Entrypoint) > 0 {
+		c.WorkingDir = r.into()
+	}
+	if r.User != "" {
+		c.User = r.User
+	}
+	for _, port := range r.Ports {
+		if c.ExposedPorts == nil {
+			c.ExposedPorts = map[string]struct{}{}
+		}
+		c.ExposedPorts[fmt.Sprintf("%d/tcp", port)] = struct{}{}
+	}
+	for name, value := range sorted(r.Labels) {
+		if c.Labels == nil {
+			c.Labels = map[string]string{}
+		}
+		c.Labels[name] = value
+	}
+	return nil
+}
+
+func sorted(m map[string]string) func(func(k, v string) bool) {
+	return func(yield func(k, v string) bool) {
+		keys := make([]string, 0, len(m))
+		for k := range m {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		for _, k := range keys {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
+func (r Recipe) into() string {
+	if r.Into == "" {
+		return DefaultInto
+	}
+	return path.Clean("/" + r.Into)
+}
+
+// fileLayer is a gzipped layer in a file.
+type fileLayer struct {
+	path           string
+	digest, diffID v1.Hash
+	size           int64
+	mediaType      types.MediaType
+}
+
+// Digest implements v1.Layer, as the other methods do.
+func (l *fileLayer) Digest() (v1.Hash, error)            { return l.digest, nil }
+func (l *fileLayer) DiffID() (v1.Hash, error)            { return l.diffID, nil }
+func (l *fileLayer) Size() (int64, error)                { return l.size, nil }
+func (l *fileLayer) MediaType() (types.MediaType, error) { return l.mediaType, nil }
+func (l *fileLayer) Compressed() (io.ReadCloser, error)  { return os.Open(l.path) }
+func (l *fileLayer) Uncompressed() (_ io.ReadCloser, _ error) {
+	f, err := os.Open(l.path)
+	if err != nil {
+		return nil, err
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &unzipped{Reader: z, f: f}, nil
+}
+
+type unzipped struct {
+	*gzip.Reader
+	f *os.File
+}
+
+func (u *unzipped) Close() error { return errors.Join(u.Reader.Close(), u.f.Close()) }
+
+func hashOf(h hash.Hash) v1.Hash {
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}
+}
+
+// packLayer writes the files of source as a layer, in one pass.
+func packLayer(source string, r Recipe, dir string) (_ *fileLayer, err error) {
+	f, err := os.CreateTemp(dir, "layer-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	zipped, plain := sha256.New(), sha256.New()
+	buffered := bufio.NewWriterSize(f, 1<<20)
+	z, err := gzip.NewWriterLevel(io.MultiWriter(buffered, zipped), gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	tw := tar.NewWriter(io.MultiWriter(z, plain))
+	if err := (&packer{Recipe: r, tw: tw, buffer: make([]byte, 256<<10)}).pack(source); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(tw.Close(), z.Close(), buffered.Flush()); err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &fileLayer{path: f.Name(), digest: hashOf(zipped), diffID: hashOf(plain), size: info.Size()}, nil
+}
+
+type packer struct {
+	Recipe
+	tw     *tar.Writer
+	buffer []byte
+}
+
+func (p *packer) pack(source string) error {
+	into := strings.TrimPrefix(p.into(), "/")
+	for i, c := range into { // the folders on the way
+		if c == '/' {
+			if err := p.folder(into[:i]); err != nil {
+				return err
+			}
+		}
+	}
+	if into != "" {
+		if err := p.folder(into); err != nil {
+			return err
+		}
+	}
+	info, err := os.Stat(source)
+	if err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	root, one := source, "."
+	if !info.IsDir() {
+		root, one = filepath.Dir(source), filepath.Base(source)
+	}
+	r, err := os.OpenRoot(root)
+	if err != nil {
+		return fmt.Errorf("build: %w", err)
+	}
+	defer func() { _ = r.Close() }() // opened for reading
+	return fs.WalkDir(r.FS(), one, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		if p.excluded(name) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		return p.add(r, name, path.Join(into, name), d)
+	})
+}
+
+func (p *packer) folder(name string) error {
+	return p.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: epoch()})
+}
+
+// excluded leaves out the recipe's own file and Git's, and what the recipe says.
+func (p *packer) excluded(name string) bool {
+	if name == RecipeFile || path.Base(name) == ".git" {
+		return true
+	}
+	return slices.ContainsFunc(p.Exclude, func(glob string) bool {
+		whole, err1 := path.Match(glob, name)
+		last, err2 := path.Match(glob, path.Base(name))
+		return err1 == nil && whole || err2 == nil && last
+	})
+}
+
+// RecipeFile is read from the directory that is built.
+const RecipeFile = "image.yaml"
+
+func (p *packer) add(root *os.Root, name, to string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	h := &tar.Header{Name: to, Mode: 0o644, ModTime: epoch()}
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		return p.folder(to)
+	case mode&fs.ModeSymlink != 0:
+		h.Typeflag, h.Mode = tar.TypeSymlink, 0o777
+		if h.Linkname, err = root.Readlink(name); err != nil {
+			return err
+		}
+		return p.tw.WriteHeader(h)
+	case !mode.IsRegular():
+		return resource.Invalid("source", "%s is neither a file, a directory nor a link", name).WithHint("leave it out with --exclude")
+	case mode&0o111 != 0:
+		h.Mode = 0o755
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	h.Typeflag, h.Size = tar.TypeReg, info.Size()
+	if err := p.tw.WriteHeader(h); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(onlyWriter{p.tw}, io.LimitReader(f, h.Size), p.buffer)
+	if err == nil && n != h.Size {
+		err = resource.Errorf(10, "%s changed while it was read", name).WithHint("build again")
+	}
+	return err
+}
+
+// onlyWriter keeps io.CopyBuffer with its buffer.
+type onlyWriter struct{ io.Writer }
+
+func emptyIndex() v1.ImageIndex { return empty.Index }
