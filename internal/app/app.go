@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -323,6 +324,9 @@ func (m *Main) announce(ctx context.Context, ready func(State)) error {
 	}
 	m.log.InfoContext(ctx, "ready", slog.String("address", m.state.Address), slog.String("data", m.cfg.Data))
 	ready(m.state)
+	// The start needs several times what a server at rest does, and the collector would
+	// let the heap grow to twice that before it looks again.
+	debug.FreeOSMemory()
 	return nil
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"gocloud.dev/gcerrors"
-	"google.golang.org/api/googleapi"
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/resource"
@@ -25,11 +24,8 @@ func httpStatus(err error) int {
 	if e, ok := errors.AsType[interface {
 		error
 		HTTPStatusCode() int
-	}](err); ok { // s3
+	}](err); ok { // s3 and gs
 		return e.HTTPStatusCode()
-	}
-	if e, ok := errors.AsType[*googleapi.Error](err); ok {
-		return e.Code
 	}
 	if e, ok := errors.AsType[*azcore.ResponseError](err); ok {
 		return e.StatusCode
@@ -37,12 +33,12 @@ func httpStatus(err error) int {
 	return 0
 }
 
-// errorCode gives the service's own word for an error of s3 or azure.
+// errorCode gives the service's own word for an error.
 func errorCode(err error) string {
 	if e, ok := errors.AsType[interface {
 		error
 		ErrorCode() string
-	}](err); ok { // s3
+	}](err); ok { // s3 and gs
 		return e.ErrorCode()
 	}
 	if e, ok := errors.AsType[*azcore.ResponseError](err); ok {
@@ -51,8 +47,11 @@ func errorCode(err error) string {
 	return ""
 }
 
-// forbidden also finds what the gs driver calls "not found".
+// forbidden also finds what drivers call "not found".
 func forbidden(err error) bool {
+	if e, ok := errors.AsType[*gsError](err); ok && e.busy() {
+		return false
+	}
 	status := httpStatus(err)
 	return status == http.StatusForbidden || status == http.StatusUnauthorized ||
 		gcerrors.Code(err) == gcerrors.PermissionDenied || errors.Is(err, fs.ErrPermission)
@@ -62,7 +61,7 @@ func forbidden(err error) bool {
 // has none, stores that speak it have several.
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || httpStatus(err) == http.StatusInsufficientStorage ||
-		slices.Contains([]string{"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull", "AccountLimitExceeded"}, errorCode(err))
+		slices.Contains([]string{"QuotaExceeded", "quotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull", "AccountLimitExceeded"}, errorCode(err))
 }
 
 // missing is failed for a request about one object that may not be there.

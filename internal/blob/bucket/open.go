@@ -6,30 +6,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"cloud.google.com/go/storage"
 	gcblob "gocloud.dev/blob"
 	"gocloud.dev/blob/azureblob"
 	"gocloud.dev/blob/fileblob"
-	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/blob/s3blob"
-	"gocloud.dev/gcp"
-	"google.golang.org/api/option"
 
 	"tategu/internal/resource"
 )
 
-const (
-	// openTimeout bounds the first contact, so that a server says soon that it has no bucket.
-	openTimeout = 30 * time.Second
-	// attempts bounds how often a request to gs is made; the drivers of s3 and azure
-	// have such bounds of their own.
-	attempts = 5
-)
+// openTimeout bounds the first contact, so that a server says soon that it has no bucket.
+const openTimeout = 30 * time.Second
 
 // Address is where a bucket is: the URL without the parameters that say how to
 // reach it, which may name accounts.
@@ -138,45 +128,6 @@ func (c *Content) answers(ctx context.Context) error {
 		err = fmt.Errorf("no answer within %s: %v", openTimeout, err) //nolint:errorlint // not to be taken for the caller's deadline
 	}
 	return c.failed("list", err)
-}
-
-// gsOpener opens gs://BUCKET with the parameters endpoint (another server that
-// speaks the API) and anonymous.
-type gsOpener struct{}
-
-func (gsOpener) OpenBucketURL(ctx context.Context, u *url.URL) (*gcblob.Bucket, error) {
-	query := u.Query()
-	endpoint, anonymous := query.Get("endpoint"), query.Get("anonymous") == "true"
-	query.Del("endpoint")
-	query.Del("anonymous")
-	for name := range query {
-		return nil, fmt.Errorf("gs has no parameter %q", name)
-	}
-	if host := os.Getenv("STORAGE_EMULATOR_HOST"); host != "" && endpoint == "" {
-		return nil, fmt.Errorf("STORAGE_EMULATOR_HOST is set to %s, which may be this server itself: unset it, or say endpoint=URL in the bucket URL", host)
-	}
-	client := gcp.NewAnonymousHTTPClient(gcp.DefaultTransport())
-	if !anonymous {
-		found, err := gcp.DefaultCredentials(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if client, err = gcp.NewHTTPClient(gcp.DefaultTransport(), gcp.CredentialsTokenSource(found)); err != nil {
-			return nil, err
-		}
-	}
-	opts := []option.ClientOption{option.WithHTTPClient(&client.Client), storage.WithJSONReads()}
-	if endpoint != "" {
-		opts = append(opts, option.WithEndpoint(strings.TrimSuffix(endpoint, "/")+"/storage/v1/"))
-	}
-	gs, err := storage.NewClient(ctx, opts...)
-	if err != nil {
-		return nil, err
-	}
-	// Our keys are written once, so that writing one again after a lost answer is right.
-	again := func(err error) bool { return storage.ShouldRetry(err) && !noSpace(err) }
-	gs.SetRetry(storage.WithPolicy(storage.RetryAlways), storage.WithMaxAttempts(attempts), storage.WithErrorFunc(again))
-	return gcsblob.OpenBucket(ctx, nil, u.Host, &gcsblob.Options{Client: gs})
 }
 
 type azureOpener struct{}
