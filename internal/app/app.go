@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -325,7 +326,9 @@ func (m *Main) announce(ctx context.Context, ready func(State)) error {
 	m.log.InfoContext(ctx, "ready", slog.String("address", m.state.Address), slog.String("data", m.cfg.Data))
 	ready(m.state)
 	// The start needs several times what a server at rest does, and the collector would
-	// let the heap grow to twice that before it looks again.
+	// let the heap grow to twice that before it looks again. What the migrations pooled
+	// is free after the second collection.
+	goruntime.GC()
 	debug.FreeOSMemory()
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -173,7 +174,7 @@ func TestUploadInParts(t *testing.T) {
 
 func TestUploadsThatFail(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
+	for name, test := range map[string]*struct {
 		shaky  shaky
 		cancel bool
 		parts  []string
@@ -315,7 +316,7 @@ func TestRefusalsOfGS(t *testing.T) {
 			b := gcblob.NewBucket(gsDriver(t, "gs://box?anonymous=true&endpoint="+server.URL))
 			t.Cleanup(func() { _ = b.Close() })
 			err := b.Delete(t.Context(), "key")
-			refused(t, err, "because", test.reason, fmt.Sprint(test.status))
+			refused(t, err, "because", test.reason, strconv.Itoa(test.status))
 			if tries != test.tries || gcerrors.Code(err) != test.code || forbidden(err) != test.forbidden || noSpace(err) != test.full {
 				t.Errorf("%d tries, code %v, forbidden %v, full %v: %v", tries, gcerrors.Code(err), forbidden(err), noSpace(err), err)
 			}
