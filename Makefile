@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage upgrade-fixture
+	conformance-driver conformance-gcs conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
 
 build: bin/tategu
 
@@ -107,6 +107,10 @@ bench-storage: build
 	cd bench/storage && CGO_ENABLED=0 go build -o $(CURDIR)/bin/bench-storage .
 	cd bench/storage/fakegcs && CGO_ENABLED=0 go build -o $(CURDIR)/bin/fake-gcs-server github.com/fsouza/fake-gcs-server || rm -f $(CURDIR)/bin/fake-gcs-server
 	bin/bench-storage -tategu bin/tategu $(if $(DIR),-dir "$(DIR)") -fake "$$(ls bin/fake-gcs-server 2>/dev/null || true)"
+
+## Start of a program in a container, beside bubblewrap, runc and docker where they are.
+bench-containers: build
+	CGO_ENABLED=0 go run ./bench/containers -tategu bin/tategu
 
 bench-recover: RUNS ?= 10000
 bench-recover: build

@@ -263,6 +263,7 @@ func (m *Main) openWire(context.Context) error {
 	cfg := wire.Config{
 		Table: table, Identity: m.authority, Routes: routes, Log: m.log, Now: m.now, Registry: m.registry, CA: m.ca,
 		Hosts: m.cfg.Hosts, Tunnel: m.cfg.Tunnel, MaxBody: m.cfg.Limits.BodyBytes, Ready: m.readiness, Room: m.volume.Room,
+		Outsider: process.FromContainer(),
 	}
 	if m.cfg.Public != "" {
 		cfg.Hosts = append([]string{m.cfg.Public}, cfg.Hosts...)

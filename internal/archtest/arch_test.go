@@ -21,7 +21,7 @@ const module = "tategu"
 // layers, top first. A trailing /* stands for every direct child.
 func layers() [][]string {
 	return [][]string{
-		{"cmd/*", "test/*"},
+		{"cmd/*", "test/*", "bench/*", "bench/containers/program"},
 		{"internal/app", "internal/imaging", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},
@@ -56,9 +56,10 @@ func private() map[string][]string {
 // entry points besides cmd that may import an adapter, and why.
 func adapterUsers() map[string]string {
 	return map[string]string{
-		"internal/app": "wires everything",
-		"cmd/tategu":   "the process adapter's wrapper runs as a hidden verb of the binary",
-		"test/kill":    "looks into the data directory of a server that has ended",
+		"internal/app":     "wires everything",
+		"bench/containers": "measures the process adapter",
+		"cmd/tategu":       "the process adapter's wrapper runs as a hidden verb of the binary",
+		"test/kill":        "looks into the data directory of a server that has ended",
 	}
 }
 

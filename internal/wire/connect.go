@@ -82,6 +82,13 @@ func (p *port) isSelf(target string) bool {
 	return err == nil && ok && p.server.hosts.isOwn(canonicalHost(host)) && port == strconv.Itoa(own.Port)
 }
 
+// isOurs reports an address of this machine at our own port.
+func (p *port) isOurs(addr net.Addr) bool {
+	to, ok1 := addr.(*net.TCPAddr)
+	own, ok2 := p.ln.Addr().(*net.TCPAddr)
+	return ok1 && ok2 && to.Port == own.Port && (to.IP.IsLoopback() || to.IP.Equal(own.IP))
+}
+
 // refuse says why in the reason phrase, which is what clients print.
 func refuse(c *peekConn, status int, why string) {
 	_, _ = fmt.Fprintf(c, "HTTP/1.1 %d %s: %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n",
@@ -99,6 +106,11 @@ func (p *port) tunnel(ctx context.Context, c *peekConn, target string) {
 	}
 	far := p.track(out)
 	defer func() { _ = far.Close() }() // copying has ended
+	// Under another name it would come back to us as a program of the machine's own.
+	if p.outsider(c) && p.isOurs(out.RemoteAddr()) {
+		refuse(c, http.StatusForbidden, target+" is this server; call it directly")
+		return
+	}
 	_ = c.SetReadDeadline(time.Time{})
 	if _, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return

@@ -152,7 +152,7 @@ func (d *dispatcher) authenticate(ctx context.Context, c *call) (identity.Princi
 	if c.bearer != "" {
 		return d.identity.Authenticate(ctx, c.bearer)
 	}
-	if c.conn.loopback && !c.forwarded && !c.page && !d.tokens {
+	if c.conn.loopback && !c.conn.outsider && !c.forwarded && !c.page && !d.tokens {
 		return identity.OperatorPrincipal(), nil
 	}
 	if c.anonymous {

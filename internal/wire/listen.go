@@ -26,6 +26,7 @@ const (
 // connInfo is what a request knows of the connection it came by.
 type connInfo struct {
 	loopback bool // both ends are on this machine
+	outsider bool // though it is of a program that must say who it is
 	tls      bool
 }
 
@@ -65,14 +66,22 @@ func newPort(s *Server, ln net.Listener) *port {
 		Handler: s.http, Protocols: &protocols, TLSConfig: p.tls,
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytes,
 		ErrorLog:    slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug), // bad handshakes and the like
-		ConnContext: connContext,
+		ConnContext: p.connContext,
 	}
 	return p
 }
 
-func connContext(ctx context.Context, c net.Conn) context.Context {
+func (p *port) connContext(ctx context.Context, c net.Conn) context.Context {
 	_, encrypted := c.(*tls.Conn)
-	return context.WithValue(ctx, connKey{}, connInfo{loopback: bothLoopback(c), tls: encrypted})
+	info := connInfo{loopback: bothLoopback(c), tls: encrypted}
+	info.outsider = info.loopback && p.outsider(c)
+	return context.WithValue(ctx, connKey{}, info)
+}
+
+func (p *port) outsider(c net.Conn) bool {
+	local, ok1 := c.LocalAddr().(*net.TCPAddr)
+	remote, ok2 := c.RemoteAddr().(*net.TCPAddr)
+	return ok1 && ok2 && p.server.cfg.Outsider != nil && p.server.cfg.Outsider(local, remote)
 }
 
 func bothLoopback(c net.Conn) bool {

@@ -51,6 +51,10 @@ type Config struct {
 	// LoopbackTokens demands a token on loopback too; without it a caller on the
 	// same machine who shows none is the operator.
 	LoopbackTokens bool
+	// Outsider reports a connection over loopback of a program that is not to be
+	// taken for one of the machine's own, such as one in a container: it is never
+	// the operator. It may be nil.
+	Outsider func(local, remote *net.TCPAddr) bool
 	// Tunnel lets the proxy pass connections to hosts that are not ours through.
 	Tunnel bool
 	// MaxBody bounds a REST body, MaxMessage a gRPC message; both 64 MiB if zero.

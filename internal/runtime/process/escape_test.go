@@ -158,6 +158,35 @@ func TestEscape(t *testing.T) {
 		}
 		p.attack(t, "scratch:user", "setuid", "/setuid")
 	})
+	t.Run("operator", func(t *testing.T) {
+		t.Parallel()
+		outside := process.FromContainer()
+		if outside == nil {
+			t.Skip("ids of containers are not their own here: their connections look like the operator's")
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() { // ends with the listener
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				who := "operator"
+				if outside(c.LocalAddr().(*net.TCPAddr), c.RemoteAddr().(*net.TCPAddr)) {
+					who = "a container"
+				}
+				_, _ = c.Write([]byte(who))
+				_ = c.Close()
+			}
+		}()
+		if exit := p.attack(t, "scratch:root", "operator", l.Addr().String()); !strings.Contains(strings.Join(exit.Tail, ""), "we are a container") {
+			t.Errorf("exit %+v", exit)
+		}
+	})
 	t.Run("abstract socket", func(t *testing.T) {
 		t.Parallel()
 		name := fmt.Sprintf("tategu-test-%d", os.Getpid())

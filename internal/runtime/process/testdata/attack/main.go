@@ -77,6 +77,7 @@ func main() {
 		"hardlink":  func(a []string) error { return os.Link(a[0], a[1]) },
 		"abstract":  func(a []string) error { _, err := net.Dial("unix", "@"+a[0]); return err },
 		"environs":  environs,
+		"operator":  operator,
 		"forkbomb":  forkBomb,
 		"memory":    memory,
 		"nothing":   func([]string) error { return nil },
@@ -148,6 +149,24 @@ func setuid(args []string) error {
 		return nil
 	}
 	return fmt.Errorf("it ran as %q", strings.TrimSpace(string(out)))
+}
+
+// operator calls the server without a token; it says whom it takes us for.
+func operator(args []string) error {
+	c, err := net.Dial("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b := make([]byte, 100)
+	n, err := c.Read(b)
+	if err != nil {
+		return err
+	}
+	if string(b[:n]) == "operator" {
+		return nil
+	}
+	return fmt.Errorf("we are %s", b[:n])
 }
 
 // environs looks for what another task was given.
