@@ -38,8 +38,8 @@ func TestOutsider(t *testing.T) {
 	if resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("through the proxy: %s", resp.Status)
 	}
-	tr.Proxy = func(*http.Request) (*url.URL, error) { return &url.URL{Scheme: "http", Host: f.addr}, nil }
-	if resp, err := client.Get("https://127.0.0.2:" + f.port + "/v1/" + model); err == nil || !strings.Contains(err.Error(), "call it directly") && !strings.Contains(err.Error(), "cannot reach") {
+	tr.TLSClientConfig.InsecureSkipVerify = true // the certificate has none of these names
+	if resp, err := client.Get("https://0.0.0.0:" + f.port + "/v1/" + model); err == nil || !strings.Contains(err.Error(), "call it directly") {
 		if resp != nil {
 			resp.Body.Close()
 		}
