@@ -110,6 +110,9 @@ func (v *value) all() []*value {
 	return out
 }
 
+// maxText ends the changes of a text that has grown beyond what a request may have.
+const maxText = 8 << 20
+
 // mutateJSON changes one to three places of a JSON text and says how.
 func mutateJSON(r *rand.Rand, text []byte) ([]byte, string) {
 	root, err := parseJSON(text)
@@ -119,6 +122,9 @@ func mutateJSON(r *rand.Rand, text []byte) ([]byte, string) {
 	var how []string
 	for range 1 + r.IntN(3)*r.IntN(2) {
 		how = append(how, mutateValue(r, root))
+		if len(root.text()) > maxText {
+			break
+		}
 	}
 	return root.text(), strings.Join(how, ", ")
 }
@@ -166,7 +172,7 @@ func mutateMember(r *rand.Rand, v, other *value) string {
 		v.members = append(v.members[:i:i], v.members[i+1:]...)
 		return "without " + string(m.key)
 	case 1:
-		v.members = append(v.members, m)
+		v.members = append(v.members, member{m.key, parsedCopy(m.value)})
 		return "twice " + string(m.key)
 	case 2:
 		v.members = append(v.members, member{m.key, parsedCopy(other)})
@@ -177,7 +183,7 @@ func mutateMember(r *rand.Rand, v, other *value) string {
 	case 4:
 		count := affordable([]int{10, 1000, 20000}[r.IntN(3)], m.value)
 		for k := range count {
-			v.members = append(v.members, member{fmt.Appendf(nil, `"k%d"`, k), m.value})
+			v.members = append(v.members, member{fmt.Appendf(nil, `"k%d"`, k), parsedCopy(m.value)})
 		}
 		return fmt.Sprintf("%d more members", count)
 	default:
@@ -199,12 +205,14 @@ func mutateList(r *rand.Rand, v *value) string {
 	default:
 		count := affordable([]int{2, 100, 5000}[r.IntN(3)], v.items[i])
 		for range count {
-			v.items = append(v.items, v.items[i])
+			v.items = append(v.items, parsedCopy(v.items[i]))
 		}
 		return fmt.Sprintf("%d more items", count)
 	}
 }
 
+// parsedCopy copies v. Nothing is ever in a tree twice: a change of a value that
+// stands in many places would put a copy of the whole into each of them.
 func parsedCopy(v *value) *value {
 	c, err := parseJSON(v.text())
 	if err != nil {

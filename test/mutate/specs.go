@@ -130,7 +130,9 @@ func mutateSpec(r *rand.Rand, text []byte) ([]byte, string) {
 		if _, err := parseJSON(next); err != nil {
 			break // no JSON any more
 		}
-		text = next
+		if text = next; len(text) > maxText {
+			break
+		}
 	}
 	return text, strings.Join(how, "; ")
 }
