@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
+	conformance-driver conformance-gcs conformance-registry conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
 
 build: bin/tategu
 
@@ -87,6 +87,10 @@ conformance-driver: build $(CLIENTS)/.built
 conformance-gcs: DIR ?= $(SHARED)/conformance/gcs
 conformance-gcs: build $(CLIENTS)/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/gcs.py --dir "$(DIR)"
+
+## The OCI distribution specification's own suite, fetched as a Go module.
+conformance-registry: build
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/conformance/registry.py
 
 conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=

@@ -35,10 +35,6 @@ func decodeManifest(row store.Row) (Stored, error) {
 // PutManifest stores a manifest under a tag or its digest. All that it names must
 // be in the repository already; a subject need not.
 func (s *Store) PutManifest(ctx context.Context, repo Repo, version, contentType string, raw []byte) (Stored, Manifest, error) {
-	return s.putManifest(ctx, repo, version, contentType, raw, false)
-}
-
-func (s *Store) putManifest(ctx context.Context, repo Repo, version, contentType string, raw []byte, sparse bool) (Stored, Manifest, error) {
 	tag, d, err := ParseVersion(version)
 	if err != nil {
 		return Stored{}, Manifest{}, err
@@ -69,7 +65,7 @@ func (s *Store) putManifest(ctx context.Context, repo Repo, version, contentType
 		if err := ensure(ctx, tx, repo); err != nil {
 			return err
 		}
-		if err := use(ctx, tx, repo.Name, d, m, sparse); err != nil {
+		if err := use(ctx, tx, repo.Name, d, m); err != nil {
 			return err
 		}
 		if err := putReferrer(ctx, tx, repo.Name, st, m); err != nil {
@@ -110,7 +106,7 @@ func missing(what, repo string, d Digest) error {
 }
 
 // use writes down what a manifest needs, and refuses what is not there.
-func use(ctx context.Context, tx store.Tx, repo string, d Digest, m Manifest, sparse bool) error {
+func use(ctx context.Context, tx store.Tx, repo string, d Digest, m Manifest) error {
 	for _, need := range m.blobs() {
 		if _, err := tx.Get(ctx, kindLink, key(repo, string(need.Digest))); resource.IsNotFound(err) {
 			if need.isForeign() {
@@ -133,9 +129,7 @@ func use(ctx context.Context, tx store.Tx, repo string, d Digest, m Manifest, sp
 			return Refuse(ErrManifestInvalid, "the index names itself")
 		}
 		if _, err := tx.Get(ctx, kindManifest, key(repo, string(need.Digest))); resource.IsNotFound(err) {
-			if !sparse {
-				return missing("manifest", repo, need.Digest)
-			}
+			return missing("manifest", repo, need.Digest)
 		} else if err != nil {
 			return err
 		}
