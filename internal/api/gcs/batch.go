@@ -3,6 +3,7 @@ package gcs
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -65,8 +66,8 @@ func readBatch(c *call) ([]batched, error) {
 	}
 	var out []batched
 	for {
-		p, err := parts.NextRawPart()
-		if err == io.EOF { // a wrapped one means that the end is missing: nothing of it runs
+		p, err := parts.next()
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

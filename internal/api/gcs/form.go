@@ -35,7 +35,7 @@ type form struct {
 	fields   map[string]string // by name in lower case
 	file     *multipart.Part
 	filename string
-	parts    *multipart.Reader
+	parts    *partReader
 }
 
 // xmlForm stores the file of a form.
@@ -84,7 +84,7 @@ func readForm(r *http.Request) (*form, error) {
 	}
 	f, left := &form{fields: map[string]string{}, parts: parts}, int64(maxFormBytes)
 	for {
-		p, err := nextPart(parts)
+		p, err := parts.must()
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +284,7 @@ func (f *formFile) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	if _, next := f.parts.NextRawPart(); next != io.EOF { // a wrapped one means that the end is missing
+	if _, next := f.parts.next(); !errors.Is(next, io.EOF) {
 		if next == nil {
 			return n, resource.Invalid("body", "the file is not the last field of the form")
 		}

@@ -107,7 +107,7 @@ func FuzzRelated(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		meta, err := nextPart(parts)
+		meta, err := parts.must()
 		if err != nil {
 			return
 		}
@@ -115,12 +115,33 @@ func FuzzRelated(f *testing.F) {
 		if readJSON(meta, &fs) != nil {
 			return
 		}
-		media, err := nextPart(parts)
+		media, err := parts.must()
 		if err != nil {
 			return
 		}
 		if _, err := io.Copy(io.Discard, &lastPart{part: media, parts: parts}); err == nil && !strings.Contains(text, "--cut--") {
 			t.Errorf("a body without its end was taken: %q", text)
+		}
+	})
+}
+
+// FuzzEndWatch: however a body is cut into reads, its end is seen when it is there.
+func FuzzEndWatch(f *testing.F) {
+	f.Add("--cut\r\n\r\nx\r\n--cut--\r\n", 3)
+	f.Add("--cut--", 1)
+	f.Add("x--cut--\n--cut-", 5)
+	f.Fuzz(func(t *testing.T, text string, size int) {
+		if size <= 0 || size > 1000 {
+			return
+		}
+		w := &endWatch{r: strings.NewReader(text), end: []byte("\n--cut--"), tail: []byte("\n")}
+		for buf := make([]byte, size); ; {
+			if _, err := w.Read(buf); err != nil {
+				break
+			}
+		}
+		if want := strings.Contains("\n"+text, "\n--cut--"); w.seen != want {
+			t.Errorf("%q by %d: seen %t, want %t", text, size, w.seen, want)
 		}
 	})
 }

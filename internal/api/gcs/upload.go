@@ -3,10 +3,7 @@ package gcs
 import (
 	"errors"
 	"io"
-	"mime"
-	"mime/multipart"
 	"net/http"
-	"strings"
 
 	"tategu/internal/blob"
 	"tategu/internal/resource"
@@ -89,7 +86,7 @@ func (h *Handler) uploadMultipart(c *call) error {
 	if err != nil {
 		return err
 	}
-	meta, err := nextPart(parts)
+	meta, err := parts.must()
 	if err != nil {
 		return err
 	}
@@ -101,7 +98,7 @@ func (h *Handler) uploadMultipart(c *call) error {
 	if err != nil {
 		return err
 	}
-	media, err := nextPart(parts)
+	media, err := parts.must()
 	if err != nil {
 		return err
 	}
@@ -111,30 +108,11 @@ func (h *Handler) uploadMultipart(c *call) error {
 	return h.put(c, o, &lastPart{part: media, parts: parts}, conds)
 }
 
-func relatedParts(contentType string, r io.Reader) (*multipart.Reader, error) {
-	kind, params, err := mime.ParseMediaType(contentType)
-	if err != nil || !strings.HasPrefix(kind, "multipart/") || params["boundary"] == "" {
-		return nil, resource.Invalid("Content-Type", "%q is not multipart with a boundary", contentType)
-	}
-	return multipart.NewReader(r, params["boundary"]), nil
-}
-
-func nextPart(parts *multipart.Reader) (*multipart.Part, error) {
-	p, err := parts.NextRawPart()
-	if err == nil {
-		return p, nil
-	}
-	if _, ok := errors.AsType[*clientError](err); ok {
-		return nil, err
-	}
-	return nil, resource.Invalid("body", "the body does not have the parts that its Content-Type promises: %w", err)
-}
-
 // lastPart ends well only when the closing boundary follows: a body that was cut
 // off must not become an object.
 type lastPart struct {
 	part  io.Reader
-	parts *multipart.Reader
+	parts *partReader
 }
 
 func (l *lastPart) Read(p []byte) (int, error) {
@@ -145,7 +123,7 @@ func (l *lastPart) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	if _, next := l.parts.NextRawPart(); next != io.EOF { // a wrapped one means that the end is missing
+	if _, next := l.parts.next(); !errors.Is(next, io.EOF) {
 		if next == nil {
 			return n, resource.Invalid("body", "the body has more than two parts")
 		}
