@@ -117,12 +117,12 @@ func printBackup(w io.Writer, what, dir string, m backup.Manifest) error {
 }
 
 func restoreCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "restore DIR",
 		Short: "Make a data directory of a backup",
 		Long: `restore makes the data directory named by --data, which must be missing or empty, of the
 backup in DIR, and checks every byte on the way. Either all of it is there in the end or
-nothing. Start a server on it with tategu serve --data; work that ran when the backup was
+nothing. With --objects the objects go into that bucket, which no data directory may use yet. Start a server on it with tategu serve --data; work that ran when the backup was
 made is taken up again.`,
 		Example: "  tategu restore /mnt/backup/tategu --data /var/lib/tategu",
 		Args:    cobra.ExactArgs(1),
@@ -141,4 +141,6 @@ made is taken up again.`,
 			return printBackup(cmd.OutOrStdout(), "the backup", args[0], m)
 		},
 	}
+	setting(cmd, "objects", "bucket URL that the objects go into (default: the data directory)")
+	return cmd
 }

@@ -2,11 +2,15 @@ package app
 
 import (
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"path/filepath"
+	"time"
 
 	"tategu/internal/backup"
 	"tategu/internal/blob"
+	"tategu/internal/blob/bucket"
 	"tategu/internal/blob/disk"
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -46,17 +50,54 @@ func VerifyBackup(ctx context.Context, dir string, progress func(backup.Progress
 	return backup.Verify(ctx, dir, openSnapshot, progress)
 }
 
-// Restore makes the data directory of cfg of a backup.
-func Restore(ctx context.Context, cfg Config, dir string, progress func(backup.Progress)) (backup.Manifest, error) {
+// Restore makes the data directory of cfg of a backup, with its objects in the bucket
+// that cfg names, if it names one.
+func Restore(ctx context.Context, cfg Config, dir string, progress func(backup.Progress)) (m backup.Manifest, err error) {
 	if err := cfg.absolute(); err != nil {
-		return backup.Manifest{}, err
+		return m, err
 	}
 	schema, err := sqlite.NewestSchema()
 	if err != nil {
-		return backup.Manifest{}, err
+		return m, err
 	}
-	return backup.Restore(ctx, dir, backup.Target{
+	target := backup.Target{
 		Data: cfg.Data, Open: openSnapshot, Schema: schema,
 		Contents: func(data string) (backup.Content, error) { return disk.Open(filepath.Join(data, "objects")) },
-	}, progress)
+	}
+	if cfg.Storage.Objects != "" {
+		content, openErr := bucket.Open(ctx, cfg.Storage.Objects, slog.New(slog.DiscardHandler), time.Now)
+		if openErr != nil {
+			return m, openErr
+		}
+		defer func() { err = errors.Join(err, content.Close()) }()
+		into := &restoring{content: content}
+		target.Contents = func(data string) (backup.Content, error) { return content, into.claim(ctx, cfg, data) }
+		m, err = backup.Restore(ctx, dir, target, progress)
+		if err != nil && into.claimed {
+			err = errors.Join(err, content.Abandon(context.WithoutCancel(ctx)))
+		}
+		return m, err
+	}
+	return backup.Restore(ctx, dir, target, progress)
+}
+
+// restoring is a bucket that contents are restored into.
+type restoring struct {
+	content *bucket.Content
+	claimed bool
+}
+
+// claim makes the bucket that of the data directory which is being made in data.
+func (r *restoring) claim(ctx context.Context, cfg Config, data string) error {
+	address, _, err := bucket.Parse(cfg.Storage.Objects)
+	if err != nil {
+		return err
+	}
+	cfg.Data = data
+	m := &Main{cfg: cfg}
+	if err := m.claim(ctx, r.content, placement{}, address.String()); err != nil {
+		return err
+	}
+	r.claimed = true
+	return nil
 }

@@ -51,6 +51,14 @@ func (c *Content) Claim(ctx context.Context, installation string, isNew bool) er
 	return c.buryAll(ctx)
 }
 
+// Abandon undoes a Claim that came to nothing: all contents go, and at last the marker.
+func (c *Content) Abandon(ctx context.Context) error {
+	if err := c.Walk(ctx, func(id string, _ time.Time) error { return c.Remove(ctx, id) }); err != nil {
+		return err
+	}
+	return c.remove(ctx, markerKey)
+}
+
 func (c *Content) readMarker(ctx context.Context) (marker, error) {
 	data, err := c.bucket.ReadAll(ctx, markerKey)
 	if err != nil {

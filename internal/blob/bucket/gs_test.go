@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -321,5 +322,32 @@ func TestRefusalsOfGS(t *testing.T) {
 				t.Errorf("%d tries, code %v, forbidden %v, full %v: %v", tries, gcerrors.Code(err), forbidden(err), noSpace(err), err)
 			}
 		})
+	}
+}
+
+// TestCloseLeavesNoConnections: a server at the other end need not wait for us to end.
+func TestCloseLeavesNoConnections(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{}, 8)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	b := gsDriver(t, "gs://box?anonymous=true&endpoint="+server.URL)
+	if _, err := b.ListPaged(t.Context(), &driver.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-closed:
+	case <-t.Context().Done():
+	case <-time.After(30 * time.Second): // only so that a failure ends
+		t.Error("the connection stays")
 	}
 }
