@@ -17,7 +17,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 
 export TATEGU_SHARED := $(abspath $(SHARED))
 
-.PHONY: build test test-go test-buckets test-clients test-otherclients test-slow lint fmt generate bench demo clean \
+.PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-registry conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
 
 build: bin/tategu
@@ -58,6 +58,13 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) fuzz
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
 	$(MAKE) test-otherclients
+	$(MAKE) test-debian
+
+## Python and the package manager in an image of Debian packages, where mmdebstrap is installed.
+test-debian:
+	@command -v mmdebstrap >/dev/null || { echo 'test-debian: skipped, mmdebstrap is not installed'; exit 0; }; \
+	mkdir -p bin && mmdebstrap --quiet --variant=minbase --include=python3 bookworm bin/debian.tar && \
+	TATEGU_TEST_DEBIAN=$(CURDIR)/bin/debian.tar go test -count=1 -run TestDebian ./internal/runtime/process
 
 ## The storage clients for Go, Node and Java, unmodified.
 test-otherclients: build
