@@ -97,10 +97,10 @@ func report(ways []*way) error {
 	for _, w := range ways {
 		found[w.name] = w
 		if w.why != nil {
-			fmt.Fprintf(os.Stdout, "%-18s -  (%v)\n", w.name, w.why)
+			_, _ = fmt.Fprintf(os.Stdout, "%-18s -  (%v)\n", w.name, w.why)
 			continue
 		}
-		fmt.Fprintf(os.Stdout, "%-18s min %6.1f  median %6.1f ms\n", w.name, slices.Min(w.times), w.median())
+		_, _ = fmt.Fprintf(os.Stdout, "%-18s min %6.1f  median %6.1f ms\n", w.name, slices.Min(w.times), w.median())
 	}
 	container, host, docker := found[nameContainer], found[nameHost], found["docker run"]
 	if container.why != nil {
@@ -109,12 +109,12 @@ func report(ways []*way) error {
 	if host.why != nil {
 		return host.why
 	}
-	fmt.Fprintf(os.Stdout, "of these, namespaces and mounts: %.1f ms (medians: %s less %s)\n", container.median()-host.median(), nameContainer, nameHost)
+	_, _ = fmt.Fprintf(os.Stdout, "of these, namespaces and mounts: %.1f ms (medians: %s less %s)\n", container.median()-host.median(), nameContainer, nameHost)
 	versus := "-"
 	if docker.why == nil {
 		versus = fmt.Sprintf("%.1fx", docker.median()/container.median())
 	}
-	fmt.Fprintf(os.Stdout, "start_ms=%.1f vs_docker=%s build_ms=-\n", container.median(), versus)
+	_, _ = fmt.Fprintf(os.Stdout, "start_ms=%.1f vs_docker=%s build_ms=-\n", container.median(), versus)
 	return nil
 }
 

@@ -26,15 +26,15 @@ func main() {
 }
 
 func task(path, text string) {
-	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	err := os.MkdirAll(filepath.Dir(path), 0o755) //nolint:gosec // the task is told where to write
 	if err == nil {
-		err = os.WriteFile(path, []byte(text), 0o600)
+		err = os.WriteFile(path, []byte(text), 0o600) //nolint:gosec // as above
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Fprintln(os.Stdout, "first process but one:", os.Getpid() == 2)
+	_, _ = fmt.Fprintln(os.Stdout, "first process but one:", os.Getpid() == 2)
 }
 
 // predict counts instances; a body that is none is answered with its length.
