@@ -21,8 +21,8 @@ import (
 
 func main() {
 	attacks := map[string]func(args []string) error{
-		"read": func(a []string) error { _, err := os.ReadFile(a[0]); return err },
-		"follow":    follow,
+		"read":   func(a []string) error { _, err := os.ReadFile(a[0]); return err },
+		"follow": follow,
 		"write": func(a []string) error {
 			f, err := os.OpenFile(a[0], os.O_WRONLY, 0)
 			if err != nil {
@@ -60,10 +60,16 @@ func main() {
 			}
 			return unix.Setns(fd, 0)
 		},
-		"mknod":     func([]string) error { return unix.Mknod("/disk", unix.S_IFBLK|0o600, int(unix.Mkdev(254, 0))) },
-		"keyctl":    func([]string) error { _, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_USER_SESSION_KEYRING, true); return err },
-		"bpf":       func([]string) error { return call(unix.SYS_BPF, 0, 0, 0) },
-		"perf":      func([]string) error { _, err := unix.PerfEventOpen(&unix.PerfEventAttr{Size: 112}, 0, -1, -1, 0); return err },
+		"mknod": func([]string) error { return unix.Mknod("/disk", unix.S_IFBLK|0o600, int(unix.Mkdev(254, 0))) },
+		"keyctl": func([]string) error {
+			_, err := unix.KeyctlGetKeyringID(unix.KEY_SPEC_USER_SESSION_KEYRING, true)
+			return err
+		},
+		"bpf": func([]string) error { return call(unix.SYS_BPF, 0, 0, 0) },
+		"perf": func([]string) error {
+			_, err := unix.PerfEventOpen(&unix.PerfEventAttr{Size: 112}, 0, -1, -1, 0)
+			return err
+		},
 		"module":    func([]string) error { return unix.FinitModule(0, "", 0) },
 		"reboot":    func([]string) error { return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) },
 		"kexec":     func([]string) error { return call(unix.SYS_KEXEC_LOAD, 0, 0, 0) },
@@ -72,16 +78,19 @@ func main() {
 		"handle":    openByHandle,
 		"userfault": func([]string) error { return call(unix.SYS_USERFAULTFD, 0, 0, 0) },
 		"hostname":  func([]string) error { return unix.Sethostname([]byte("gotcha")) },
-		"rawsocket": func([]string) error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err },
-		"setuid":    setuid,
-		"hardlink":  func(a []string) error { return os.Link(a[0], a[1]) },
-		"abstract":  func(a []string) error { _, err := net.Dial("unix", "@"+a[0]); return err },
-		"environs":  environs,
-		"operator":  operator,
-		"forkbomb":  forkBomb,
-		"memory":    memory,
-		"nothing":   func([]string) error { return nil },
-		"euid":      func([]string) error { fmt.Println(os.Geteuid()); return nil },
+		"rawsocket": func([]string) error {
+			_, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+			return err
+		},
+		"setuid":   setuid,
+		"hardlink": func(a []string) error { return os.Link(a[0], a[1]) },
+		"abstract": func(a []string) error { _, err := net.Dial("unix", "@"+a[0]); return err },
+		"environs": environs,
+		"operator": operator,
+		"forkbomb": forkBomb,
+		"memory":   memory,
+		"nothing":  func([]string) error { return nil },
+		"euid":     func([]string) error { fmt.Println(os.Geteuid()); return nil },
 		"rlimit": func([]string) error {
 			return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 		},
