@@ -70,7 +70,7 @@ func fill(t *testing.T, s *server, l *ledger) {
 	var work sync.WaitGroup
 	for kind, up := range uploads() {
 		work.Go(func() {
-			for n := 0; l.refused[kind] < enough; n++ { // the map's entry is this goroutine's
+			for n := 0; l.refusals(kind) < enough; n++ {
 				if !uploadOnce(t, s, l, kind, up, fmt.Sprintf("%s-%d", kind, n)) {
 					return
 				}

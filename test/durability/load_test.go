@@ -79,6 +79,12 @@ func (l *ledger) refuse(kind string) int {
 	return l.refused[kind]
 }
 
+func (l *ledger) refusals(kind string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused[kind]
+}
+
 func (l *ledger) names() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
