@@ -20,7 +20,13 @@ CLIENTS = [
     ("go", ["go"], [], ["go", "run", "."], []),
     ("node", ["node", "npm"], ["npm", "ci", "--no-audit", "--no-fund", "--silent"], ["node", "probe.js"], []),
     ("node", ["node", "npm"], [], ["node", "probe.js"], ["--intercept"]),
-    ("java", ["java", "mvn"], [], ["mvn", "-q", "-B", "compile", "exec:java"], []),
+    (
+        "java",
+        ["java", "mvn"],
+        ["mvn", "-q", "-B", "compile", "dependency:build-classpath", "-Dmdep.outputFile=target/classpath"],
+        ["sh", "-c", 'exec java -cp "target/classes:$(cat target/classpath)" probe.Probe'],
+        [],
+    ),
 ]
 
 
