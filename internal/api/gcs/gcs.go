@@ -205,13 +205,13 @@ func isACL(pattern string) bool {
 	return strings.HasSuffix(pattern, "/acl") || strings.HasSuffix(pattern, "/defaultObjectAcl")
 }
 
-// bucketFor gives the bucket after asking for a permission on it. A bucket that
+// bucketFor gives the bucket after asking for permissions on it, one or more. A bucket that
 // does not exist looks closed to callers who could not have opened it.
-func (h *Handler) bucketFor(ctx context.Context, name, permission string) (blob.Bucket, error) {
+func (h *Handler) bucketFor(ctx context.Context, name string, permissions ...string) (blob.Bucket, error) {
 	p := identity.FromContext(ctx)
 	b, err := h.blobs.GetBucket(ctx, name)
 	if resource.IsNotFound(err) {
-		if denied := h.auth.AuthorizeMissing(p, name, permission); denied != nil {
+		if denied := h.auth.AuthorizeMissing(p, name, permissions[0]); denied != nil {
 			return blob.Bucket{}, denied
 		}
 	}
@@ -222,11 +222,16 @@ func (h *Handler) bucketFor(ctx context.Context, name, permission string) (blob.
 	if err != nil {
 		return blob.Bucket{}, err
 	}
-	return b, h.auth.AuthorizeBucket(ctx, p, access, permission)
+	for _, permission := range permissions {
+		if err := h.auth.AuthorizeBucket(ctx, p, access, permission); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
 }
 
-// authorize asks for a permission on a bucket.
-func (h *Handler) authorize(ctx context.Context, bucket, permission string) error {
-	_, err := h.bucketFor(ctx, bucket, permission)
+// authorize asks for permissions on a bucket, which is read once for all of them.
+func (h *Handler) authorize(ctx context.Context, bucket string, permissions ...string) error {
+	_, err := h.bucketFor(ctx, bucket, permissions...)
 	return err
 }

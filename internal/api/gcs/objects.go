@@ -250,10 +250,8 @@ type composeRequest struct {
 
 func (h *Handler) composeObject(c *call) error {
 	bucket := c.names[0]
-	for _, permission := range []string{"storage.objects.get", "storage.objects.create"} {
-		if err := h.authorize(c.ctx(), bucket, permission); err != nil {
-			return err
-		}
+	if err := h.authorize(c.ctx(), bucket, "storage.objects.get", "storage.objects.create"); err != nil {
+		return err
 	}
 	conds, err := c.conditions()
 	if err != nil {

@@ -7,10 +7,8 @@ import (
 // restoreObject makes a soft-deleted generation live again
 // (cloud.google.com/storage/docs/json_api/v1/objects/restore).
 func (h *Handler) restoreObject(c *call) error {
-	for _, permission := range []string{"storage.objects.restore", "storage.objects.create"} {
-		if err := h.authorize(c.ctx(), c.names[0], permission); err != nil {
-			return err
-		}
+	if err := h.authorize(c.ctx(), c.names[0], "storage.objects.restore", "storage.objects.create"); err != nil {
+		return err
 	}
 	conds, err := c.conditions()
 	if err != nil {
@@ -37,10 +35,8 @@ func (h *Handler) restoreObject(c *call) error {
 // (cloud.google.com/storage/docs/json_api/v1/objects/move).
 func (h *Handler) moveObject(c *call) error {
 	bucket := c.names[0]
-	for _, permission := range []string{"storage.objects.get", "storage.objects.delete", "storage.objects.create"} {
-		if err := h.authorize(c.ctx(), bucket, permission); err != nil {
-			return err
-		}
+	if err := h.authorize(c.ctx(), bucket, "storage.objects.get", "storage.objects.delete", "storage.objects.create"); err != nil {
+		return err
 	}
 	srcConds, err := conditions(c.query, "ifSource")
 	if err != nil {
