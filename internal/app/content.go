@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,9 +116,7 @@ func (m *Main) claim(ctx context.Context, content *bucket.Content, known placeme
 	isNew := !known.Claimed
 	if isNew { // written first, so that a kill in between does not make us strangers to our own marker
 		if known.Installation == "" {
-			var b [16]byte
-			_, _ = rand.Read(b[:]) // never fails since Go 1.24
-			known.Installation = hex.EncodeToString(b[:])
+			known.Installation = resource.RandomID()
 		}
 		known.Objects = objects
 		if err := known.write(m.cfg.Data); err != nil {

@@ -73,7 +73,7 @@ func (s *Store) StartMultipart(ctx context.Context, attrs Object, conds Conditio
 		return Multipart{}, err
 	}
 	now := s.now().UTC()
-	id := fmt.Sprintf("%016x%s", now.UnixMicro(), randomID()[:multipartIDLen-16])
+	id := fmt.Sprintf("%016x%s", now.UnixMicro(), resource.RandomID()[:multipartIDLen-16])
 	u := Multipart{ID: id, Object: attrs, Conditions: conds, Created: now}
 	return u, s.rows.Update(ctx, func(tx store.Tx) error {
 		if _, err := getBucket(ctx, tx, attrs.Bucket); err != nil {

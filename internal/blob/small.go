@@ -50,7 +50,7 @@ func (c contents) take(ctx context.Context, r io.Reader) (id string, d Digest, s
 	if _, err := io.Copy(io.Discard, h); err != nil {
 		return "", Digest{}, nil, err
 	}
-	id = smallPrefix + randomID()
+	id = smallPrefix + resource.RandomID()
 	return id, h.Digest(), func(tx store.Tx) error { return putSmall(ctx, tx, id, data) }, nil
 }
 
@@ -109,7 +109,7 @@ func (c contents) Link(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	second := smallPrefix + randomID()
+	second := smallPrefix + resource.RandomID()
 	return second, c.rows.Update(ctx, func(tx store.Tx) error { return putSmall(ctx, tx, second, data) })
 }
 

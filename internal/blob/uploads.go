@@ -2,8 +2,6 @@ package blob
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,19 +36,13 @@ type hashState struct {
 	CRC32C uint32
 }
 
-func randomID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
-	return hex.EncodeToString(b[:])
-}
-
 // StartUpload opens a resumable upload of attrs; total is -1 when unknown.
 func (s *Store) StartUpload(ctx context.Context, attrs Object, conds Conditions, total int64) (Upload, error) {
 	if err := s.precheck(ctx, attrs, conds); err != nil {
 		return Upload{}, err
 	}
-	attrs.Content = randomID()
-	u := Upload{ID: randomID(), Object: attrs, Conditions: conds, Total: total, Created: s.now().UTC()}
+	attrs.Content = resource.RandomID()
+	u := Upload{ID: resource.RandomID(), Object: attrs, Conditions: conds, Total: total, Created: s.now().UTC()}
 	return u, s.rows.Update(ctx, func(tx store.Tx) error { return putUpload(ctx, tx, u) })
 }
 

@@ -3,10 +3,8 @@ package image
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,12 +28,6 @@ type Upload struct {
 	SHA256   []byte    `json:"sha256"` // state of the running hash
 	Content  string    `json:"-"`
 	Created  time.Time `json:"-"`
-}
-
-func randomID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
-	return hex.EncodeToString(b[:])
 }
 
 // hashed reads with a hash on the way.
@@ -74,7 +66,7 @@ func (s *Store) PutBlob(ctx context.Context, repo Repo, d Digest, r io.Reader) (
 			return Blob{}, err
 		}
 	} else {
-		b.Content = randomID()
+		b.Content = resource.RandomID()
 		h := newHashed(io.MultiReader(bytes.NewReader(data), r), d.hash(), 0)
 		b.Size, err = s.content.Append(ctx, b.Content, 0, h)
 		b.CRC32C = h.crc
@@ -112,7 +104,7 @@ func (s *Store) finish(ctx context.Context, repo Repo, b Blob, also func(store.T
 
 // StartUpload opens an upload.
 func (s *Store) StartUpload(ctx context.Context, repo Repo) (Upload, error) {
-	u := Upload{ID: randomID(), Repo: repo, Content: randomID(), Created: s.now().UTC()}
+	u := Upload{ID: resource.RandomID(), Repo: repo, Content: resource.RandomID(), Created: s.now().UTC()}
 	return u, s.rows.Update(ctx, func(tx store.Tx) error {
 		if err := ensure(ctx, tx, repo); err != nil {
 			return err

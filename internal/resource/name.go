@@ -6,6 +6,7 @@ package resource
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,4 +88,12 @@ func NewID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails since Go 1.24
 	return strconv.FormatUint(binary.LittleEndian.Uint64(b[:])>>2|1<<60, 10)
+}
+
+// RandomID makes an id of 32 hexadecimal digits: 128 random bits, which nobody
+// guesses and no two places share.
+func RandomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails since Go 1.24
+	return hex.EncodeToString(b[:])
 }

@@ -20,12 +20,8 @@ type batches struct {
 
 func (b *batches) run(ctx context.Context, drained <-chan struct{}) error {
 	for n := 0; ; n++ {
-		select {
-		case <-drained:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
+		if over, err := isOver(ctx, drained); over {
+			return err
 		}
 		model := b.native
 		if n%2 == 1 {

@@ -26,12 +26,8 @@ type jobDetail struct {
 
 func (j *jobs) run(ctx context.Context, drained <-chan struct{}, random *rand.Rand) error {
 	for n := 0; ; n++ {
-		select {
-		case <-drained:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
+		if over, err := isOver(ctx, drained); over {
+			return err
 		}
 		name := fmt.Sprintf("job-%d", n)
 		body := map[string]any{"displayName": name, "jobSpec": map[string]any{"workerPoolSpecs": []any{map[string]any{

@@ -201,6 +201,19 @@ func (l *loop) summary() string {
 		word, l.options.rounds, l.book.acked.Load(), l.book.lost.Load(), l.book.torn.Load(), l.book.double.Load(), l.adopted, p95.Milliseconds())
 }
 
+// isOver says that a part of the load has to end: nothing new shall be begun, or
+// ctx has ended, which is the error.
+func isOver(ctx context.Context, drained <-chan struct{}) (bool, error) {
+	select {
+	case <-drained:
+		return true, nil
+	case <-ctx.Done():
+		return true, ctx.Err()
+	default:
+		return false, nil
+	}
+}
+
 // pause waits without being deaf to the end of ctx.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

@@ -43,12 +43,10 @@ func newModels(c *client, random *rand.Rand) *models {
 
 func (m *models) run(ctx context.Context, drained <-chan struct{}) error {
 	for {
-		select {
-		case <-drained:
+		if over, err := isOver(ctx, drained); err != nil {
+			return err
+		} else if over {
 			return m.settleAll(ctx)
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
 		}
 		if err := m.step(ctx, m.things[m.random.IntN(len(m.things))]); err != nil && !errors.Is(err, errKilled) {
 			return fmt.Errorf("resources: %w", err)

@@ -53,12 +53,10 @@ func newObjects(c *client, id string, random *rand.Rand) *objects {
 // run writes until drained, then settles what a kill cut off.
 func (o *objects) run(ctx context.Context, drained <-chan struct{}) error {
 	for {
-		select {
-		case <-drained:
+		if over, err := isOver(ctx, drained); err != nil {
+			return err
+		} else if over {
 			return o.settleAll(ctx)
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
 		}
 		if err := o.step(ctx); err != nil && !errors.Is(err, errKilled) {
 			return fmt.Errorf("objects %s: %w", o.id, err)

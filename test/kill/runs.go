@@ -71,12 +71,8 @@ func newRuns(c *client) (*runs, error) {
 // run submits one run after the other, of the pipelines in turn.
 func (r *runs) run(ctx context.Context, drained <-chan struct{}, id string, random *rand.Rand, pipelines ...string) error {
 	for n := 0; ; n++ {
-		select {
-		case <-drained:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
+		if over, err := isOver(ctx, drained); over {
+			return err
 		}
 		run := fmt.Sprintf("%s-%d", id, n)
 		if err := r.one(ctx, pipelines[n%len(pipelines)], run, random); err != nil {

@@ -130,12 +130,8 @@ func (s *serving) undeploy(ctx context.Context, endpoint, id string) error {
 // churn deploys and undeploys on an endpoint of its own.
 func (s *serving) churn(ctx context.Context, drained <-chan struct{}) error {
 	for n := 1; ; n++ {
-		select {
-		case <-drained:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
+		if over, err := isOver(ctx, drained); over {
+			return err
 		}
 		id, model := strconv.Itoa(5000+n), s.echo
 		if n%2 == 0 {
@@ -162,12 +158,8 @@ func (s *serving) churn(ctx context.Context, drained <-chan struct{}) error {
 // soon as the server is ready, every prediction works.
 func (s *serving) predict(ctx context.Context, drained <-chan struct{}) error {
 	for n := 0; ; n++ {
-		select {
-		case <-drained:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		default:
+		if over, err := isOver(ctx, drained); over {
+			return err
 		}
 		err := s.ask(ctx, n)
 		if err != nil && !errors.Is(err, errKilled) {

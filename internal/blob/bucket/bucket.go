@@ -10,8 +10,6 @@ package bucket
 import (
 	"context"
 	"crypto/md5" //nolint:gosec // the API's checksum, not a secret
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -26,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tategu/internal/blob"
+	"tategu/internal/resource"
 )
 
 // Content is a blob.Content in a bucket.
@@ -63,17 +62,11 @@ func New(b *gcblob.Bucket, address Address, log *slog.Logger, now func() time.Ti
 // Close releases the connections.
 func (c *Content) Close() error { return c.bucket.Close() }
 
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
-	return hex.EncodeToString(b[:])
-}
-
 // Create implements blob.Content. A content of more than splitSize is several
 // objects; a kill amid them leaves an id that nobody was told.
 func (c *Content) Create(ctx context.Context, r io.Reader) (string, blob.Digest, error) {
 	md, crc := md5.New(), crc32.New(crc32.MakeTable(crc32.Castagnoli)) //nolint:gosec // as above
-	id := newID()
+	id := resource.RandomID()
 	size, err := c.createAs(ctx, id, io.TeeReader(reader(ctx, r), io.MultiWriter(md, crc)))
 	if err != nil {
 		if size > 0 {
@@ -179,7 +172,7 @@ func (c *Content) Link(ctx context.Context, id string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		second := newID()
+		second := resource.RandomID()
 		if err = c.copyAll(ctx, live, second); err == nil {
 			return second, nil
 		}

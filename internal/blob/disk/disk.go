@@ -5,8 +5,6 @@ package disk
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +17,7 @@ import (
 	"time"
 
 	"tategu/internal/blob"
+	"tategu/internal/resource"
 	"tategu/internal/volume"
 )
 
@@ -72,12 +71,6 @@ func (c *Content) path(id string) (string, error) {
 	return filepath.Join(c.dir, id[len(id)-2:], id), nil
 }
 
-func newID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails since Go 1.24
-	return hex.EncodeToString(b[:])
-}
-
 // Create implements blob.Content.
 func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Digest, err error) {
 	if err := c.volume.Room(); err != nil {
@@ -101,7 +94,7 @@ func (c *Content) Create(ctx context.Context, r io.Reader) (id string, d blob.Di
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return "", blob.Digest{}, c.volume.Check("write content", err)
 	}
-	id = newID()
+	id = resource.RandomID()
 	if err := c.place(f.Name(), id, os.Rename); err != nil {
 		return "", blob.Digest{}, err
 	}
@@ -259,7 +252,7 @@ func (c *Content) Link(ctx context.Context, id string) (string, error) {
 	if err := os.Chtimes(from, time.Time{}, time.Now()); err != nil {
 		return "", c.volume.Check("link content", err) // fs.ErrNotExist is part of the contract
 	}
-	second := newID()
+	second := resource.RandomID()
 	err = c.place(from, second, c.link)
 	if !noLink(err) {
 		return second, err
