@@ -86,7 +86,11 @@ func (s *server) makeBucket(ctx context.Context, name string) error {
 		if err == nil || time.Now().After(deadline) || !errors.Is(err, syscall.ECONNREFUSED) {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 
