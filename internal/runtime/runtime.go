@@ -46,6 +46,12 @@ type Workload struct {
 	Dirs []string
 
 	Resources Resources
+	// Priority orders what waits for room; the zero value is that of pipelines.
+	Priority Priority
+	// Gang names workloads that start together or not at all, GangSize how many
+	// they are; "" = it starts alone.
+	Gang     string
+	GangSize int
 	// Port hands out a free loopback port: env PORT and AIP_HTTP_PORT, which the
 	// command, arguments and environment may name as $(PORT), and Instance.Address.
 	Port bool
@@ -69,11 +75,46 @@ type Resources struct {
 	GPUs        int
 }
 
+// Priority orders waiting workloads: all that wait with a higher one start first.
+type Priority int
+
+// Priorities, from what nobody sits in front of to what somebody waits for.
+const (
+	PriorityJob    Priority = iota // pipeline tasks, custom jobs
+	PriorityBatch                  // replicas of batch prediction
+	PriorityOnline                 // replicas of endpoints
+)
+
+// Inventory is what a machine has to give.
+type Inventory struct {
+	Cores       float64
+	MemoryBytes int64
+	GPUs        []GPU
+}
+
+// GPU is one accelerator.
+type GPU struct {
+	ID          string   `yaml:"id"`      // as CUDA_VISIBLE_DEVICES takes it: an index or a UUID
+	Name        string   `yaml:"name"`    // "NVIDIA L4"; "" = not known
+	MemoryBytes int64    `yaml:"memory"`  // 0 = not known
+	Devices     []string `yaml:"devices"` // device nodes that belong to it alone, such as /dev/nvidia0
+}
+
+// Queue is the place of a workload that waits for room.
+type Queue struct {
+	Position int    // from 1, among all that wait on this machine
+	Length   int    // how many wait
+	Waits    string // what it lacks and who has it, for people: "1 GPU (1 of 1 in use by ...)"
+	Since    time.Time
+}
+
 // Phase of an instance.
 type Phase string
 
-// Phases: Preparing covers environments and input files.
+// Phases, in order: Queued until there is room; Preparing covers environments and
+// input files.
 const (
+	Queued    Phase = "QUEUED"
 	Preparing Phase = "PREPARING"
 	Running   Phase = "RUNNING"
 	Ended     Phase = "ENDED"
@@ -83,6 +124,8 @@ const (
 type Status struct {
 	Phase   Phase
 	Message string // what is going on ("creating Python environment ...")
+	Queue   *Queue // set while Phase is Queued
+	GPUs    []GPU  // handed to it
 	PID     int
 	Started time.Time
 	Exit    *Exit // set once Phase is Ended
