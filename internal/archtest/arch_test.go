@@ -49,6 +49,7 @@ func private() map[string][]string {
 		"internal/store/storetest":       {},
 		"internal/blob/blobtest":         {},
 		"internal/runtime/runtimetest":   {},
+		"internal/runtime/workload":      {}, // adapters share it
 		"internal/runtime/process/oci":   {"internal/runtime/process"},
 	}
 }

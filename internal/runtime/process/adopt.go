@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+
+	"tategu/internal/runtime/workload"
 )
 
 // adopt loads every record and goes on where the last server stopped.
@@ -19,10 +21,10 @@ func (r *Runtime) adopt() error {
 	for _, e := range entries {
 		dir := filepath.Join(r.cfg.Dir, e.Name())
 		var rec record
-		switch err := readJSON(filepath.Join(dir, fileRecord), &rec); {
+		switch err := workload.ReadJSON(filepath.Join(dir, fileRecord), &rec); {
 		case errors.Is(err, fs.ErrNotExist):
 			// Start did not return, so nobody counts on it.
-			if err := removeAll(dir); err != nil {
+			if err := workload.RemoveAll(dir); err != nil {
 				r.cfg.Log.Warn("remove an unfinished workload directory", slog.String("dir", dir), slog.Any("error", err))
 			}
 			continue
@@ -30,9 +32,9 @@ func (r *Runtime) adopt() error {
 			return fmt.Errorf("read workload %s: %w", e.Name(), err)
 		}
 		switch {
-		case exists(filepath.Join(dir, fileEnd)):
+		case workload.Exists(filepath.Join(dir, fileEnd)):
 			ended++
-		case exists(filepath.Join(dir, fileWrapper)):
+		case workload.Exists(filepath.Join(dir, fileWrapper)):
 			r.adopted++
 		default:
 			prepared++

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/workload"
 )
 
 // TestWrapperOfKilledServer: a server is killed between the start of a wrapper
@@ -30,7 +31,7 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeJSON(filepath.Join(work, fileRecord), record{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
+	if err := workload.WriteJSON(filepath.Join(work, fileRecord), record{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
 		t.Fatal(err)
 	}
 	// The wrapper proper, and a sign that it has ended.
@@ -56,7 +57,7 @@ func TestWrapperOfKilledServer(t *testing.T) {
 		exit, _ := in.Wait(t.Context())
 		ended <- exit
 	}()
-	for tick := time.Tick(time.Millisecond); !exists(gone); {
+	for tick := time.Tick(time.Millisecond); !workload.Exists(gone); {
 		select {
 		case <-tick:
 		case exit := <-ended:
@@ -75,10 +76,10 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeJSON(filepath.Join(work, fileWrapper), wrapperFile{PID: first.Process.Pid, Start: start}); err != nil {
+	if err := workload.WriteJSON(filepath.Join(work, fileWrapper), wrapperFile{PID: first.Process.Pid, Start: start}); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeJSON(filepath.Join(work, fileExit), exitFile{Ended: time.Now()}); err != nil {
+	if err := workload.WriteJSON(filepath.Join(work, fileExit), exitFile{Ended: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	stdin.Close()

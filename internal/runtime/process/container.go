@@ -14,12 +14,12 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/workload"
 )
 
 // Places in every container besides /gcs and /tmp.
@@ -86,11 +86,11 @@ type box struct {
 // contain makes everything a container needs and says how to run it.
 func (in *instance) contain(ctx context.Context, plan runtime.Plan) (spec, error) {
 	in.contained = true
-	b := &box{in: in, plan: plan, c: &oci.Container{Image: in.rec.Workload.Image, Host: hostName(in.ID())}}
+	b := &box{in: in, plan: plan, c: &oci.Container{Image: in.rec.Workload.Image, Host: workload.HostName(in.ID())}}
 	if err := b.rootfs(ctx); err != nil {
 		return spec{}, err
 	}
-	if err := in.fetch(ctx); err != nil {
+	if err := in.place().Fetch(ctx); err != nil {
 		return spec{}, b.drop(err)
 	}
 	in.set(runtime.Preparing, "starting")
@@ -247,86 +247,29 @@ func (b *box) variables() map[string]string {
 		}
 	}
 	maps.Copy(env, in.credentials)
-	maps.Copy(env, threads(w.Resources))
+	maps.Copy(env, workload.Threads(w.Resources))
 	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
 	if w.Python != nil && w.Python.Script != "" {
 		env["_KFP_RUNTIME"] = "true"
 	}
-	port := in.portReplacer()
+	port := workload.PortReplacer(in.rec.Port)
 	for name, value := range w.Env {
 		env[name] = port(value)
 	}
-	maps.Copy(env, in.portVariables())
+	maps.Copy(env, workload.PortVariables(in.rec.Port))
 	slices.SortFunc(b.c.Binds[3:], func(x, y oci.Bind) int { return strings.Compare(x.To, y.To) })
 	return env
 }
 
-// command puts the workload's words in the image's: a command replaces the entry
-// point and arguments replace the default ones, as in Kubernetes and Vertex AI.
+// command puts the workload's words in the image's.
 func (b *box) command() ([]string, error) {
 	w := b.in.rec.Workload
-	head, tail := b.image.Config.Entrypoint, b.image.Config.Cmd
-	if len(w.Command) > 0 {
-		head, tail = w.Command, nil
+	script := path.Join(insideWork, workload.ScriptFile)
+	if err := b.in.place().WriteScript(dirWork); err != nil {
+		return nil, err
 	}
-	if len(w.Args) > 0 {
-		tail = w.Args
-	}
-	script := path.Join(insideWork, "component.py")
-	if w.Python != nil && w.Python.Script != "" {
-		if err := os.WriteFile(filepath.Join(b.in.dir, dirWork, "component.py"), []byte(w.Python.Script), 0o600); err != nil {
-			return nil, err
-		}
-		if len(w.Command) == 0 {
-			head, tail = []string{"python3", script}, w.Args
-		}
-	}
-	if len(head)+len(tail) == 0 {
-		return nil, resource.Invalid("command", "neither workload %s nor the image %s has a command", w.ID, b.c.Image).WithCause(resource.CauseInput)
-	}
-	port := b.in.portReplacer()
-	var out []string
-	for _, arg := range slices.Concat(head, tail) {
-		out = append(out, port(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
-	}
-	if w.Python != nil && len(w.Python.Packages) > 0 {
-		out = append(installing(*w.Python), out...)
-	}
-	return out, nil
+	return workload.Argv(w, b.image.Config, script, b.in.rec.Port)
 }
-
-// installing is a shell that installs packages into the container and becomes the
-// program that follows.
-func installing(p runtime.Python) []string {
-	pip := make([]string, 0, 1+2*len(p.Indexes))
-	pip = append(pip, "python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore")
-	for i, index := range p.Indexes {
-		option := "--extra-index-url"
-		if i == 0 {
-			option = "--index-url"
-		}
-		pip = append(pip, option, quote(index))
-	}
-	var plain, alone []string
-	for _, r := range p.Packages {
-		if name, noDeps := strings.CutPrefix(r, "--no-deps "); noDeps {
-			alone = append(alone, quote(name))
-		} else {
-			plain = append(plain, quote(r))
-		}
-	}
-	steps := []string{"set -e"}
-	if len(alone) > 0 {
-		steps = append(steps, strings.Join(slices.Concat(pip, []string{"--no-deps"}, alone), " "))
-	}
-	if len(plain) > 0 {
-		steps = append(steps, strings.Join(slices.Concat(pip, plain), " "))
-	}
-	return []string{"sh", "-c", strings.Join(append(steps, `exec "$@"`), "; "), "task"}
-}
-
-// quote makes one word of a POSIX shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // own gives the workload's directories and its output to the container's user.
 func (b *box) own() error {
@@ -368,31 +311,4 @@ func refused(err error) string {
 		return "control groups are not writable here"
 	}
 	return strings.ReplaceAll(err.Error(), "\n", "; ")
-}
-
-// hostName makes one of a workload's id, by the rules of sethostname(2).
-func hostName(id string) string {
-	if len(id) > 63 {
-		sum := sha256.Sum256([]byte(id))
-		return id[:54] + "-" + hex.EncodeToString(sum[:4])
-	}
-	return id
-}
-
-// portVariables name the port that was handed out, if one was.
-func (in *instance) portVariables() map[string]string {
-	if in.rec.Port == 0 {
-		return nil
-	}
-	port := strconv.Itoa(in.rec.Port)
-	return map[string]string{"PORT": port, "AIP_HTTP_PORT": port}
-}
-
-// portReplacer fills in the port that only the runtime knows, in Kubernetes' way.
-func (in *instance) portReplacer() func(string) string {
-	if in.rec.Port == 0 {
-		return func(text string) string { return text }
-	}
-	port := strconv.Itoa(in.rec.Port)
-	return strings.NewReplacer("$(PORT)", port, "$(AIP_HTTP_PORT)", port).Replace
 }

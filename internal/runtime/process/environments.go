@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"tategu/internal/resource"
+	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
 )
@@ -142,7 +143,7 @@ func key(w wish, python interpreter) string {
 
 func load(dir string, python interpreter) (environment, bool) {
 	var m markerFile
-	if err := readJSON(filepath.Join(dir, marker), &m); err != nil {
+	if err := workload.ReadJSON(filepath.Join(dir, marker), &m); err != nil {
 		return environment{}, false
 	}
 	sites, err := filepath.Glob(filepath.Join(dir, "lib", "python3*", "site-packages"))
@@ -184,7 +185,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 // build makes the environment in place: scripts in it carry their path, so it
 // cannot be renamed; the marker comes last and makes it whole.
 func (e *environments) build(ctx context.Context, dir string, w wish, python interpreter, out io.Writer) error {
-	if err := removeAll(dir); err != nil {
+	if err := workload.RemoveAll(dir); err != nil {
 		return err
 	}
 	pip, err := e.create(ctx, dir, python, out)
@@ -202,7 +203,7 @@ func (e *environments) build(ctx context.Context, dir string, w wish, python int
 			return err
 		}
 	}
-	return writeJSON(filepath.Join(dir, marker), markerFile{Python: python.path, Version: python.version, Pip: pip, Wish: w, Made: e.now()})
+	return workload.WriteJSON(filepath.Join(dir, marker), markerFile{Python: python.path, Version: python.version, Pip: pip, Wish: w, Made: e.now()})
 }
 
 // create makes the empty environment, with pip in it where pip can be had.
@@ -219,7 +220,7 @@ func (e *environments) create(ctx context.Context, dir string, python interprete
 	if _, err := fmt.Fprintln(out, "[tategu] pip could not be fetched: this Python environment has none"); err != nil {
 		return false, err
 	}
-	if err := removeAll(dir); err != nil {
+	if err := workload.RemoveAll(dir); err != nil {
 		return false, err
 	}
 	return false, e.tool(ctx, out, "create a virtual environment", []string{e.uv, "venv", "--quiet", "--python", python.path, dir})

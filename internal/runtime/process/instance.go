@@ -18,6 +18,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/workload"
 	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
@@ -29,7 +30,7 @@ type instance struct {
 	r       *Runtime
 	rec     record
 	dir     string
-	logs    *shipper
+	logs    *workload.Shipper
 	adopted bool // accepted by an earlier server
 
 	done chan struct{} // closed once status.Exit is set
@@ -54,7 +55,7 @@ func newInstance(r *Runtime, rec record) *instance {
 		done: make(chan struct{}), stop: make(chan struct{}),
 		status: runtime.Status{Phase: runtime.Preparing, Message: "accepted"},
 	}
-	in.logs = &shipper{sink: r.cfg.Logs, stream: runtime.LogStream(rec.Workload.Owner, rec.Workload.ID), dir: in.dir}
+	in.logs = workload.NewShipper(r.cfg.Logs, rec.Workload, in.dir)
 	return in
 }
 
@@ -94,7 +95,7 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	default:
 	}
-	err := writeJSON(filepath.Join(in.dir, fileStop), stopFile{Grace: grace})
+	err := workload.WriteJSON(filepath.Join(in.dir, fileStop), stopFile{Grace: grace})
 	if volume.Blocked(err) {
 		// A full disk keeps no program running, which may be what fills it. Without the
 		// file it gets no grace; whoever asked asks again after a restart.
@@ -127,7 +128,7 @@ func (in *instance) signalStop() {
 func (in *instance) Log(_ context.Context, offset int64) (io.ReadCloser, error) {
 	f, err := os.Open(filepath.Join(in.dir, fileOutput))
 	if errors.Is(err, fs.ErrNotExist) {
-		if exists(in.dir) {
+		if workload.Exists(in.dir) {
 			return io.NopCloser(eof{}), nil // nothing written yet
 		}
 		return nil, resource.NotFound(in.ID())
@@ -157,7 +158,7 @@ func (in *instance) Release(_ context.Context) error {
 	if err := os.Remove(filepath.Join(in.dir, fileRecord)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("release %s: %w", in.ID(), err)
 	}
-	if err := removeAll(in.dir); err != nil {
+	if err := workload.RemoveAll(in.dir); err != nil {
 		return fmt.Errorf("release %s: %w", in.ID(), err)
 	}
 	delete(in.r.instances, in.ID())
@@ -173,7 +174,7 @@ func (in *instance) set(phase runtime.Phase, format string, args ...any) {
 // loadEnd takes over an end that an earlier server recorded.
 func (in *instance) loadEnd() bool {
 	var exit runtime.Exit
-	if err := readJSON(filepath.Join(in.dir, fileEnd), &exit); err != nil {
+	if err := workload.ReadJSON(filepath.Join(in.dir, fileEnd), &exit); err != nil {
 		return false
 	}
 	in.finish(exit)
@@ -194,7 +195,7 @@ func (in *instance) drive(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err := insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileEnd), exit); err != nil {
+	if err := workload.Insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileEnd), exit); err != nil {
 		if ctx.Err() != nil {
 			return
 		}
@@ -208,7 +209,7 @@ func (in *instance) drive(ctx context.Context) {
 func (in *instance) through(ctx context.Context) runtime.Exit {
 	endCredentials, err := in.identify(ctx)
 	defer endCredentials()
-	in.logs.begin()
+	in.logs.Begin()
 	if err == nil {
 		err = in.launch(ctx)
 	}
@@ -216,14 +217,14 @@ func (in *instance) through(ctx context.Context) runtime.Exit {
 	if err == nil {
 		exit, err = in.await(ctx)
 	}
-	in.logs.end()
+	in.logs.End()
 	if ctx.Err() != nil {
 		return exit
 	}
 	if err != nil {
-		exit = in.failed(err)
+		exit = in.place().Failed(err)
 	}
-	return in.settle(ctx, exit)
+	return in.place().Settle(ctx, exit, in.logs)
 }
 
 // launch makes the wrapper run, unless one did already. An end before the
@@ -232,38 +233,23 @@ func (in *instance) launch(ctx context.Context) error {
 	if in.reattach() {
 		return nil
 	}
-	if exists(filepath.Join(in.dir, fileStop)) {
-		return errStopped
+	if workload.Exists(filepath.Join(in.dir, fileStop)) {
+		return workload.ErrStopped
 	}
 	prep, cancel := in.untilStop(ctx)
 	defer cancel()
 	s, err := in.prepare(prep)
 	if err != nil {
 		if prep.Err() != nil && ctx.Err() == nil {
-			return errStopped
+			return workload.ErrStopped
 		}
 		return err
 	}
-	if err := writeJSON(filepath.Join(in.dir, fileSpec), s); err != nil {
+	if err := workload.WriteJSON(filepath.Join(in.dir, fileSpec), s); err != nil {
 		return errors.Join(fmt.Errorf("write the program's description: %w", err), in.tree.Close())
 	}
 	return in.wrap(ctx, s)
 }
-
-// untilStop is ctx that also ends when Stop is called.
-func (in *instance) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() { // ends with the context, which the caller cancels
-		select {
-		case <-in.stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, cancel
-}
-
-var errStopped = errors.New("stopped")
 
 // wrap starts the wrapper and waits until it has taken the workload over.
 func (in *instance) wrap(ctx context.Context, s spec) error {
@@ -327,7 +313,7 @@ func (in *instance) locked() bool {
 func (in *instance) reattach() bool {
 	path := filepath.Join(in.dir, fileWrapper)
 	var w wrapperFile
-	if err := readJSON(path, &w); err != nil {
+	if err := workload.ReadJSON(path, &w); err != nil {
 		return false
 	}
 	st, err := os.Stat(path)
@@ -335,7 +321,7 @@ func (in *instance) reattach() bool {
 		return false
 	}
 	var s spec
-	if err := readJSON(filepath.Join(in.dir, fileSpec), &s); err != nil {
+	if err := workload.ReadJSON(filepath.Join(in.dir, fileSpec), &s); err != nil {
 		return false
 	}
 	in.contained = s.Container != nil
@@ -343,7 +329,7 @@ func (in *instance) reattach() bool {
 	in.watch, in.group = w, s.group()
 	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), s.Note
 	in.mu.Unlock()
-	if exists(filepath.Join(in.dir, fileStop)) {
+	if workload.Exists(filepath.Join(in.dir, fileStop)) {
 		in.signalStop() // asked for between the start and now, perhaps of an earlier server
 	}
 	return true
@@ -361,7 +347,7 @@ func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
 		in.r.cfg.Log.WarnContext(ctx, "a container has ended", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	var e exitFile
-	err := readJSON(filepath.Join(in.dir, fileExit), &e)
+	err := workload.ReadJSON(filepath.Join(in.dir, fileExit), &e)
 	if errors.Is(err, fs.ErrNotExist) {
 		killStrays(in.watch.PID, in.dir)
 		return runtime.Exit{

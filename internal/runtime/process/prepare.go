@@ -7,11 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
 )
@@ -99,7 +99,7 @@ func (in *instance) prepare(ctx context.Context) (spec, error) {
 			return spec{}, err
 		}
 	}
-	if err := in.fetch(ctx); err != nil {
+	if err := in.place().Fetch(ctx); err != nil {
 		return spec{}, err
 	}
 	in.set(runtime.Preparing, "starting")
@@ -110,15 +110,13 @@ func (in *instance) prepare(ctx context.Context) (spec, error) {
 func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
 	w := in.rec.Workload
 	work := filepath.Join(in.dir, dirWork)
-	script := filepath.Join(work, "component.py")
+	script := filepath.Join(work, workload.ScriptFile)
+	if err := in.place().WriteScript(dirWork); err != nil {
+		return spec{}, err
+	}
 	command := slices.Concat(plan.Command, w.Command, w.Args)
-	if w.Python != nil && w.Python.Script != "" {
-		if err := os.WriteFile(script, []byte(w.Python.Script), 0o600); err != nil {
-			return spec{}, err
-		}
-		if len(w.Command) == 0 {
-			command = slices.Concat(plan.Command, []string{"python3", script}, w.Args)
-		}
+	if w.Python != nil && w.Python.Script != "" && len(w.Command) == 0 {
+		command = slices.Concat(plan.Command, []string{"python3", script}, w.Args)
 	}
 	s := spec{Dir: work, Command: make([]string, len(command)), Note: in.r.mounts().say}
 	if in.python != "" {
@@ -132,7 +130,7 @@ func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
 		mapGCS = func(text string) string { return rewriteGCS(text, filepath.Join(in.dir, dirGCS)) }
 		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
 	}
-	port := in.portReplacer()
+	port := workload.PortReplacer(in.rec.Port)
 	for i, arg := range command {
 		s.Command[i] = port(mapGCS(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
 	}
@@ -158,29 +156,17 @@ func (in *instance) variables(venv string) map[string]string {
 	}
 	maps.Copy(env, in.r.cfg.ExtraEnv)
 	maps.Copy(env, in.credentials)
-	maps.Copy(env, threads(w.Resources))
+	maps.Copy(env, workload.Threads(w.Resources))
 	env["TMPDIR"] = filepath.Join(in.dir, dirTmp)
 	env["PYTHONUNBUFFERED"] = "1" // output shows as it is made
 	if w.Python != nil && w.Python.Script != "" {
 		env["_KFP_RUNTIME"] = "true" // kfp skips what only its compiler needs; its own command line sets it too
 	}
 	maps.Copy(env, w.Env)
-	maps.Copy(env, in.portVariables())
+	maps.Copy(env, workload.PortVariables(in.rec.Port))
 	env[dirVariable] = in.dir
 	if venv != "" {
 		activate(env, in.dir, venv)
-	}
-	return env
-}
-
-// threads tells numeric libraries how many cores were asked for.
-func threads(want runtime.Resources) map[string]string {
-	if want.Cores <= 0 {
-		return nil
-	}
-	env := map[string]string{}
-	for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TORCH_NUM_THREADS"} {
-		env[name] = strconv.Itoa(max(1, int(want.Cores)))
 	}
 	return env
 }

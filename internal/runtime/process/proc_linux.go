@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/workload"
 
 	"golang.org/x/sys/unix"
 )
@@ -209,7 +210,7 @@ func probeMounts(cfg Config) mountMode {
 	if err != nil {
 		return hook
 	}
-	defer func() { _ = removeAll(dir) }() // a leftover is removed at the next start
+	defer func() { _ = workload.RemoveAll(dir) }() // a leftover is removed at the next start
 	if err := os.MkdirAll(filepath.Join(dir, dirGCS, probeFile), 0o700); err != nil {
 		return hook
 	}

@@ -23,7 +23,6 @@ package process
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +38,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/workload"
 )
 
 // Config lists what the adapter needs. Dir and CacheDir are required.
@@ -222,7 +222,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	}
 	rec := record{Workload: w, Created: r.cfg.Now()}
 	if w.Port {
-		port, err := freePort(ctx)
+		port, err := workload.FreePort(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -232,7 +232,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if err := os.MkdirAll(in.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
-	if err := writeJSON(filepath.Join(in.dir, fileRecord), rec); err != nil {
+	if err := workload.WriteJSON(filepath.Join(in.dir, fileRecord), rec); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in
@@ -265,23 +265,4 @@ type record struct {
 	Workload runtime.Workload
 	Created  time.Time
 	Port     int
-}
-
-func writeJSON(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", " ")
-	if err != nil {
-		return err
-	}
-	return writeDurable(path, b)
-}
-
-func readJSON(path string, v any) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tategu/internal/resource"
+	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
 )
@@ -23,7 +24,7 @@ func (e *environments) interpreter(ctx context.Context, w wish, say func(string)
 	e.mu.Lock()
 	found, ok := e.interpreters[id]
 	e.mu.Unlock()
-	if ok && exists(found.path) {
+	if ok && workload.Exists(found.path) {
 		return found, nil
 	}
 	found, err := e.find(ctx, w.Version)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/workload"
 )
 
 //go:embed sitecustomize.py
@@ -54,7 +55,7 @@ func (in *instance) environment(ctx context.Context, plan runtime.Plan, out io.W
 // layer writes a virtual environment by hand: a few small files and links, the
 // packages of base behind its own ones. PEP 405 says what makes one.
 func layer(venv string, base environment) error {
-	if err := removeAll(venv); err != nil { // left by a server that was killed
+	if err := workload.RemoveAll(venv); err != nil { // left by a server that was killed
 		return err
 	}
 	site := filepath.Join(venv, "lib", filepath.Base(filepath.Dir(base.site)), "site-packages")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/workload"
 )
 
 // Verb is the hidden verb of our binary that runs one workload: the main program
@@ -97,7 +98,7 @@ func wrap(dir string) error {
 	case err != nil:
 		return fmt.Errorf("lock: %w", err)
 	}
-	if exists(filepath.Join(dir, fileWrapper)) {
+	if workload.Exists(filepath.Join(dir, fileWrapper)) {
 		return nil // it was started before: a program runs once at most
 	}
 	signals := make(chan os.Signal, 4)
@@ -106,7 +107,7 @@ func wrap(dir string) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT)
 
 	var s spec
-	if err := readJSON(filepath.Join(dir, fileSpec), &s); err != nil {
+	if err := workload.ReadJSON(filepath.Join(dir, fileSpec), &s); err != nil {
 		return err
 	}
 	if s.Container != nil {
@@ -117,7 +118,7 @@ func wrap(dir string) error {
 	}
 	exit := run(dir, s, signals)
 	exit.Ended = time.Now()
-	return insist(context.Background(), nil, filepath.Join(dir, fileExit), exit)
+	return workload.Insist(context.Background(), nil, filepath.Join(dir, fileExit), exit)
 }
 
 // announce says who watches the program; pid is ours as the machine sees it.
@@ -126,7 +127,7 @@ func announce(dir string, pid int) error {
 	if err != nil {
 		return err
 	}
-	return insist(context.Background(), nil, filepath.Join(dir, fileWrapper), wrapperFile{PID: pid, Start: start})
+	return workload.Insist(context.Background(), nil, filepath.Join(dir, fileWrapper), wrapperFile{PID: pid, Start: start})
 }
 
 // run starts the program and sees its whole tree to the end.
@@ -147,7 +148,7 @@ func run(dir string, s spec, signals <-chan os.Signal) exitFile {
 	status, stopped := supervise(pid, signals, family{
 		grace: func() (time.Duration, bool) {
 			var s stopFile
-			if err := readJSON(filepath.Join(dir, fileStop), &s); err != nil {
+			if err := workload.ReadJSON(filepath.Join(dir, fileStop), &s); err != nil {
 				s.Grace = 0
 			}
 			return s.Grace, true

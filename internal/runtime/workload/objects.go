@@ -1,11 +1,10 @@
-package process
+package workload
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path"
@@ -13,11 +12,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
-	"tategu/internal/volume"
 
 	"google.golang.org/grpc/codes"
 )
@@ -29,13 +26,12 @@ type mark struct {
 	Inode uint64
 }
 
-// fetch brings the objects that the workload names below gcs/ and remembers what
-// is there, so that publish finds what the program made.
-func (in *instance) fetch(ctx context.Context) error {
-	w := in.rec.Workload
-	root := filepath.Join(in.dir, dirGCS)
+// Fetch brings the objects that the workload names below DirGCS and remembers what
+// is there, so that Publish finds what the program made.
+func (p Place) Fetch(ctx context.Context) error {
+	w, root := p.Workload, filepath.Join(p.Dir, DirGCS)
 	for _, d := range w.Dirs {
-		local, err := in.local(d)
+		local, err := p.local(d)
 		if err != nil {
 			return err
 		}
@@ -43,33 +39,33 @@ func (in *instance) fetch(ctx context.Context) error {
 			return err
 		}
 	}
-	if in.r.cfg.Files == nil || exists(filepath.Join(in.dir, fileFetched)) {
+	if p.Files == nil || Exists(filepath.Join(p.Dir, fileFetched)) {
 		return nil // done by an earlier server
 	}
 	uris := wanted(w)
 	for i, uri := range uris {
-		in.set(runtime.Preparing, "fetching input %d of %d: %s", i+1, len(uris), uri)
-		if err := in.r.cfg.Files.Download(ctx, uri, root); err != nil {
+		p.Say(runtime.Preparing, "fetching input %d of %d: %s", i+1, len(uris), uri)
+		if err := p.Files.Download(ctx, uri, root); err != nil {
 			return dependency(err, "fetch %s", uri)
 		}
 	}
 	if !w.Publish {
 		return nil
 	}
-	have, err := in.snapshot(root)
+	have, err := p.snapshot(root)
 	if err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(in.dir, fileFetched), have)
+	return WriteJSON(filepath.Join(p.Dir, fileFetched), have)
 }
 
 // local maps /gcs/BUCKET/NAME or gs://BUCKET/NAME to its file.
-func (in *instance) local(name string) (string, error) {
+func (p Place) local(name string) (string, error) {
 	rel := strings.TrimPrefix(strings.TrimPrefix(name, "gs://"), runtime.GCSRoot+"/")
 	if rel == name || !filepath.IsLocal(rel) {
 		return "", resource.Invalid("dirs", "%q is not a path below %s", name, runtime.GCSRoot)
 	}
-	return filepath.Join(in.dir, dirGCS, rel), nil
+	return filepath.Join(p.Dir, DirGCS, rel), nil
 }
 
 // wanted lists what to fetch: what is asked for, then every object that the
@@ -92,16 +88,11 @@ func wanted(w runtime.Workload) []string {
 	return uris
 }
 
-// rewriteGCS points /gcs/... at the real directory where it cannot be mounted.
-func rewriteGCS(text, dir string) string {
-	return regexp.MustCompile(`(^|[^\w./-])/gcs(/|$)`).ReplaceAllString(text, "${1}"+strings.ReplaceAll(dir, "$", "$$")+"${2}")
-}
-
 // snapshot lists the files below root. A container's links count where they stay
 // below it: they are read as the server, which sees more than the container did.
-func (in *instance) snapshot(root string) (_ map[string]mark, err error) {
+func (p Place) snapshot(root string) (_ map[string]mark, err error) {
 	stat := func(rel string) (fs.FileInfo, error) { return os.Stat(filepath.Join(root, rel)) }
-	if in.contained {
+	if p.Contained {
 		inside, err := os.OpenRoot(root)
 		if err != nil {
 			return nil, err
@@ -136,17 +127,17 @@ func (in *instance) snapshot(root string) (_ map[string]mark, err error) {
 	return marks, nil
 }
 
-// publish uploads what the program made or changed, in the order of names.
-func (in *instance) publish(ctx context.Context) error {
+// Publish uploads what the program made or changed, in the order of names.
+func (p Place) Publish(ctx context.Context) error {
 	var before map[string]mark
-	if err := readJSON(filepath.Join(in.dir, fileFetched), &before); err != nil {
+	if err := ReadJSON(filepath.Join(p.Dir, fileFetched), &before); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // preparation did not get that far
 		}
 		return err
 	}
-	root := filepath.Join(in.dir, dirGCS)
-	after, err := in.snapshot(root)
+	root := filepath.Join(p.Dir, DirGCS)
+	after, err := p.snapshot(root)
 	if err != nil {
 		return err
 	}
@@ -157,8 +148,8 @@ func (in *instance) publish(ctx context.Context) error {
 		if path.Dir(name) == "." {
 			return resource.Errorf(codes.InvalidArgument, "the program wrote %s/%s, which is in no bucket", runtime.GCSRoot, name).WithCause(resource.CauseUserCode)
 		}
-		in.set(runtime.Running, "uploading gs://%s", name)
-		if err := in.r.cfg.Files.UploadFile(ctx, filepath.Join(root, filepath.FromSlash(name)), "gs://"+name); err != nil {
+		p.Say(runtime.Running, "uploading gs://%s", name)
+		if err := p.Files.UploadFile(ctx, filepath.Join(root, filepath.FromSlash(name)), "gs://"+name); err != nil {
 			return dependency(err, "upload gs://%s", name)
 		}
 	}
@@ -172,43 +163,4 @@ func dependency(err error, format string, args ...any) error {
 		cause = e.Cause
 	}
 	return resource.Errorf(resource.CodeOf(err), "%s: %w", fmt.Sprintf(format, args...), err).WithCause(cause)
-}
-
-// publishSoon waits for room on the disk where the work was well done: what a
-// program made in hours is not thrown away for want of space. Stop ends the wait.
-func (in *instance) publishSoon(ctx context.Context, wait bool) error {
-	if !wait {
-		return in.publish(ctx)
-	}
-	ctx, cancel := in.untilStop(ctx)
-	defer cancel()
-	return volume.Retry(ctx, func(err error) {
-		in.set(runtime.Running, "the program has ended; its files wait for space on the disk")
-		in.r.cfg.Log.WarnContext(ctx, "the files of a workload wait for the disk", slog.String("workload", in.ID()), slog.Any("error", err))
-	}, func() error { return in.publish(ctx) })
-}
-
-// settle does what follows the program: its files and the rest of its output are
-// put away before anybody hears of the end.
-func (in *instance) settle(ctx context.Context, exit runtime.Exit) runtime.Exit {
-	if in.rec.Workload.Publish {
-		if err := in.publishSoon(ctx, exit.OK()); err != nil && ctx.Err() == nil && exit.OK() {
-			failed := in.failed(err)
-			failed.Tail, exit = exit.Tail, failed
-		} else if err != nil {
-			in.r.cfg.Log.WarnContext(ctx, "publish the files of a failed workload", slog.String("workload", in.ID()), slog.Any("error", err))
-		}
-	}
-	for attempt := range 5 {
-		err := in.logs.flush(ctx)
-		if err == nil || ctx.Err() != nil {
-			break
-		}
-		in.r.cfg.Log.WarnContext(ctx, "keep the log of a workload", slog.String("workload", in.ID()), slog.Any("error", err))
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(1<<attempt) * 100 * time.Millisecond):
-		}
-	}
-	return exit
 }

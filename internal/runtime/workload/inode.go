@@ -1,4 +1,4 @@
-package process
+package workload
 
 import (
 	"io/fs"

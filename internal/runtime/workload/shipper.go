@@ -1,4 +1,4 @@
-package process
+package workload
 
 import (
 	"context"
@@ -19,9 +19,9 @@ const (
 	shipChunk = 256 << 10
 )
 
-// shipper copies the output file to the sink, from where the last server left off.
-type shipper struct {
-	sink   runtime.LogSink
+// Shipper copies the output file to a sink, from where the last server left off.
+type Shipper struct {
+	sink   runtime.LogSink // nil: nothing is copied
 	stream string
 	dir    string
 
@@ -33,8 +33,13 @@ type shipper struct {
 	wg     sync.WaitGroup
 }
 
-// begin copies every half second until end.
-func (s *shipper) begin() {
+// NewShipper ships the output of a workload; sink may be nil.
+func NewShipper(sink runtime.LogSink, w runtime.Workload, dir string) *Shipper {
+	return &Shipper{sink: sink, stream: runtime.LogStream(w.Owner, w.ID), dir: dir}
+}
+
+// Begin copies every half second until End.
+func (s *Shipper) Begin() {
 	if s.sink == nil {
 		return
 	}
@@ -49,34 +54,35 @@ func (s *shipper) begin() {
 				return
 			case <-tick.C:
 				// An error shows in the flush at the end; until then the next round tries again.
-				_ = s.flush(ctx)
+				_ = s.Flush(ctx)
 			}
 		}
 	})
 }
 
-func (s *shipper) end() {
+// End stops copying; what is left stays for Flush.
+func (s *Shipper) End() {
 	if s.cancel != nil {
 		s.cancel()
 		s.wg.Wait()
 	}
 }
 
-// flush copies what is there. The offset file may lag behind the sink after a
+// Flush copies what is there. The offset file may lag behind the sink after a
 // kill; the sink knows by the offset what it has.
-func (s *shipper) flush(ctx context.Context) error {
+func (s *Shipper) Flush(ctx context.Context) error {
 	if s.sink == nil {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.loaded {
-		if err := readJSON(filepath.Join(s.dir, fileShipped), &s.offset); err != nil {
+		if err := ReadJSON(filepath.Join(s.dir, fileShipped), &s.offset); err != nil {
 			s.offset = 0
 		}
 		s.loaded = true
 	}
-	f, err := os.Open(filepath.Join(s.dir, fileOutput))
+	f, err := os.Open(filepath.Join(s.dir, Output))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -87,7 +93,7 @@ func (s *shipper) flush(ctx context.Context) error {
 	return s.copyFrom(ctx, f)
 }
 
-func (s *shipper) copyFrom(ctx context.Context, f *os.File) error {
+func (s *Shipper) copyFrom(ctx context.Context, f *os.File) error {
 	buf := make([]byte, shipChunk)
 	before := s.offset
 	for {

@@ -1,0 +1,124 @@
+package workload
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// ScriptFile is the name of Python.Script's file.
+const ScriptFile = "component.py"
+
+// WriteScript writes Python.Script, if there is one, into a directory of the place.
+func (p Place) WriteScript(dir string) error {
+	if p.Workload.Python == nil || p.Workload.Python.Script == "" {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(p.Dir, dir, ScriptFile), []byte(p.Workload.Python.Script), 0o600)
+}
+
+// Argv is the command line in a container: a command replaces the image's entry
+// point and arguments replace the default ones, as in Kubernetes and Vertex AI.
+// script is where the container sees ScriptFile, port what PortReplacer takes.
+func Argv(w runtime.Workload, c runtime.ImageConfig, script string, port int) ([]string, error) {
+	head, tail := c.Entrypoint, c.Cmd
+	if len(w.Command) > 0 {
+		head, tail = w.Command, nil
+	}
+	if len(w.Args) > 0 {
+		tail = w.Args
+	}
+	if w.Python != nil && w.Python.Script != "" && len(w.Command) == 0 {
+		head, tail = []string{"python3", script}, w.Args
+	}
+	if len(head)+len(tail) == 0 {
+		return nil, resource.Invalid("command", "neither workload %s nor the image %s has a command", w.ID, w.Image).WithCause(resource.CauseInput)
+	}
+	fill := PortReplacer(port)
+	var out []string
+	for _, arg := range slices.Concat(head, tail) {
+		out = append(out, fill(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
+	}
+	if w.Python != nil && len(w.Python.Packages) > 0 {
+		out = append(installing(*w.Python), out...)
+	}
+	return out, nil
+}
+
+// installing is a shell that installs packages into the container and becomes the
+// program that follows.
+func installing(p runtime.Python) []string {
+	pip := make([]string, 0, 1+2*len(p.Indexes))
+	pip = append(pip, "python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore")
+	for i, index := range p.Indexes {
+		option := "--extra-index-url"
+		if i == 0 {
+			option = "--index-url"
+		}
+		pip = append(pip, option, quote(index))
+	}
+	var plain, alone []string
+	for _, r := range p.Packages {
+		if name, noDeps := strings.CutPrefix(r, "--no-deps "); noDeps {
+			alone = append(alone, quote(name))
+		} else {
+			plain = append(plain, quote(r))
+		}
+	}
+	steps := []string{"set -e"}
+	if len(alone) > 0 {
+		steps = append(steps, strings.Join(slices.Concat(pip, []string{"--no-deps"}, alone), " "))
+	}
+	if len(plain) > 0 {
+		steps = append(steps, strings.Join(slices.Concat(pip, plain), " "))
+	}
+	return []string{"sh", "-c", strings.Join(append(steps, `exec "$@"`), "; "), "task"}
+}
+
+// quote makes one word of a POSIX shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// Threads tells numeric libraries how many cores were asked for.
+func Threads(want runtime.Resources) map[string]string {
+	if want.Cores <= 0 {
+		return nil
+	}
+	env := map[string]string{}
+	for _, name := range []string{"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TORCH_NUM_THREADS"} {
+		env[name] = strconv.Itoa(max(1, int(want.Cores)))
+	}
+	return env
+}
+
+// HostName makes one of a workload's id, by the rules of sethostname(2).
+func HostName(id string) string {
+	if len(id) > 63 {
+		sum := sha256.Sum256([]byte(id))
+		return id[:54] + "-" + hex.EncodeToString(sum[:4])
+	}
+	return id
+}
+
+// PortVariables name the port that was handed out; 0 = none was.
+func PortVariables(port int) map[string]string {
+	if port == 0 {
+		return nil
+	}
+	return map[string]string{"PORT": strconv.Itoa(port), "AIP_HTTP_PORT": strconv.Itoa(port)}
+}
+
+// PortReplacer fills in the port that only the runtime knows, in Kubernetes' way.
+func PortReplacer(port int) func(string) string {
+	if port == 0 {
+		return func(text string) string { return text }
+	}
+	text := strconv.Itoa(port)
+	return strings.NewReplacer("$(PORT)", text, "$(AIP_HTTP_PORT)", text).Replace
+}
