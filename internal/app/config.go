@@ -43,6 +43,8 @@ type Config struct {
 type Registry struct {
 	// Untagged is how old a manifest without a tag may become; 0 = it stays.
 	Untagged time.Duration `yaml:"untagged"`
+	// Packed is how long what `tategu run` packed is kept after its last start; 0 = for good.
+	Packed time.Duration `yaml:"packed"`
 }
 
 // TLS names a certificate to serve instead of one by our local CA.
@@ -65,7 +67,8 @@ func Defaults() Config {
 	return Config{
 		Listen: "127.0.0.1:8090", Data: xdg("XDG_DATA_HOME", ".local/share"), Cache: xdg("XDG_CACHE_HOME", ".cache"),
 		Project: "tategu", Location: "us-central1", Tunnel: true, LogLevel: "info",
-		Limits: Limits{BodyBytes: 64 << 20, Predict: time.Minute},
+		Limits:   Limits{BodyBytes: 64 << 20, Predict: time.Minute},
+		Registry: Registry{Packed: 14 * 24 * time.Hour},
 	}
 }
 
@@ -123,9 +126,11 @@ func (c Config) Validate() error {
 			return resource.Invalid("public", "public address %q: %v", c.Public, err).WithHint("write HOST:PORT as clients reach it")
 		}
 	}
-	if c.Registry.Untagged != 0 && c.Registry.Untagged < time.Hour {
-		return resource.Invalid("registry.untagged", "registry.untagged is %v: a push in progress needs an hour", c.Registry.Untagged).
-			WithHint("write at least 1h, or 0 to keep manifests without a tag")
+	for name, age := range map[string]time.Duration{"untagged": c.Registry.Untagged, "packed": c.Registry.Packed} {
+		if age != 0 && age < time.Hour {
+			return resource.Invalid("registry."+name, "registry.%s is %v: a push in progress needs an hour", name, age).
+				WithHint("write at least 1h, or 0 to keep manifests without a tag")
+		}
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) && c.Public == "" && (ip == nil || ip.IsUnspecified()) {
 		return resource.Invalid("public", "listening on %q needs the address that clients use", c.Listen).WithHint("set --public HOST:PORT")

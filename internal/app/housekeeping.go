@@ -42,7 +42,7 @@ func (m *Main) keepHouseOnce(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		m.log.ErrorContext(ctx, "sweep objects", slog.Any("error", err))
 	}
-	collected, err := m.registered.Collect(ctx, image.Policy{Age: orphanAge, Untagged: m.cfg.Registry.Untagged})
+	collected, err := m.registered.Collect(ctx, image.Policy{Age: orphanAge, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed})
 	if err != nil && ctx.Err() == nil {
 		m.log.ErrorContext(ctx, "collect images", slog.Any("error", err))
 	}

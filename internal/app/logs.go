@@ -2,12 +2,16 @@ package app
 
 import (
 	"context"
+	"errors"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"tategu/internal/api/console"
 	"tategu/internal/pipeline"
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/store"
 )
 
@@ -61,7 +65,52 @@ func (l logs) taskNames(ctx context.Context, name string) (map[string]string, er
 	return names, nil
 }
 
-// Read implements console.Logs.
+// Read implements console.Logs. What a program that is still known has written is
+// read where it wrote it: it is put away a little later.
 func (l logs) Read(ctx context.Context, stream string, offset int64, limit int) ([]byte, error) {
+	owner, workload, _ := strings.Cut(stream, "|")
+	in, err := l.m.runtime.Find(ctx, workload)
+	if err == nil && owner == in.Owner() {
+		p, err := readFrom(ctx, in, offset, limit)
+		if err == nil {
+			return p, nil
+		}
+		if !resource.IsNotFound(err) {
+			return nil, err
+		}
+	} else if err != nil && !resource.IsNotFound(err) {
+		return nil, err
+	}
 	return l.m.blobs.ReadLog(ctx, stream, offset, limit)
+}
+
+func readFrom(ctx context.Context, in runtime.Instance, offset int64, limit int) (_ []byte, err error) {
+	r, err := in.Log(ctx, offset)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	return io.ReadAll(io.LimitReader(r, int64(limit)))
+}
+
+// Workloads implements console.Logs.
+func (l logs) Workloads(ctx context.Context, name string) ([]console.Workload, error) {
+	known, err := l.m.runtime.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []console.Workload{}
+	for _, in := range known {
+		if below, ok := strings.CutPrefix(in.Owner(), name); !ok || below != "" && below[0] != '/' {
+			continue
+		}
+		st := in.Status()
+		w := console.Workload{ID: in.ID(), Phase: string(st.Phase), Message: st.Message, Address: in.Address(), Started: st.Started}
+		if q := st.Queue; q != nil {
+			w.Queue = &console.Queue{Position: q.Position, Length: q.Length, Waits: q.Waits}
+		}
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b console.Workload) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
 }

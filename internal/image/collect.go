@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path"
 	"strings"
 	"time"
 
@@ -20,7 +21,24 @@ type Policy struct {
 	Age time.Duration
 	// Untagged, unless 0, removes manifests that no tag leads to once they are older.
 	Untagged time.Duration
-	DryRun   bool
+	// Packed, unless 0, is the same for what was packed for a run: see PackedName.
+	Packed time.Duration
+	DryRun bool
+}
+
+// PackedName is the last part of the names of repositories whose images were packed
+// for one run and have no name of their own. Each start makes theirs young again.
+const PackedName = "tategu-run"
+
+// untagged is how long a repository keeps a manifest without a tag; 0 = for good.
+func (p Policy) untagged(repo string) time.Duration {
+	if path.Base(repo) != PackedName || p.Packed == 0 {
+		return p.Untagged
+	}
+	if p.Untagged == 0 {
+		return p.Packed
+	}
+	return min(p.Packed, p.Untagged)
 }
 
 // Collected says what Collect removed.
@@ -94,17 +112,18 @@ func ignoreGone(err error) error {
 
 // untagged removes the manifests that neither a tag nor a referrer's subject keeps.
 func (c *collector) untagged(ctx context.Context) error {
-	if c.policy.Untagged == 0 {
-		return nil
-	}
 	return c.scan(ctx, kindRepo, "", func(repo store.Row) error {
+		age := c.policy.untagged(repo.Key)
+		if age == 0 {
+			return nil
+		}
 		kept, err := c.reachable(ctx, repo.Key)
 		if err != nil {
 			return err
 		}
 		var gone []Digest
 		err = c.scan(ctx, kindManifest, repo.Key+"@", func(row store.Row) error {
-			if d := Digest(row.State); !kept[d] && c.old(row.Updated, c.policy.Untagged) {
+			if d := Digest(row.State); !kept[d] && c.old(row.Updated, age) {
 				gone = append(gone, d)
 			}
 			return nil
@@ -126,6 +145,9 @@ func (c *collector) remove(ctx context.Context, repo string, gone []Digest) erro
 		var kept []Digest
 		for _, d := range gone {
 			err := c.rows.Update(ctx, func(tx store.Tx) error {
+				if row, err := tx.Get(ctx, kindManifest, key(repo, string(d))); err != nil || !c.old(row.Updated, c.policy.untagged(repo)) {
+					return err // pushed again or started meanwhile
+				}
 				tags, err := tx.List(ctx, store.Query{Kind: kindTag, Parent: repo, States: []string{string(d)}, Limit: 1})
 				if err != nil || len(tags) > 0 {
 					return err // tagged meanwhile

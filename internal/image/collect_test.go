@@ -64,6 +64,44 @@ func TestCollectKeepsWhatIsNeeded(t *testing.T) {
 	}
 }
 
+// TestCollectPacked: what was packed for a run goes some time after its last start.
+func TestCollectPacked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	day := 24 * time.Hour
+	push := func(repo, text string) image.Digest {
+		tagged := w.simple(repo, "v1", text)
+		if err := w.DeleteManifest(t.Context(), repo, "v1"); err != nil { // the tag alone
+			t.Fatal(err)
+		}
+		return tagged.Digest
+	}
+	packed, other := push("p/"+image.PackedName, "run"), push("p/app", "kept by its digest")
+	named := w.simple("p/"+image.PackedName, "named", "named")
+	w.forward(10 * day)
+	before, err := w.rows.Get(t.Context(), "imageManifest", "p/"+image.PackedName+"@"+string(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.find("p/" + image.PackedName + "@" + string(packed)); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := w.rows.Get(t.Context(), "imageManifest", before.Key); err != nil || !after.Updated.After(before.Updated) {
+		t.Errorf("a start did not make it young again: %v, %v", before.Updated, after.Updated)
+	}
+	if got := w.collect(image.Policy{Age: day, Packed: 11 * day}); got.Manifests != 0 {
+		t.Errorf("too young: %+v", got)
+	}
+	if got := w.collect(image.Policy{Age: day, Packed: 9 * day}); got.Manifests != 1 {
+		t.Errorf("collected %+v, want one manifest", got)
+	}
+	for ref, there := range map[string]bool{string(packed): false, string(other): true, string(named.Digest): true} {
+		if _, err := w.find(ref); (err == nil) != there {
+			t.Errorf("%s: %v, want it there: %t", ref, err, there)
+		}
+	}
+}
+
 // TestBackupsSeeImages: a backup copies what rows name, and checks it by size and CRC32C.
 func TestBackupsSeeImages(t *testing.T) {
 	t.Parallel()

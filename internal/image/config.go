@@ -21,8 +21,10 @@ type config struct {
 		Entrypoint   []string            `json:"Entrypoint"`
 		Cmd          []string            `json:"Cmd"`
 		WorkingDir   string              `json:"WorkingDir"`
+		Labels       map[string]string   `json:"Labels"`
 	} `json:"config"`
-	RootFS struct {
+	packages []string // of the label
+	RootFS   struct {
 		Type    string   `json:"type"`
 		DiffIDs []Digest `json:"diff_ids"`
 	} `json:"rootfs"`
@@ -37,6 +39,11 @@ func parseConfig(data []byte) (config, error) {
 	if c.RootFS.Type != "" && c.RootFS.Type != "layers" {
 		return c, Refuse(ErrUnsupported, "the image's root file system is of type %.40q and not layers", c.RootFS.Type)
 	}
+	if text := c.Config.Labels[runtime.LabelPackages]; text != "" {
+		if err := json.Unmarshal([]byte(text), &c.packages); err != nil {
+			return c, Refuse(ErrManifestInvalid, "the label %s of the image's config is not a JSON list of strings: %v", runtime.LabelPackages, err)
+		}
+	}
 	for _, d := range c.RootFS.DiffIDs {
 		if _, err := ParseDigest(string(d)); err != nil {
 			return c, Refuse(ErrManifestInvalid, "the image's config has a layer %.150q", d)
@@ -49,5 +56,6 @@ func (c config) process() runtime.ImageConfig {
 	return runtime.ImageConfig{
 		Env: c.Config.Env, User: c.Config.User, WorkingDir: c.Config.WorkingDir,
 		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Ports: slices.Sorted(maps.Keys(c.Config.ExposedPorts)),
+		Base: c.Config.Labels[runtime.LabelBase], Packages: c.packages,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path"
 
 	"google.golang.org/grpc/codes"
 
@@ -30,6 +31,9 @@ func (i *Images) Image(ctx context.Context, reference string) (runtime.Image, er
 	if err != nil {
 		return runtime.Image{}, err
 	}
+	if err := i.store.started(ctx, repo, st); err != nil {
+		return runtime.Image{}, err
+	}
 	st, m, err := i.store.forMachine(ctx, repo, st, 0)
 	if err != nil {
 		return runtime.Image{}, about(reference, err)
@@ -40,6 +44,25 @@ func (i *Images) Image(ctx context.Context, reference string) (runtime.Image, er
 		return runtime.Image{}, about(reference, err)
 	}
 	return img, nil
+}
+
+// started makes what was packed for a run young again.
+func (s *Store) started(ctx context.Context, repo string, st Stored) error {
+	if path.Base(repo) != PackedName {
+		return nil
+	}
+	k := key(repo, string(st.Digest))
+	row, err := s.rows.Get(ctx, kindManifest, k)
+	if err != nil || s.now().Sub(row.Updated) < touchAfter {
+		return ignoreGone(err)
+	}
+	return s.rows.Update(ctx, func(tx store.Tx) error {
+		row, err := tx.Get(ctx, kindManifest, k)
+		if err != nil {
+			return ignoreGone(err) // whoever goes on finds out
+		}
+		return tx.Put(ctx, row)
+	})
 }
 
 // about names the image in an error.

@@ -104,6 +104,7 @@ func (f *fake) started() string {
 }
 
 func (in *fakeInstance) ID() string      { return in.id }
+func (in *fakeInstance) Owner() string   { return "" }
 func (in *fakeInstance) Address() string { return "" }
 
 func (in *fakeInstance) Status() runtime.Status {

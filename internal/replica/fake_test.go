@@ -120,6 +120,7 @@ func (p *program) end(exit runtime.Exit) {
 }
 
 func (p *program) ID() string      { return p.id }
+func (p *program) Owner() string   { return "" }
 func (p *program) Address() string { return p.id }
 
 func (p *program) Status() runtime.Status {

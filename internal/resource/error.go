@@ -3,6 +3,7 @@ package resource
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -33,6 +34,7 @@ type Error struct {
 	Message  string // what was wrong
 	Hint     string // the next step a person can take
 	Cause    Cause
+	Exit     *int   // exit code of the program that it is about; 128+signal when it was killed
 	Field    string // request field at fault, dotted path; becomes a BadRequest detail
 	Err      error  // wrapped; never shown to users
 }
@@ -87,6 +89,13 @@ func (e *Error) WithCause(cause Cause) *Error {
 	return &c
 }
 
+// WithExit returns a copy of e with the exit code of the program it is about.
+func (e *Error) WithExit(code int) *Error {
+	c := *e
+	c.Exit = &code
+	return &c
+}
+
 func (e *Error) Error() string {
 	if e.Hint != "" {
 		return clip(e.Message) + "; " + clip(e.Hint)
@@ -117,6 +126,9 @@ func (e *Error) GRPCStatus() *status.Status {
 	}
 	if e.Cause != "" {
 		info.Metadata["cause"] = string(e.Cause)
+	}
+	if e.Exit != nil {
+		info.Metadata["exitCode"] = strconv.Itoa(*e.Exit)
 	}
 	details := []protoadapt.MessageV1{info}
 	if e.Field != "" {

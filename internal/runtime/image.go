@@ -31,7 +31,22 @@ type ImageConfig struct {
 	Entrypoint []string
 	Cmd        []string
 	Ports      []string // "8080/tcp"
+
+	// Base says who brings the system, for an image that has files alone: BaseMachine,
+	// or a Python image such as "python:3.11", whose environment then has Packages
+	// too. "" = the image has all that its program needs, and runs in a container.
+	Base     string
+	Packages []string // pip requirements, as of Python.Packages
 }
+
+// BaseMachine is the base of files whose programs are the machine's own, or theirs.
+const BaseMachine = "machine"
+
+// Labels of an image's config that say Base, and Packages as a JSON list of strings.
+const (
+	LabelBase     = "tategu.base"
+	LabelPackages = "tategu.packages"
+)
 
 // Layer is a change of a file system.
 type Layer struct {

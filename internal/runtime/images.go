@@ -42,6 +42,10 @@ type Plan struct {
 	Rootfs    string   // runs in a container, in this directory ...
 	Kept      bool     // ... or in the kept image of the name that was asked for
 	Mounts    []string // FROM:TO[:ro], of the rule
+	// Files says that the kept image is files (ImageConfig.Base): they are copied
+	// into the working directory of a program that runs in no container.
+	Files    bool
+	Packages []string // of the Python environment, as the image asks for
 }
 
 // Container reports that the program runs in a container.
@@ -92,7 +96,9 @@ func Choose(ctx context.Context, rules []ImageRule, kept Images, image string) (
 		return Plan{}, resource.Errorf(codes.FailedPrecondition, "image %s is to run as a container, and this server keeps no images", image).WithResource(image).
 			WithCause(resource.CauseInput).WithHint("name an unpacked image instead, with rootfs: in images: of tategu.yaml")
 	}
-	switch _, missing := kept.Image(ctx, image); {
+	switch img, missing := kept.Image(ctx, image); {
+	case missing == nil && img.Config.Base != "":
+		return filesPlan(rules, img)
 	case missing == nil:
 		return Plan{Kept: true, Mounts: plan.Mounts}, nil
 	case unknown && resource.IsNotFound(missing):
@@ -100,6 +106,27 @@ func Choose(ctx context.Context, rules []ImageRule, kept Images, image string) (
 	default:
 		return Plan{}, missing
 	}
+}
+
+// filesPlan is for an image of files: what its base is, with the files.
+func filesPlan(rules []ImageRule, img Image) (Plan, error) {
+	plan := Plan{}
+	if img.Config.Base != BaseMachine {
+		var err error
+		if plan, err = Resolve(rules, img.Config.Base); err != nil {
+			return plan, err
+		}
+	}
+	switch {
+	case plan.Container():
+		return Plan{}, resource.Invalid("image", "image %s has files for the base %s, which runs in a container here", img.Reference, img.Config.Base).
+			WithResource(img.Reference).WithHint("build it on that image: `tategu image build --base %s`", img.Config.Base)
+	case !plan.Python && len(img.Config.Packages) > 0:
+		return Plan{}, resource.Invalid("image", "image %s asks for Python packages on the base %s, which is no Python environment", img.Reference, img.Config.Base).
+			WithResource(img.Reference).WithHint("name a Python version with the packages")
+	}
+	plan.Files, plan.Packages = true, img.Config.Packages
+	return plan, nil
 }
 
 func ruled(rules []ImageRule, image string) bool {

@@ -72,31 +72,48 @@ func (k keeper) Image(_ context.Context, reference string) (Image, error) {
 	if !ok {
 		err = resource.NotFound(reference).WithHint("run `pull %s`", reference)
 	}
-	return Image{Reference: reference}, err
+	image := Image{Reference: reference}
+	if base, ok := strings.CutPrefix(reference, "files_"); ok {
+		base, packages, _ := strings.Cut(base, "+")
+		image.Config.Base = base
+		if packages != "" {
+			image.Config.Packages = []string{packages}
+		}
+	}
+	return image, err
 }
 
 // TestChoose: rules first, then Python images, then what is kept.
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	rules := []ImageRule{{Match: "rule*", Command: []string{"x"}}, {Match: "real*", Image: true}, {Match: "bad"}}
-	kept := keeper{"ours:1": nil, "rule:1": nil, "python:3.11": nil, "real:1": nil, "bad": nil, "broken:1": resource.Errorf(codes.DataLoss, "damaged")}
+	kept := keeper{
+		"ours:1": nil, "rule:1": nil, "python:3.11": nil, "real:1": nil, "bad": nil, "broken:1": resource.Errorf(codes.DataLoss, "damaged"),
+		"files_machine": nil, "files_python:3.12+six": nil, "files_machine+six": nil, "files_real:1": nil, "files_rule:9": nil, "files_nobody:1": nil,
+	}
 	tests := map[string]struct {
 		kept Images
 		want Plan
 		code codes.Code
 		say  string
 	}{
-		"ours:1":      {kept: kept, want: Plan{Kept: true}},
-		"rule:1":      {kept: kept, want: Plan{Command: []string{"x"}}},
-		"python:3.11": {kept: kept, want: Plan{Python: true, Version: "3.11"}},
-		"real:1":      {kept: kept, want: Plan{Kept: true}},
-		"real:2":      {kept: kept, code: codes.NotFound, say: "pull real:2"},
-		"other:1":     {kept: kept, code: codes.InvalidArgument, say: "pull other:1"},
-		"broken:1":    {kept: kept, code: codes.DataLoss, say: "damaged"},
-		"bad":         {kept: kept, code: codes.InvalidArgument, say: "neither"},
-		"none:1":      {code: codes.InvalidArgument, say: "add a rule"},
-		"real:3":      {code: codes.FailedPrecondition, say: "keeps no images"},
-		"":            {},
+		"ours:1":                {kept: kept, want: Plan{Kept: true}},
+		"rule:1":                {kept: kept, want: Plan{Command: []string{"x"}}},
+		"python:3.11":           {kept: kept, want: Plan{Python: true, Version: "3.11"}},
+		"real:1":                {kept: kept, want: Plan{Kept: true}},
+		"real:2":                {kept: kept, code: codes.NotFound, say: "pull real:2"},
+		"other:1":               {kept: kept, code: codes.InvalidArgument, say: "pull other:1"},
+		"broken:1":              {kept: kept, code: codes.DataLoss, say: "damaged"},
+		"bad":                   {kept: kept, code: codes.InvalidArgument, say: "neither"},
+		"files_machine":         {kept: kept, want: Plan{Files: true}},
+		"files_python:3.12+six": {kept: kept, want: Plan{Files: true, Python: true, Version: "3.12", Packages: []string{"six"}}},
+		"files_rule:9":          {kept: kept, want: Plan{Files: true, Command: []string{"x"}}},
+		"files_machine+six":     {kept: kept, code: codes.InvalidArgument, say: "Python version"},
+		"files_real:1":          {kept: kept, code: codes.InvalidArgument, say: "runs in a container here"},
+		"files_nobody:1":        {kept: kept, code: codes.InvalidArgument, say: "nobody:1"},
+		"none:1":                {code: codes.InvalidArgument, say: "add a rule"},
+		"real:3":                {code: codes.FailedPrecondition, say: "keeps no images"},
+		"":                      {},
 	}
 	for image, tc := range tests {
 		got, err := Choose(t.Context(), rules, tc.kept, image)

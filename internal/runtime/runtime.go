@@ -147,6 +147,8 @@ func (e Exit) OK() bool { return e.Code == 0 }
 // Instance is a started workload.
 type Instance interface {
 	ID() string
+	// Owner is Workload.Owner.
+	Owner() string
 	// Address is host:port of the handed-out port, "" without Workload.Port.
 	Address() string
 	Status() Status

@@ -243,7 +243,7 @@ func failure(in runtime.Instance, exit runtime.Exit) *status.Status {
 	if len(exit.Tail) > 0 {
 		message += "; last lines of its output:\n" + strings.Join(exit.Tail, "\n")
 	}
-	e := resource.Errorf(code, "%s", message).WithCause(exit.Cause).WithResource(in.ID())
+	e := resource.Errorf(code, "%s", message).WithCause(exit.Cause).WithResource(in.ID()).WithExit(exit.Code)
 	return e.GRPCStatus()
 }
 

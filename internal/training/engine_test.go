@@ -22,6 +22,7 @@ import (
 	"tategu/internal/training"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -178,6 +179,10 @@ func TestFails(t *testing.T) {
 		if !strings.Contains(got.GetError().GetMessage(), want) {
 			t.Errorf("the error has no %q: %v", want, got.Error)
 		}
+	}
+	info := &errdetails.ErrorInfo{}
+	if len(got.Error.GetDetails()) == 0 || got.Error.Details[0].UnmarshalTo(info) != nil || info.Metadata["exitCode"] != "3" {
+		t.Errorf("the error's details do not tell the exit code: %v", got.Error)
 	}
 	unknown := job("3", pool(1, "true"))
 	unknown.JobSpec.WorkerPoolSpecs[0].GetContainerSpec().ImageUri = "nobody/knows:1"

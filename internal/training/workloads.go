@@ -2,9 +2,11 @@ package training
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -110,9 +112,12 @@ func workload(job *pb.CustomJob, pool *pb.WorkerPoolSpec, at string) (runtime.Wo
 	if err != nil {
 		return runtime.Workload{}, err
 	}
+	resources, err := resources(pool.GetMachineSpec(), at+".machine_spec")
+	if err != nil {
+		return runtime.Workload{}, err
+	}
 	w := runtime.Workload{
-		Owner: job.Name, Project: name.Project(), ServiceAccount: job.JobSpec.ServiceAccount,
-		Publish: true, Resources: runtime.Resources{GPUs: int(pool.GetMachineSpec().GetAcceleratorCount())},
+		Owner: job.Name, Project: name.Project(), ServiceAccount: job.JobSpec.ServiceAccount, Publish: true, Resources: resources,
 	}
 	// See "Environment variables for special Cloud Storage directories" of the
 	// CustomJobSpec.base_output_directory field.
@@ -139,6 +144,24 @@ func workload(job *pb.CustomJob, pool *pb.WorkerPoolSpec, at string) (runtime.Wo
 		return w, resource.Invalid(at, "neither container_spec nor python_package_spec is set")
 	}
 	return w, nil
+}
+
+// resources are what a machine spec asks for. A machine type is a hint, except for a
+// custom one, which somebody chose by numbers: custom-CORES-MEGABYTES, with a family
+// in front as in n2-custom-4-8192; 0 leaves a number open.
+func resources(m *pb.MachineSpec, at string) (runtime.Resources, error) {
+	r := runtime.Resources{GPUs: int(m.GetAcceleratorCount())}
+	found := regexp.MustCompile(`^(?:[a-z][a-z0-9]*-)?custom-(\d+)-(\d+)(?:-ext)?$`).FindStringSubmatch(m.GetMachineType())
+	if found == nil {
+		return r, nil
+	}
+	cores, err := strconv.ParseUint(found[1], 10, 31)
+	megabytes, err2 := strconv.ParseUint(found[2], 10, 31)
+	if err := errors.Join(err, err2); err != nil {
+		return r, resource.Invalid(at+".machine_type", "machine_type %.40q: %v", m.GetMachineType(), err)
+	}
+	r.Cores, r.MemoryBytes = float64(cores), int64(megabytes)<<20
+	return r, nil
 }
 
 // packaged installs the packages for the program alone and runs the module.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/training"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -58,5 +59,34 @@ func TestPackagedQuotes(t *testing.T) {
 	want := `python3 -m pip install --quiet '/gcs/b/a b.tar.gz' && exec python3 -m 'm; rm -rf '\''/'\''' "$@"`
 	if ws[0].Command[2] != want || ws[0].Args[0] != "$x" || ws[0].Fetch[0] != "gs://b/a b.tar.gz" {
 		t.Fatalf("workload %+v", ws[0])
+	}
+}
+
+// TestMachine: a machine type is a hint, one of numbers is meant.
+func TestMachine(t *testing.T) {
+	t.Parallel()
+	for machine, want := range map[string]runtime.Resources{
+		"n1-standard-4":              {},
+		"custom-4-8192":              {Cores: 4, MemoryBytes: 8 << 30},
+		"n2-custom-2-512":            {Cores: 2, MemoryBytes: 512 << 20},
+		"custom-0-1024":              {MemoryBytes: 1 << 30},
+		"custom-1-0":                 {Cores: 1},
+		"custom-x-1":                 {},
+		"n1-custom-1-1-ext":          {Cores: 1, MemoryBytes: 1 << 20},
+		"customs-1-1":                {},
+		"custom-99999999999999999-1": {Cores: -1},
+	} {
+		j := job("1", pool(1, "true"))
+		j.JobSpec.WorkerPoolSpecs[0].MachineSpec.MachineType = machine
+		list, err := training.Workloads(j)
+		if want.Cores < 0 {
+			if resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "machine_type") {
+				t.Errorf("%s: %v", machine, err)
+			}
+			continue
+		}
+		if err != nil || list[0].Resources != want {
+			t.Errorf("%s: %+v, %v, want %+v", machine, list, err, want)
+		}
 	}
 }

@@ -41,6 +41,25 @@ type Logs interface {
 	Streams(ctx context.Context, name string) ([]Stream, error)
 	// Read gives up to limit bytes from offset; fewer at the end.
 	Read(ctx context.Context, stream string, offset int64, limit int) ([]byte, error)
+	// Workloads says how the programs of a resource are that are known to a runtime.
+	Workloads(ctx context.Context, name string) ([]Workload, error)
+}
+
+// Workload is one program of a resource, as /tategu/v1/workloads tells it.
+type Workload struct {
+	ID      string    `json:"id"`
+	Phase   string    `json:"phase"`             // QUEUED, PREPARING, RUNNING, ENDED
+	Message string    `json:"message,omitempty"` // what is going on, for people
+	Queue   *Queue    `json:"queue,omitempty"`   // while it is QUEUED
+	Address string    `json:"address,omitempty"` // HOST:PORT that it was told to listen on
+	Started time.Time `json:"startTime,omitzero"`
+}
+
+// Queue is a place in the line of what waits for room.
+type Queue struct {
+	Position int    `json:"position"` // from 1
+	Length   int    `json:"length"`
+	Waits    string `json:"waits,omitempty"` // for what
 }
 
 // Console is an http.Handler for the pages and for the JSON that the
@@ -74,6 +93,7 @@ func New(rows store.Reader, auth Authorizer, logs Logs, version string, warn fun
 	c.mux.HandleFunc("GET /console/{name...}", c.handle(c.show))
 	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
 	c.mux.HandleFunc("GET /tategu/v1/logs", c.handle(c.readLogs))
+	c.mux.HandleFunc("GET /tategu/v1/workloads", c.handle(c.workloads))
 	for _, prefix := range []string{"/vertex-ai/", "/agent-platform/", "/ai/platform/"} {
 		c.mux.HandleFunc("GET "+prefix, c.handle(c.follow))
 	}
@@ -82,7 +102,7 @@ func New(rows store.Reader, auth Authorizer, logs Logs, version string, warn fun
 
 // Patterns are the path prefixes that belong to the console.
 func Patterns() []string {
-	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
+	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/tategu/v1/workloads", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
 }
 
 // ServeHTTP implements http.Handler.

@@ -91,7 +91,7 @@ func (c *call) collect() error {
 	if err := dec.Decode(&req); err != nil {
 		return resource.Invalid("body", "the request is not the JSON that it should be: %v", err)
 	}
-	p := image.Policy{Age: DefaultAge, Untagged: c.Untagged, DryRun: req.DryRun}
+	p := image.Policy{Age: DefaultAge, Untagged: c.Untagged, Packed: c.Packed, DryRun: req.DryRun}
 	for field, set := range map[string]struct {
 		text string
 		to   *time.Duration

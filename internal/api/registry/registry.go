@@ -49,6 +49,7 @@ type Config struct {
 	Auth     Authorizer
 	Project  string        // of repositories whose first component names none
 	Untagged time.Duration // policy of collections; 0 = untagged manifests stay
+	Packed   time.Duration // likewise, of what was packed for a run
 	Log      *slog.Logger
 }
 

@@ -62,6 +62,9 @@ func newInstance(r *Runtime, rec record) *instance {
 // ID implements runtime.Instance.
 func (in *instance) ID() string { return in.rec.Workload.ID }
 
+// Owner implements runtime.Instance.
+func (in *instance) Owner() string { return in.rec.Workload.Owner }
+
 // Address implements runtime.Instance.
 func (in *instance) Address() string {
 	if in.rec.Port == 0 {

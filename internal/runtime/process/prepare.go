@@ -11,6 +11,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/oci"
 	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
@@ -45,7 +46,7 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 
 // hasCommand leaves it to the image what to run, where there is one.
 func (r *Runtime) hasCommand(ctx context.Context, plan runtime.Plan, w runtime.Workload) error {
-	if plan.Kept {
+	if plan.Kept || plan.Files {
 		image, err := r.cfg.ImageStore.Image(ctx, w.Image)
 		if err != nil {
 			return err
@@ -93,6 +94,12 @@ func (in *instance) prepare(ctx context.Context) (spec, error) {
 		return spec{}, err
 	}
 	defer func() { _ = out.Close() }() // every line was written when its Write returned
+	var image runtime.ImageConfig
+	if plan.Files {
+		if image, err = in.unpack(ctx); err != nil {
+			return spec{}, err
+		}
+	}
 	var venv string
 	if plan.Python || w.Python != nil {
 		if venv, err = in.environment(ctx, plan, out); err != nil {
@@ -103,18 +110,37 @@ func (in *instance) prepare(ctx context.Context) (spec, error) {
 		return spec{}, err
 	}
 	in.set(runtime.Preparing, "starting")
-	return in.describe(plan, venv)
+	return in.describe(plan, image, venv)
 }
 
-// describe turns the workload into a command line and an environment.
-func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
+// unpack copies the files of an image into the working directory: anew, should a
+// server have been killed in the middle.
+func (in *instance) unpack(ctx context.Context) (runtime.ImageConfig, error) {
+	image, err := in.r.cfg.ImageStore.Image(ctx, in.rec.Workload.Image)
+	if err != nil {
+		return runtime.ImageConfig{}, err
+	}
+	work := filepath.Join(in.dir, dirWork)
+	if err := workload.RemoveAll(work); err != nil {
+		return runtime.ImageConfig{}, err
+	}
+	say := func(message string) { in.set(runtime.Preparing, "%s", message) }
+	if err := oci.Unpack(ctx, work, image, oci.DefaultLimits(), say); err != nil {
+		return runtime.ImageConfig{}, fmt.Errorf("put the files of image %s into the working directory: %w", image.Reference, err)
+	}
+	return image.Config, nil
+}
+
+// describe turns the workload into a command line and an environment. The image
+// is that of files; others say nothing here.
+func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv string) (spec, error) {
 	w := in.rec.Workload
 	work := filepath.Join(in.dir, dirWork)
 	script := filepath.Join(work, workload.ScriptFile)
 	if err := in.place().WriteScript(dirWork); err != nil {
 		return spec{}, err
 	}
-	command := slices.Concat(plan.Command, w.Command, w.Args)
+	command := slices.Concat(plan.Command, workload.Words(w, image))
 	if w.Python != nil && w.Python.Script != "" && len(w.Command) == 0 {
 		command = slices.Concat(plan.Command, []string{"python3", script}, w.Args)
 	}
@@ -123,7 +149,7 @@ func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
 		s.Note = in.python + "; " + s.Note
 	}
 	mapGCS := func(text string) string { return text }
-	env := in.variables(venv)
+	env := in.variables(image, venv)
 	if in.r.mounts().flags != 0 {
 		s.GCS = filepath.Join(in.dir, dirGCS)
 	} else {
@@ -146,11 +172,16 @@ func (in *instance) describe(plan runtime.Plan, venv string) (spec, error) {
 
 // variables builds the environment from an allow-list: nothing of the server's
 // own settings and secrets passes to a program.
-func (in *instance) variables(venv string) map[string]string {
+func (in *instance) variables(image runtime.ImageConfig, venv string) map[string]string {
 	w := in.rec.Workload
 	env := map[string]string{}
 	for _, name := range inherited() {
 		if value, ok := os.LookupEnv(name); ok {
+			env[name] = value
+		}
+	}
+	for _, v := range image.Env {
+		if name, value, ok := strings.Cut(v, "="); ok && name != "" {
 			env[name] = value
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"tategu/internal/runtime"
@@ -26,9 +27,9 @@ const (
 // over the shared one with its packages, so that pip inside the program (also
 // with --user, as custom jobs from a local script do) changes nothing shared.
 func (in *instance) environment(ctx context.Context, plan runtime.Plan, out io.Writer) (venv string, err error) {
-	want := wish{Version: plan.Version, Any: plan.AnyPython}
+	want := wish{Version: plan.Version, Any: plan.AnyPython, Packages: plan.Packages}
 	if p := in.rec.Workload.Python; p != nil {
-		want.Packages, want.Indexes = p.Packages, p.Indexes
+		want.Packages, want.Indexes = slices.Concat(plan.Packages, p.Packages), p.Indexes
 		if p.Version != "" {
 			want.Version = p.Version
 		}

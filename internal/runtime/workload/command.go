@@ -13,8 +13,9 @@ import (
 	"tategu/internal/runtime"
 )
 
-// ScriptFile is the name of Python.Script's file.
-const ScriptFile = "component.py"
+// ScriptFile is the name of Python.Script's file. The directory may hold files of a
+// person, so that it is none that they would take.
+const ScriptFile = "tategu_component.py"
 
 // WriteScript writes Python.Script, if there is one, into a directory of the place.
 func (p Place) WriteScript(dir string) error {
@@ -24,10 +25,9 @@ func (p Place) WriteScript(dir string) error {
 	return os.WriteFile(filepath.Join(p.Dir, dir, ScriptFile), []byte(p.Workload.Python.Script), 0o600)
 }
 
-// Argv is the command line in a container: a command replaces the image's entry
-// point and arguments replace the default ones, as in Kubernetes and Vertex AI.
-// script is where the container sees ScriptFile, port what PortReplacer takes.
-func Argv(w runtime.Workload, c runtime.ImageConfig, script string, port int) ([]string, error) {
+// Words puts the workload's words in the image's: a command replaces the entry point
+// and arguments replace the default ones, as in Kubernetes and Vertex AI.
+func Words(w runtime.Workload, c runtime.ImageConfig) []string {
 	head, tail := c.Entrypoint, c.Cmd
 	if len(w.Command) > 0 {
 		head, tail = w.Command, nil
@@ -35,15 +35,22 @@ func Argv(w runtime.Workload, c runtime.ImageConfig, script string, port int) ([
 	if len(w.Args) > 0 {
 		tail = w.Args
 	}
+	return slices.Concat(head, tail)
+}
+
+// Argv is the command line in a container: Words, or the script's own.
+// script is where the container sees ScriptFile, port what PortReplacer takes.
+func Argv(w runtime.Workload, c runtime.ImageConfig, script string, port int) ([]string, error) {
+	command := Words(w, c)
 	if w.Python != nil && w.Python.Script != "" && len(w.Command) == 0 {
-		head, tail = []string{"python3", script}, w.Args
+		command = slices.Concat([]string{"python3", script}, w.Args)
 	}
-	if len(head)+len(tail) == 0 {
+	if len(command) == 0 {
 		return nil, resource.Invalid("command", "neither workload %s nor the image %s has a command", w.ID, w.Image).WithCause(resource.CauseInput)
 	}
 	fill := PortReplacer(port)
 	var out []string
-	for _, arg := range slices.Concat(head, tail) {
+	for _, arg := range command {
 		out = append(out, fill(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
 	}
 	if w.Python != nil && len(w.Python.Packages) > 0 {

@@ -38,18 +38,28 @@ type unpacker struct {
 	touched map[string]bool   // what this layer brought, and the directories above it
 }
 
+// Unpack writes the files of an image into a directory, which is made unless it is
+// there, for programs outside of containers: they belong to the caller.
+func Unpack(ctx context.Context, dir string, image runtime.Image, limits Limits, say func(string)) error {
+	_, err := unpack(ctx, dir, image, limits, Mapping{Base: os.Geteuid(), Count: 1}, say)
+	return err
+}
+
 // unpack makes dir/rootfs of the image's layers.
-func (s *Store) unpack(ctx context.Context, dir string, image runtime.Image, say func(string)) (m marker, err error) {
-	rootfs := filepath.Join(dir, rootfsName)
-	if err := os.MkdirAll(rootfs, 0o755); err != nil {
+func (s *Store) unpack(ctx context.Context, dir string, image runtime.Image, say func(string)) (marker, error) {
+	return unpack(ctx, filepath.Join(dir, rootfsName), image, s.limits, s.ids, say)
+}
+
+func unpack(ctx context.Context, dir string, image runtime.Image, limits Limits, ids Mapping, say func(string)) (m marker, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return m, err
 	}
-	root, err := os.OpenRoot(rootfs)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	u := &unpacker{root: root, limits: s.limits, ids: s.ids, m: marker{Digest: image.Digest, Base: s.ids.Base}}
+	u := &unpacker{root: root, limits: limits, ids: ids, m: marker{Digest: image.Digest, Base: ids.Base}}
 	for i, layer := range image.Layers {
 		say(fmt.Sprintf("unpacking layer %d of %d of %s (%d MB)", i+1, len(image.Layers), image.Reference, layer.Size/1e6))
 		if err := u.layer(ctx, layer); err != nil {
