@@ -55,7 +55,7 @@ type Main struct {
 	ca         *wire.CA
 	metadata   *metadata.Server
 	runtime    *process.Runtime
-	images     runtime.Images
+	images     *image.Images
 	engines    engines
 	wire       *wire.Server
 	listener   net.Listener

@@ -24,13 +24,14 @@ type service interface {
 func (m *Main) services() []service {
 	std := aiplatform.NewStandard(m.store, m.now)
 	public := func() string { return m.state.Public }
+	may := &admission{runtime: m.runtime, rules: m.cfg.Images, images: m.images, authority: m.authority}
 	return []service{
 		aiplatform.NewModels(std),
-		aiplatform.NewEndpoints(std, m.authority, public),
+		aiplatform.NewEndpoints(std, m.authority, may, public),
 		aiplatform.NewPrediction(m.engines.serving),
-		aiplatform.NewPipelineJobs(std, m.authority, m.runtime, pipelineHold),
-		aiplatform.NewCustomJobs(std, m.authority, m.runtime),
-		aiplatform.NewBatchJobs(std, m.authority),
+		aiplatform.NewPipelineJobs(std, m.authority, may, pipelineHold),
+		aiplatform.NewCustomJobs(std, m.authority, may),
+		aiplatform.NewBatchJobs(std, m.authority, may),
 		aiplatform.NewMetadata(std),
 		aiplatform.NewOperations(std),
 	}

@@ -76,6 +76,36 @@ func about(reference string, err error) error {
 	return e
 }
 
+// Holders gives the repositories that have what a reference names: one, or for a
+// bare digest all of them. It is NotFound when none has.
+func (i *Images) Holders(ctx context.Context, reference string) ([]Repo, error) {
+	var names []string
+	if d, err := ParseDigest(reference); err == nil {
+		rows, err := i.store.rows.List(ctx, store.Query{Kind: kindManifest, States: []string{string(d)}})
+		if err != nil || len(rows) == 0 {
+			return nil, noImage(reference, err)
+		}
+		for _, row := range rows {
+			names = append(names, row.Parent)
+		}
+	} else {
+		name, _, err := i.find(ctx, reference)
+		if err != nil {
+			return nil, err
+		}
+		names = []string{name}
+	}
+	repos := make([]Repo, len(names))
+	for n, name := range names {
+		project, err := i.store.Project(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		repos[n] = Repo{Name: name, Project: project}
+	}
+	return repos, nil
+}
+
 // find gives the manifest that a reference names. A bare digest is an image of any
 // repository.
 func (i *Images) find(ctx context.Context, reference string) (repo string, st Stored, err error) {

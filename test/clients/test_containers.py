@@ -12,9 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from google.api_core import exceptions
 from google.cloud import aiplatform
+from google.oauth2.credentials import Credentials
 from kfp import compiler, dsl
 
+from conftest import LOCATION, PROJECT
 from test_jobs import custom_job
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -113,6 +116,54 @@ def test_custom_job_from_scratch(bucket, image):
     job.run()
     assert job.state.name == "JOB_STATE_SUCCEEDED"
     assert bucket.blob("out.txt").download_as_bytes() == b"written"
+
+
+@pytest.fixture
+def foreigner(server, mode):
+    """A user of this project, and the image of another one that is kept here."""
+    for project in ("theirs", PROJECT):
+        token = server.command(
+            *("token", "create", "--role", "user", "--project", project),
+            *("--email", f"user@{project}.example.com"),
+        )
+    place = {"project": PROJECT, "location": LOCATION}
+    return {**place, "credentials": Credentials(token=token.strip())}, push(
+        server, "theirs/secret", {"server": ROOT / "README.md"}, {"Cmd": ["/server"]}
+    )
+
+
+def test_image_of_another_project(mode, bucket, foreigner, tmp_path):
+    me, image = foreigner
+    staging = {"staging_bucket": f"gs://{bucket.name}"}
+    with pytest.raises(exceptions.Forbidden, match="theirs/secret"):
+        custom_job(["/server"], image=image, **me, **staging).submit()
+    model = aiplatform.Model.upload(
+        display_name="theirs", serving_container_image_uri=image, **me
+    )
+    endpoint = aiplatform.Endpoint.create(display_name="mine", **me)
+    with pytest.raises(exceptions.Forbidden, match="theirs/secret"):
+        model.deploy(endpoint=endpoint, machine_type="n1-standard-2")
+    endpoint.delete()
+    model.delete()
+
+    @dsl.container_component
+    def step():
+        return dsl.ContainerSpec(image=image, args=["x"])
+
+    @dsl.pipeline(name="theirs")
+    def pipeline():
+        step()
+
+    package = str(tmp_path / "pipeline.yaml")
+    compiler.Compiler().compile(pipeline, package)
+    job = aiplatform.PipelineJob(
+        display_name="theirs",
+        template_path=package,
+        pipeline_root=f"gs://{bucket.name}/root",
+        **me,
+    )
+    with pytest.raises(exceptions.Forbidden, match="theirs/secret"):
+        job.submit()
 
 
 def test_missing_program_names_the_image(mode, image):

@@ -6,15 +6,17 @@ import pytest
 from google.cloud import aiplatform
 
 
-def custom_job(command, args=(), image="python:3.11"):
-    """A custom job of one worker."""
+def custom_job(command, args=(), image="python:3.11", **more):
+    """A custom job of one worker; more is the caller's place and credentials."""
     container = {"image_uri": image, "command": list(command), "args": list(args)}
     pool = {
         "machine_spec": {"machine_type": "n1-standard-4"},
         "replica_count": 1,
         "container_spec": container,
     }
-    return aiplatform.CustomJob(display_name="cj", worker_pool_specs=[pool])
+    return aiplatform.CustomJob(
+        display_name="cj", worker_pool_specs=[pool], **more
+    )
 
 
 def test_custom_job_writes_through_gcs(bucket):

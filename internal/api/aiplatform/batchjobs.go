@@ -20,11 +20,12 @@ import (
 type BatchJobs struct {
 	std      *Standard
 	accounts Accounts
+	images   ImageChecker
 }
 
 // NewBatchJobs makes the service.
-func NewBatchJobs(std *Standard, accounts Accounts) *BatchJobs {
-	return &BatchJobs{std: std, accounts: accounts}
+func NewBatchJobs(std *Standard, accounts Accounts, images ImageChecker) *BatchJobs {
+	return &BatchJobs{std: std, accounts: accounts, images: images}
 }
 
 // Methods gives the rows of the dispatch table.
@@ -57,10 +58,14 @@ func (j *BatchJobs) create(ctx context.Context, req *pb.CreateBatchPredictionJob
 	if job.ServiceAccount, err = RunAs(ctx, j.accounts, parent.Project(), job.ServiceAccount); err != nil {
 		return nil, err
 	}
+	checked, err := j.mayServe(ctx, parent.Project(), job, asked)
+	if err != nil {
+		return nil, err
+	}
 	job.State = pb.JobState_JOB_STATE_PENDING
 	err = j.std.store.Update(ctx, func(tx store.Tx) error {
 		if job.GetUnmanagedContainerModel() == nil {
-			if err := j.resolve(ctx, tx, parent.Project(), job, asked); err != nil {
+			if err := j.resolve(ctx, tx, parent.Project(), job, asked, checked); err != nil {
 				return err
 			}
 		}
@@ -69,9 +74,26 @@ func (j *BatchJobs) create(ctx context.Context, req *pb.CreateBatchPredictionJob
 	return job, err
 }
 
+// mayServe gives the image of the job's model, which the caller may run.
+func (j *BatchJobs) mayServe(ctx context.Context, project string, job *pb.BatchPredictionJob, version string) (string, error) {
+	if unmanaged := job.GetUnmanagedContainerModel(); unmanaged != nil {
+		image := unmanaged.GetContainerSpec().GetImageUri()
+		return image, j.images.MayRun(ctx, image)
+	}
+	return j.std.mayServe(ctx, j.images, project, versioned(job.GetModel(), version))
+}
+
+// versioned adds a version to a model's name that has none.
+func versioned(model, version string) string {
+	if name, err := resource.ParseName(model); err != nil || name.Version != "" || version == "" {
+		return model
+	}
+	return resource.VersionName(model, version)
+}
+
 // resolve pins the version of the model, so that a job does not change when an
 // alias moves.
-func (j *BatchJobs) resolve(ctx context.Context, tx store.Tx, project string, job *pb.BatchPredictionJob, version string) error {
+func (j *BatchJobs) resolve(ctx context.Context, tx store.Tx, project string, job *pb.BatchPredictionJob, version, checked string) error {
 	name, err := resource.ParseName(job.GetModel())
 	if err != nil {
 		return resource.Invalid("batch_prediction_job.model", "%q is not the name of a model", job.GetModel())
@@ -79,12 +101,11 @@ func (j *BatchJobs) resolve(ctx context.Context, tx store.Tx, project string, jo
 	if name.Project() != project {
 		return resource.Invalid("batch_prediction_job.model", "%s is in another project than the job", job.GetModel())
 	}
-	full := job.GetModel()
-	if name.Version == "" && version != "" {
-		full = resource.VersionName(full, version)
-	}
-	model, err := j.std.Model(ctx, tx, full)
+	model, err := j.std.Model(ctx, tx, versioned(job.GetModel(), version))
 	if err != nil {
+		return err
+	}
+	if err := sameImage(model, checked); err != nil {
 		return err
 	}
 	job.Model, job.ModelVersionId = model.GetName(), model.GetVersionId()

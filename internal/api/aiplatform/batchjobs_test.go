@@ -30,7 +30,7 @@ func newBatchJobs(t *testing.T) (*BatchJobs, *server) {
 			t.Fatal(err)
 		}
 	}
-	return NewBatchJobs(NewStandard(s.store, time.Now), accounts{}), s
+	return NewBatchJobs(NewStandard(s.store, time.Now), accounts{}, images{}), s
 }
 
 func batchJob(change func(*pb.BatchPredictionJob)) *pb.CreateBatchPredictionJobRequest {
@@ -88,7 +88,8 @@ func TestBatchJobLife(t *testing.T) {
 
 func TestBatchJobChecks(t *testing.T) {
 	t.Parallel()
-	j, _ := newBatchJobs(t)
+	j, s := newBatchJobs(t)
+	upload(t, s, "7", "", &pb.Model{DisplayName: "m", ContainerSpec: &pb.ModelContainerSpec{ImageUri: "theirs/secret"}})
 	for _, c := range []struct {
 		want   codes.Code
 		text   string
@@ -113,6 +114,10 @@ func TestBatchJobChecks(t *testing.T) {
 		{codes.InvalidArgument, "no output URI", func(b *pb.BatchPredictionJob) { b.OutputConfig.GetGcsDestination().OutputUriPrefix = "" }},
 		{codes.InvalidArgument, "neither object nor array", func(b *pb.BatchPredictionJob) {
 			b.InstanceConfig = &pb.BatchPredictionJob_InstanceConfig{InstanceType: "x"}
+		}},
+		{codes.PermissionDenied, "theirs/secret is not for you", func(b *pb.BatchPredictionJob) { b.Model = location + "/models/7" }},
+		{codes.PermissionDenied, "theirs/secret is not for you", func(b *pb.BatchPredictionJob) {
+			b.Model, b.UnmanagedContainerModel = "", &pb.UnmanagedContainerModel{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "theirs/secret"}}
 		}},
 		{codes.PermissionDenied, "not as", func(b *pb.BatchPredictionJob) { b.ServiceAccount = "no@p" }},
 	} {

@@ -18,9 +18,15 @@ import (
 )
 
 // WorkloadChecker refuses, with the reason, what can never run on this
-// installation: an image without a rule, more than the machine has.
+// installation (an image without a rule, more than the machine has), and what the
+// caller in ctx may not run.
 type WorkloadChecker interface {
-	Check(w runtime.Workload) error
+	Check(ctx context.Context, w runtime.Workload) error
+}
+
+// ImageChecker refuses an image that the caller in ctx may not run.
+type ImageChecker interface {
+	MayRun(ctx context.Context, image string) error
 }
 
 // CustomJobs serves the CustomJob methods of JobService. The training engine acts
@@ -70,7 +76,7 @@ func (j *CustomJobs) create(ctx context.Context, req *pb.CreateCustomJobRequest)
 		return nil, err
 	}
 	for _, w := range workloads {
-		if err := j.checker.Check(w); err != nil {
+		if err := j.checker.Check(ctx, w); err != nil {
 			return nil, err
 		}
 	}

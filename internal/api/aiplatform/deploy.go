@@ -36,9 +36,13 @@ func (s *Endpoints) deploy(ctx context.Context, req *pb.DeployModelRequest) (*lo
 	if d.ServiceAccount, err = RunAs(ctx, s.accounts, name.Project(), d.ServiceAccount); err != nil {
 		return nil, err
 	}
+	checked, err := s.std.mayServe(ctx, s.images, name.Project(), d.Model)
+	if err != nil {
+		return nil, err
+	}
 	var op *longrunningpb.Operation
 	err = s.std.store.Update(ctx, func(tx store.Tx) error {
-		if err := s.prepare(ctx, tx, name.Project(), want); err != nil {
+		if err := s.prepare(ctx, tx, name.Project(), want, checked); err != nil {
 			return err
 		}
 		if op, err = operation.Start(ctx, tx, want.Endpoint, s.std.Metadata("DeployModelOperationMetadata")); err != nil {
@@ -56,8 +60,8 @@ func (s *Endpoints) deploy(ctx context.Context, req *pb.DeployModelRequest) (*lo
 }
 
 // prepare resolves the model and its version, gives the deployed model its id
-// and checks the traffic split.
-func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, want *pb.DeployModelRequest) error {
+// and checks the traffic split. checked is the image that the caller may run.
+func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, want *pb.DeployModelRequest, checked string) error {
 	e, d := &pb.Endpoint{}, want.DeployedModel
 	if err := s.std.Load(ctx, tx, want.Endpoint, e); err != nil {
 		return err
@@ -71,6 +75,9 @@ func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, wa
 	}
 	model, err := s.std.Model(ctx, tx, d.Model)
 	if err != nil {
+		return err
+	}
+	if err := sameImage(model, checked); err != nil {
 		return err
 	}
 	d.Model, d.ModelVersionId = model.Name, model.VersionId

@@ -23,13 +23,14 @@ const endpointService = "EndpointService"
 type Endpoints struct {
 	std      *Standard
 	accounts Accounts
+	images   ImageChecker
 	public   func() string
 }
 
 // NewEndpoints makes the service. public gives the host:port under which clients
 // reach this server.
-func NewEndpoints(std *Standard, accounts Accounts, public func() string) *Endpoints {
-	return &Endpoints{std: std, accounts: accounts, public: public}
+func NewEndpoints(std *Standard, accounts Accounts, images ImageChecker, public func() string) *Endpoints {
+	return &Endpoints{std: std, accounts: accounts, images: images, public: public}
 }
 
 // Methods gives the rows of the dispatch table.

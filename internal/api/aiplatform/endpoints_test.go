@@ -153,6 +153,7 @@ func TestDeployIsChecked(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	model := upload(t, s, "m", "", &pb.Model{}).Model
+	secret := upload(t, s, "secret", "", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "theirs/secret"}}).Model
 	e := createEndpoint(t, s, "e")
 	change := func(f func(*pb.DeployModelRequest)) *pb.DeployModelRequest {
 		r := deployRequest(e, model, "", nil)
@@ -170,7 +171,8 @@ func TestDeployIsChecked(t *testing.T) {
 		"foreign model": {change(func(r *pb.DeployModelRequest) {
 			r.DeployedModel.Model = "projects/q/locations/us-central1/models/m"
 		}), codes.InvalidArgument},
-		"no resources": {change(func(r *pb.DeployModelRequest) { r.DeployedModel.PredictionResources = nil }), codes.InvalidArgument},
+		"foreign image": {change(func(r *pb.DeployModelRequest) { r.DeployedModel.Model = secret }), codes.PermissionDenied},
+		"no resources":  {change(func(r *pb.DeployModelRequest) { r.DeployedModel.PredictionResources = nil }), codes.InvalidArgument},
 		"shared": {change(func(r *pb.DeployModelRequest) {
 			r.DeployedModel.PredictionResources = &pb.DeployedModel_SharedResources{SharedResources: "x"}
 		}), codes.Unimplemented},

@@ -14,6 +14,7 @@ import (
 	"tategu/internal/blob"
 	"tategu/internal/pipeline"
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/store"
 )
 
@@ -60,7 +61,7 @@ func (s *PipelineJobs) create(ctx context.Context, req *pb.CreatePipelineJobRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := plan.Check(s.checker.Check); err != nil {
+	if err := plan.Check(func(w runtime.Workload) error { return s.checker.Check(ctx, w) }); err != nil {
 		return nil, err
 	}
 	parent, err := resource.ParseName(req.GetParent())

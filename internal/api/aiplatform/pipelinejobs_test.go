@@ -1,6 +1,7 @@
 package aiplatform
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ import (
 // noGPU refuses accelerators, as a machine without one does.
 type noGPU struct{}
 
-func (noGPU) Check(w runtime.Workload) error {
+func (noGPU) Check(_ context.Context, w runtime.Workload) error {
 	if w.Resources.GPUs > 0 {
 		return resource.Errorf(codes.FailedPrecondition, "this machine has no GPU")
 	}

@@ -47,6 +47,16 @@ func (accounts) ActAs(_ context.Context, _ identity.Principal, email string) err
 	return nil
 }
 
+// images keeps one image for itself.
+type images struct{}
+
+func (images) MayRun(_ context.Context, image string) error {
+	if image == "theirs/secret" {
+		return resource.Errorf(codes.PermissionDenied, "image %s is not for you", image)
+	}
+	return nil
+}
+
 func newServer(tb testing.TB) *server {
 	tb.Helper()
 	st, err := sqlite.Open(tb.Context(), filepath.Join(tb.TempDir(), "t.db"))
@@ -61,7 +71,7 @@ func newServer(tb testing.TB) *server {
 	std := NewStandard(st, time.Now)
 	var groups [][]api.Method
 	for _, s := range []interface{ Methods() ([]api.Method, error) }{
-		NewModels(std), NewEndpoints(std, accounts{}, func() string { return ownAddr }), NewMetadata(std), NewOperations(std),
+		NewModels(std), NewEndpoints(std, accounts{}, images{}, func() string { return ownAddr }), NewMetadata(std), NewOperations(std),
 	} {
 		methods, err := s.Methods()
 		if err != nil {

@@ -244,7 +244,7 @@ func (c *call) mount(digest, from string) (done bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if c.Auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), project, permissionRead) != nil {
+		if c.Auth.Authorize(c.ctx(), identity.FromContext(c.ctx()), project, PermissionRead) != nil {
 			continue
 		}
 		b, err := c.Images.Mount(c.ctx(), holder, c.repo, d)

@@ -134,7 +134,7 @@ func (c *call) referrers() error {
 	if err := c.only(http.MethodGet); err != nil {
 		return err
 	}
-	if err := c.may(permissionRead); err != nil {
+	if err := c.may(PermissionRead); err != nil {
 		return err
 	}
 	d, err := image.ParseDigest(c.last)

@@ -16,9 +16,10 @@ import (
 	"tategu/internal/image"
 )
 
-// Permissions, named like the cloud's own.
+// Permissions, named like the cloud's own. PermissionRead is also what running an
+// image needs.
 const (
-	permissionRead   = "artifactregistry.repositories.downloadArtifacts"
+	PermissionRead   = "artifactregistry.repositories.downloadArtifacts"
 	permissionWrite  = "artifactregistry.repositories.uploadArtifacts"
 	permissionDelete = "artifactregistry.repositories.deleteArtifacts"
 	permissionList   = "artifactregistry.repositories.list"
@@ -183,7 +184,7 @@ func (c *call) may(permission string) error {
 func (c *call) permission() string {
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead:
-		return permissionRead
+		return PermissionRead
 	case http.MethodDelete:
 		return permissionDelete
 	default:
@@ -196,7 +197,7 @@ func (c *call) tags() error {
 	if err := c.only(http.MethodGet); err != nil {
 		return err
 	}
-	if err := c.may(permissionRead); err != nil {
+	if err := c.may(PermissionRead); err != nil {
 		return err
 	}
 	limit, after, err := c.page()

@@ -1,0 +1,65 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/api/registry"
+	"tategu/internal/identity"
+	"tategu/internal/image"
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+	"tategu/internal/runtime/process"
+)
+
+// admission says what may be started: what can run here at all, and whether the
+// caller may read the image. Runtimes and engines know no callers, so it is asked
+// when a job or a deployment is made.
+type admission struct {
+	runtime   *process.Runtime
+	rules     []runtime.ImageRule
+	images    *image.Images
+	authority *identity.Authority
+}
+
+// Check implements aiplatform.WorkloadChecker.
+func (a *admission) Check(ctx context.Context, w runtime.Workload) error {
+	if err := a.MayRun(ctx, w.Image); err != nil {
+		return err
+	}
+	return a.runtime.Check(w)
+}
+
+// MayRun implements aiplatform.ImageChecker: running an image shows what is in it,
+// so it needs what pulling it does. An image that a rule makes something else of,
+// or that is not kept, is nobody's; whether it can run is Check's business.
+func (a *admission) MayRun(ctx context.Context, reference string) error {
+	if reference == "" {
+		return nil
+	}
+	if plan, err := runtime.Resolve(a.rules, reference); err == nil && !plan.Kept {
+		return nil
+	}
+	holders, err := a.images.Holders(ctx, reference)
+	if code := resource.CodeOf(err); code == codes.NotFound || code == codes.InvalidArgument {
+		return nil // nothing can be kept under a name that is not one
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", reference, err)
+	}
+	for _, repo := range holders {
+		err = a.authority.Authorize(ctx, identity.FromContext(ctx), repo.Project, registry.PermissionRead)
+		if err == nil {
+			return nil
+		}
+	}
+	if e, ok := errors.AsType[*resource.Error](err); ok {
+		e = e.WithResource(reference)
+		e.Message = "image " + reference + ": " + e.Message
+		return e
+	}
+	return err
+}
