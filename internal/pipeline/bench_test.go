@@ -93,6 +93,7 @@ func processRuntime(t *testing.T) func(b *bench) runtime.Runtime {
 			Dir: filepath.Join(b.t.TempDir(), "workloads"), CacheDir: cache, Files: b.objects, Logs: b.objects,
 			Images: []runtime.ImageRule{
 				{Match: "alpine*", Command: []string{"env"}},
+				{Match: "jetbrainsinfra/jq", Command: []string{"env"}}, // jq of the host
 				{Match: "*python-311*", Python: "3.11", PythonMatch: "any"},
 				{Match: "*python*", Python: "3.11", PythonMatch: "any"},
 			},

@@ -24,6 +24,9 @@ func (p *parser) connect(g *graph) error {
 		if err := connectArtifacts(g, t); err != nil {
 			return err
 		}
+		if err := checkIterator(g, t); err != nil {
+			return err
+		}
 		slices.Sort(t.deps)
 		t.deps = slices.Compact(t.deps)
 		for _, d := range t.deps {
@@ -52,7 +55,7 @@ func connectParameters(g *graph, t *task) error {
 		}
 	}
 	for _, k := range sortedKeys(defs) {
-		if given[k] == nil && !defs[k].GetIsOptional() && defs[k].GetDefaultValue() == nil {
+		if given[k] == nil && !defs[k].GetIsOptional() && defs[k].GetDefaultValue() == nil && k != t.item() {
 			return invalid(g, t.name, "inputs.parameters["+k+"]", "the required input %q is not given", k)
 		}
 	}
@@ -121,7 +124,7 @@ func connectArtifacts(g *graph, t *task) error {
 		}
 	}
 	for _, k := range sortedKeys(defs) {
-		if given[k] == nil && !defs[k].GetIsOptional() {
+		if given[k] == nil && !defs[k].GetIsOptional() && k != t.item() {
 			return invalid(g, t.name, "inputs.artifacts["+k+"]", "the required input artifact %q is not given", k)
 		}
 	}

@@ -244,6 +244,8 @@ func (j *job) act(ctx context.Context, a action) (event, error) {
 		j.stop(ctx, a.workload)
 	case wake:
 		j.wakes = append(j.wakes, a)
+	case grow:
+		return grown(a), nil
 	}
 	return nil, nil
 }

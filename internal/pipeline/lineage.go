@@ -30,8 +30,8 @@ func (m *machine) record(ctx context.Context, tx store.Tx, n *node) error {
 	}
 	members := []string{execution.Name}
 	var events []*pb.Event
-	if n.graph == nil { // what a graph takes and gives is told by its tasks
-		events = artifactEvents(n.Inputs.Artifacts, pb.Event_INPUT)
+	if n.leaf() { // what a graph takes and gives is told by its tasks
+		events = artifactEvents(n.inputs.Artifacts, pb.Event_INPUT)
 		if n.State == Succeeded {
 			if err := m.putArtifacts(ctx, tx, metadata, n); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -52,6 +53,8 @@ type (
 	}
 	// due says that the pause before a retry is over.
 	due struct{ path string }
+	// grown goes on with a loop that has more iterations to start.
+	grown struct{ path string }
 	// cancel asks for the end of the run.
 	cancel struct{}
 )
@@ -60,6 +63,7 @@ func (began) event()  {}
 func (looked) event() {}
 func (ended) event()  {}
 func (due) event()    {}
+func (grown) event()  {}
 func (cancel) event() {}
 
 // Actions.
@@ -79,22 +83,30 @@ type (
 		path string
 		at   time.Time
 	}
+	// grow asks for a grown event once what was decided is durable.
+	grow struct{ path string }
 )
 
 func (lookup) action() {}
 func (start) action()  {}
 func (stop) action()   {}
 func (wake) action()   {}
+func (grow) action()   {}
 
 // node is a Task with its place in the plan.
 type node struct {
 	*Task
-	def      *task // nil for the run itself
-	graph    *graph
+	def      *task  // nil for the run itself
+	graph    *graph // of what is made of tasks: the run, a DAG, an iteration over one
+	loop     *loop  // of a task with an iterator
 	parent   *node
-	children map[string]*node
-	open     int // children that are not done
+	children map[string]*node // of a graph, those of its latest attempt
+	open     int              // children that are not done
+	inputs   Values           // what it works with: its Inputs, in an iteration the loop's too
 }
+
+// failedFast is why a task was not run that nothing else kept from running.
+const failedFast = "another task failed and the failure policy is to fail fast"
 
 // workloadPrefix starts the workload ids of tasks.
 const workloadPrefix = "task-"
@@ -116,7 +128,8 @@ type machine struct {
 	nodes      map[string]*node
 	root       *node
 	cancelling bool
-	broken     bool // a task failed: with failFast nothing new starts
+	broken     bool // a task failed for good: with failFast nothing new starts
+	iterations int  // of all loops
 
 	now     time.Time
 	actions []action
@@ -145,7 +158,12 @@ func (m *machine) step(now time.Time, ev event) []action {
 		}
 	case due:
 		if n := m.nodes[ev.path]; n != nil && n.State == Pending && !n.RetryAt.IsZero() {
-			m.attempt(n)
+			m.again(n)
+		}
+	case grown:
+		if n := m.nodes[ev.path]; n != nil && n.State == Running && n.loop != nil {
+			n.loop.asked = false
+			m.grow(n)
 		}
 	case cancel:
 		m.cancel()
@@ -159,60 +177,94 @@ func (m *machine) done() bool { return m.root != nil && m.root.State.done() }
 // begin creates the run, or wakes up what a restored run was waiting for.
 func (m *machine) begin() {
 	if m.root == nil {
-		m.root = m.add(nil, nil, m.run.id, "")
+		m.root = m.add(nil, nil, m.run.id)
 		m.root.graph, m.root.Kind = m.plan.root, kindRoot
 		m.root.Inputs = Values{Parameters: m.run.parameters, Artifacts: m.run.artifacts}
+		m.root.inputs = m.root.Inputs
 		m.open(m.root)
 		return
 	}
 	for _, path := range slices.Sorted(maps.Keys(m.nodes)) {
 		n := m.nodes[path]
 		switch {
-		case n.State == Running && n.graph == nil:
+		case n.State == Running && n.leaf():
 			m.do(start{path: n.Path, attempt: n.Attempt})
 		case n.State == Pending && !n.RetryAt.IsZero():
 			m.do(wake{path: n.Path, at: n.RetryAt})
+		case n.State == Pending && n.parent.loop != nil:
+			m.launch(n)
 		case n.State == Pending:
 			m.consider(n)
+		case n.State == Running && n.loop != nil:
+			m.grow(n)
 		}
 	}
 	if m.cancelling { // after the starts, which adopt what is to be stopped
 		m.cancelling = false
 		m.cancel()
 	}
+	m.settleAll()
+}
+
+// settleAll ends what has nothing left to wait for, from the inside out.
+func (m *machine) settleAll() {
 	for _, path := range slices.Backward(slices.Sorted(maps.Keys(m.nodes))) {
-		if n := m.nodes[path]; n.State == Running && n.graph != nil && n.open == 0 {
-			m.close(n)
-		}
+		m.settle(m.nodes[path])
 	}
 }
 
 func (m *machine) do(a action) { m.actions = append(m.actions, a) }
 
-// add makes the row of a task.
-func (m *machine) add(parent *node, def *task, name, path string) *node {
+// add makes the row of a task: of one in a graph, or of an iteration of a loop.
+func (m *machine) add(parent *node, def *task, name string) *node {
+	path := ""
+	if parent != nil {
+		path = parent.below(name)
+	}
 	n := &node{
 		Task:   &Task{ID: m.id(path), Path: path, Name: name, State: Pending, Created: m.now, Inputs: newValues(), Outputs: newValues()},
-		def:    def,
 		parent: parent,
 	}
 	if parent != nil {
-		n.Parent, n.graph = parent.ID, def.graph
-		parent.children[name] = n
+		n.Parent, n.Round = parent.ID, parent.Attempt
 		parent.open++
-	}
-	switch {
-	case def == nil || def.graph != nil:
-		n.Kind = kindGraph
-	case def.importer() != nil:
-		n.Kind = kindImporter
-	default:
-		n.Kind = kindContainer
+		n.place(def)
 	}
 	n.History = []Transition{{Time: m.now, State: Pending}}
 	m.nodes[path] = n
 	m.changed[path] = true
 	return n
+}
+
+// place makes the node an instance of a task, and a child of its parent.
+func (n *node) place(def *task) {
+	n.def = def
+	switch p := n.parent; {
+	case p.loop == nil && def.iterates():
+		n.loop, n.Kind = &loop{}, kindLoop
+	case def.graph != nil:
+		n.graph, n.Kind = def.graph, kindGraph
+	case def.importer() != nil:
+		n.Kind = kindImporter
+	default:
+		n.Kind = kindContainer
+	}
+	if n.parent.loop == nil {
+		n.parent.children[n.Name] = n
+	}
+}
+
+// leaf reports a task that has none below it.
+func (n *node) leaf() bool { return n.graph == nil && n.loop == nil }
+
+// below is the path of a child. The second attempt of a graph has tasks of its
+// own, so that those of the first stay to be looked at.
+func (n *node) below(name string) string {
+	at := n.Path
+	if n.graph != nil && n.Attempt > 1 {
+		at += "#" + strconv.Itoa(n.Attempt)
+	}
+	return strings.TrimPrefix(at+"/"+name, "/")
 }
 
 // id gives a number that a repeated creation gives again, and another run never.
@@ -237,20 +289,23 @@ func (m *machine) set(n *node, s State, f *Failure) {
 
 // open starts the tasks of a graph.
 func (m *machine) open(n *node) {
-	n.children = map[string]*node{}
+	n.children, n.open = map[string]*node{}, 0
+	n.Attempt++
+	n.RetryAt, n.Outputs = time.Time{}, newValues()
 	m.set(n, Running, nil)
 	for _, name := range n.graph.order {
-		m.add(n, n.graph.tasks[name], name, strings.TrimPrefix(n.Path+"/"+name, "/"))
+		m.add(n, n.graph.tasks[name], name)
 	}
 	for _, name := range n.graph.order {
-		if c := n.children[name]; c.State == Pending {
+		if c := n.children[name]; c.idle() {
 			m.consider(c)
 		}
 	}
-	if n.open == 0 && n.State == Running {
-		m.close(n)
-	}
+	m.settle(n)
 }
+
+// idle reports a task that has not been triggered.
+func (n *node) idle() bool { return n.State == Pending && n.CacheKey == "" && n.RetryAt.IsZero() }
 
 // consider starts a task if everything before it is done.
 func (m *machine) consider(n *node) {
@@ -272,8 +327,8 @@ func (m *machine) consider(n *node) {
 	switch {
 	case m.cancelling:
 		m.finish(n, Cancelled, nil)
-	case m.broken && m.run.failFast && !n.def.always:
-		n.Reason, n.Blocked = "another task failed and the failure policy is to fail fast", true
+	case m.halted(n):
+		n.Reason, n.Blocked = failedFast, true
 		m.finish(n, NotTriggered, nil)
 	case n.def.always:
 		m.trigger(n)
@@ -295,7 +350,7 @@ func (m *machine) trigger(n *node) {
 		m.finish(n, Failed, &Failure{Message: err.Error(), Cause: resource.CauseInput})
 		return
 	}
-	n.Inputs = inputs
+	n.Inputs, n.inputs = inputs, inputs
 	if n.def.condition != nil {
 		yes, err := evalCondition(n.def.condition, m.conditionInputs(n))
 		if err != nil {
@@ -308,13 +363,20 @@ func (m *machine) trigger(n *node) {
 			return
 		}
 	}
+	m.launch(n)
+}
+
+// launch starts a task, or one iteration of it, whose inputs are known.
+func (m *machine) launch(n *node) {
 	switch {
+	case n.loop != nil:
+		m.openLoop(n)
 	case n.graph != nil:
 		m.open(n)
 	case n.def.importer() != nil:
 		m.importArtifact(n)
 	case n.def.caches():
-		n.CacheKey = cacheKey(m.plan.Name, n.def, n.Inputs)
+		n.CacheKey = cacheKey(m.plan.Name, n.def, n.inputs)
 		m.changed[n.Path] = true
 		m.do(lookup{path: n.Path, key: n.CacheKey})
 	default:
@@ -360,58 +422,85 @@ func (m *machine) finishAttempt(n *node, o outcome) {
 		m.finish(n, Cancelled, nil)
 		return
 	}
-	policy := n.def.spec.GetRetryPolicy()
-	if n.Attempt > int(policy.GetMaxRetryCount()) || failure.Cause == resource.CauseInput {
+	if failure.Cause == resource.CauseInput { // it would fail again
 		m.finish(n, Failed, failure)
 		return
 	}
-	n.RetryAt = m.now.Add(backoff(policy, n.Attempt))
-	n.History = append(n.History, Transition{Time: m.now, State: Failed, Failure: failure})
-	m.set(n, Pending, nil)
-	m.do(wake{path: n.Path, at: n.RetryAt})
+	m.failed(n, failure)
 }
 
 // finish ends a task and looks at those that wait for it.
 func (m *machine) finish(n *node, s State, f *Failure) {
 	m.set(n, s, f)
-	m.broken = m.broken || s == Failed
+	m.broken = m.broken || s == Failed && !m.pardoned(n)
 	p := n.parent
 	if p == nil {
 		return
 	}
 	p.open--
+	if p.loop != nil {
+		m.grow(p)
+		return
+	}
 	for _, u := range n.def.users {
-		if c := p.children[u]; c.State == Pending && c.CacheKey == "" && c.RetryAt.IsZero() {
+		if c := p.children[u]; c.idle() {
 			m.consider(c)
 		}
 	}
-	if p.open == 0 && p.State == Running {
-		m.close(p)
+	m.settle(p)
+}
+
+// settle ends a graph or a loop in which nothing is left to do.
+func (m *machine) settle(n *node) {
+	if n.State == Running && !n.leaf() && n.open == 0 && (n.loop == nil || m.exhausted(n)) {
+		m.close(n)
 	}
 }
 
-// close ends a graph whose tasks are all done. A failure that a later task dealt
-// with (an exit handler) still fails the graph.
+// close ends a graph or a loop whose parts are all done. A failure that a later
+// task dealt with (an exit handler) still fails the graph.
 func (m *machine) close(n *node) {
 	var failed []*node
-	cancelled := false
-	for _, name := range n.graph.order {
-		switch c := n.children[name]; c.State {
-		case Failed:
+	cancelled, stopped := false, n.loop != nil && len(n.loop.nodes) < n.loop.count()
+	for c := range n.parts() {
+		switch {
+		case c.State == Failed:
 			failed = append(failed, c)
-		case Cancelled:
+		case c.State == Cancelled:
 			cancelled = true
-		default:
+		case c.Blocked:
+			stopped = true
 		}
 	}
-	n.Outputs = graphOutputs(n)
+	if n.loop != nil {
+		n.Outputs = loopOutputs(n)
+	} else {
+		n.Outputs = graphOutputs(n)
+	}
 	switch {
-	case cancelled || n == m.root && m.cancelling:
+	case cancelled || m.cancelling && (n == m.root || stopped):
 		m.finish(n, Cancelled, nil)
 	case len(failed) > 0:
-		m.finish(n, Failed, graphFailure(failed))
+		m.failed(n, graphFailure(failed))
+	case stopped:
+		n.Blocked = true
+		m.finish(n, Failed, &Failure{Message: fmt.Sprintf("not all of %q ran: %s", n.Path, failedFast), Cause: resource.CauseUserCode})
 	default:
 		m.finish(n, Succeeded, nil)
+	}
+}
+
+// parts gives the children in order.
+func (n *node) parts() iter.Seq[*node] {
+	if n.loop != nil {
+		return slices.Values(n.loop.nodes)
+	}
+	return func(yield func(*node) bool) {
+		for _, name := range n.graph.order {
+			if !yield(n.children[name]) {
+				return
+			}
+		}
 	}
 }
 
@@ -425,42 +514,11 @@ func (m *machine) cancel() {
 	for _, path := range slices.Sorted(maps.Keys(m.nodes)) {
 		n := m.nodes[path]
 		switch {
-		case n.State == Running && n.graph == nil:
+		case n.State == Running && n.leaf():
 			m.do(stop{path: path, workload: n.Workload[len(n.Workload)-1]})
 		case n.State == Pending:
 			m.finish(n, Cancelled, nil)
 		}
 	}
-}
-
-// restore puts the rows of an interrupted run back.
-func (m *machine) restore(tasks []*Task, cancelling bool) error {
-	slices.SortFunc(tasks, func(a, b *Task) int { return strings.Compare(a.Path, b.Path) })
-	for _, t := range tasks {
-		n := &node{Task: t}
-		t.Inputs.fill()
-		t.Outputs.fill()
-		if t.Path == "" {
-			n.graph, m.root = m.plan.root, n
-		} else {
-			above := strings.TrimSuffix(strings.TrimSuffix(t.Path, t.Name), "/")
-			n.parent = m.nodes[above]
-			if n.parent == nil || n.parent.graph == nil || n.parent.graph.tasks[t.Name] == nil {
-				return fmt.Errorf("task row %q does not fit the pipeline", t.Path)
-			}
-			n.def = n.parent.graph.tasks[t.Name]
-			n.graph = n.def.graph
-			n.parent.children[t.Name] = n
-			if !t.State.done() {
-				n.parent.open++
-			}
-		}
-		if n.graph != nil {
-			n.children = map[string]*node{}
-		}
-		m.broken = m.broken || t.State == Failed
-		m.nodes[t.Path] = n
-	}
-	m.cancelling = cancelling
-	return nil
+	m.settleAll()
 }

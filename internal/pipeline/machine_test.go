@@ -192,7 +192,7 @@ func (p *player) send(line string, ev event) {
 		case lookup:
 			fmt.Fprintf(&p.out, "  look up %s\n", a.path)
 		case start:
-			fmt.Fprintf(&p.out, "  start %s attempt %d %s\n", a.path, a.attempt, encode(p.m.nodes[a.path].Inputs.Parameters))
+			fmt.Fprintf(&p.out, "  start %s attempt %d %s%s\n", a.path, a.attempt, encode(p.m.nodes[a.path].inputs.Parameters), artifactsOf(p.m.nodes[a.path]))
 		case stop:
 			fmt.Fprintf(&p.out, "  stop %s\n", a.path)
 		case wake:
@@ -200,6 +200,11 @@ func (p *player) send(line string, ev event) {
 		}
 	}
 	p.m.notes = nil
+	for _, a := range actions {
+		if a, ok := a.(grow); ok {
+			p.send("grown "+a.path, grown(a))
+		}
+	}
 	if p.m.done() {
 		fmt.Fprintf(&p.out, "  run %s %s\n", p.m.root.State, encode(p.m.root.Outputs.Parameters))
 	}
@@ -219,6 +224,18 @@ func (p *player) extra(n note) string {
 		s += ": " + n.Failure.Message
 	}
 	return s
+}
+
+// artifactsOf lists the input artifacts by the folder they are in, without ids.
+func artifactsOf(n *node) string {
+	var b strings.Builder
+	for _, k := range sortedKeys(n.inputs.Artifacts) {
+		fmt.Fprintf(&b, " %s:", k)
+		for _, a := range n.inputs.Artifacts[k] {
+			b.WriteString(" " + strings.TrimPrefix(a.URI, "gs://b/root/p/j/"))
+		}
+	}
+	return b.String()
 }
 
 func printPath(path string) string {

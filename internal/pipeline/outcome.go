@@ -3,6 +3,7 @@ package pipeline
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -136,7 +137,7 @@ func (m *machine) badOutput(o outcome, format string, args ...any) *Failure {
 
 // program works out the running attempt of a container task.
 func (m *machine) program(n *node) *program {
-	return newProgram(n.def, n.Inputs, m.dir(n), m.jobPlaceholders(n), func(output string) string { return m.artifactName(n, output, 0) })
+	return newProgram(n.def, n.inputs, m.dir(n), m.jobPlaceholders(n), func(output string) string { return m.artifactName(n, output, 0) })
 }
 
 // dir is where an attempt's outputs go; each attempt has its own, so that a
@@ -176,16 +177,26 @@ func codeOf(f *Failure) codes.Code {
 	}
 }
 
-// graphFailure is the failure of a graph: those of its tasks.
+// maxFailures is how many failed tasks the failure of a graph tells of.
+const maxFailures = 10
+
+// graphFailure is the failure of a graph or a loop: those of its parts.
 func graphFailure(failed []*node) *Failure {
-	names := make([]string, len(failed))
-	parts := make([]string, len(failed))
-	for i, n := range failed {
-		names[i] = n.Name
-		parts[i] = fmt.Sprintf("task %q: %s", n.Path, n.Failure.Message)
-		if len(n.children) > 0 {
-			parts[i] = n.Failure.Message
+	// What was stopped because of a failure says less than the failure.
+	if own := slices.DeleteFunc(slices.Clone(failed), func(n *node) bool { return n.Blocked }); len(own) > 0 {
+		failed = own
+	}
+	var names, parts []string
+	for _, n := range failed[:min(len(failed), maxFailures)] {
+		names = append(names, n.Name)
+		if n.leaf() {
+			parts = append(parts, fmt.Sprintf("task %q: %s", n.Path, n.Failure.Message))
+		} else {
+			parts = append(parts, n.Failure.Message)
 		}
+	}
+	if more := len(failed) - maxFailures; more > 0 {
+		names, parts = append(names, fmt.Sprintf("%d more", more)), append(parts, fmt.Sprintf("and %d more", more))
 	}
 	f := *failed[0].Failure
 	f.Message = strings.Join(parts, "; ")

@@ -16,8 +16,8 @@ import (
 // Bounds of a run. Nested components multiply tasks, so that both are needed: the
 // depth is what reading a chain of components takes.
 const (
-	maxTasks = 10_000
-	maxDepth = 100
+	maxTasks = 20_000
+	maxDepth = 64
 )
 
 // field is where a client finds the IR in its request.
@@ -155,13 +155,13 @@ func unsupported(name, what string) error {
 
 // task reads one task without its relations to its neighbours.
 func (p *parser) task(g *graph, name string, spec *ps.PipelineTaskSpec, above []string) (*task, error) {
+	if strings.ContainsAny(name, "/#") {
+		return nil, invalid(g, name, "", "the name of a task has no / and no #")
+	}
 	ref := spec.GetComponentRef().GetName()
 	comp := p.ir.GetComponents()[ref]
 	if comp == nil {
 		return nil, invalid(g, name, "componentRef.name", "there is no component %q", ref)
-	}
-	if err := refuse(name, spec); err != nil {
-		return nil, err
 	}
 	t := &task{name: name, spec: spec, comp: comp, selectors: map[string]cel.Program{}}
 	t.always = spec.GetTriggerPolicy().GetStrategy() == ps.PipelineTaskSpec_TriggerPolicy_ALL_UPSTREAM_TASKS_COMPLETED
@@ -183,20 +183,6 @@ func (p *parser) task(g *graph, name string, spec *ps.PipelineTaskSpec, above []
 		return t, err
 	}
 	return t, p.executor(g, t)
-}
-
-// refuse names what a task asks for and tategu cannot do yet.
-func refuse(name string, spec *ps.PipelineTaskSpec) error {
-	switch {
-	case spec.GetParameterIterator() != nil:
-		return unsupported(name, "a loop over parameters (parameterIterator, dsl.ParallelFor)")
-	case spec.GetArtifactIterator() != nil:
-		return unsupported(name, "a loop over artifacts (artifactIterator, dsl.ParallelFor)")
-	case spec.GetIteratorPolicy() != nil:
-		return unsupported(name, "iteratorPolicy")
-	default:
-		return nil
-	}
 }
 
 func (p *parser) executor(g *graph, t *task) error {

@@ -146,7 +146,7 @@ func (s *scope) resolve(r reference) (string, bool) {
 
 func artifactPart(list []Artifact, r reference) string {
 	if r.part == "" {
-		return string(encode(executorArtifacts(list)))
+		return string(encode(executorArtifacts(list).Artifacts))
 	}
 	if len(list) == 0 {
 		return ""

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -67,7 +66,7 @@ func (m *machine) resolve(n *node) (Values, error) {
 		}
 		v.Parameters[k] = part
 	}
-	if err := fit(n.def.comp, v.Parameters); err != nil {
+	if err := fit(n.def, v.Parameters); err != nil {
 		return v, err
 	}
 	return v, m.resolveArtifacts(n, v)
@@ -77,7 +76,7 @@ func (m *machine) resolve(n *node) (Values, error) {
 func (m *machine) source(n *node, in *ps.TaskInputsSpec_InputParameterSpec) (value any, ok bool, err error) {
 	switch x := in.GetKind().(type) {
 	case *ps.TaskInputsSpec_InputParameterSpec_ComponentInputParameter:
-		value, ok = n.parent.Inputs.Parameters[x.ComponentInputParameter]
+		value, ok = n.parent.inputs.Parameters[x.ComponentInputParameter]
 	case *ps.TaskInputsSpec_InputParameterSpec_TaskOutputParameter:
 		producer := n.parent.children[x.TaskOutputParameter.GetProducerTask()]
 		value, ok = producer.Outputs.Parameters[x.TaskOutputParameter.GetOutputParameterKey()]
@@ -85,7 +84,7 @@ func (m *machine) source(n *node, in *ps.TaskInputsSpec_InputParameterSpec) (val
 		value, ok = m.finalStatus(n.parent.children[x.TaskFinalStatus.GetProducerTask()]), true
 	case *ps.TaskInputsSpec_InputParameterSpec_RuntimeValue:
 		if value, ok = constant(x.RuntimeValue); !ok {
-			value, ok = n.parent.Inputs.Parameters[x.RuntimeValue.GetRuntimeParameter()]
+			value, ok = n.parent.inputs.Parameters[x.RuntimeValue.GetRuntimeParameter()]
 		}
 	default:
 		return nil, false, errors.New("an input has no source")
@@ -114,33 +113,42 @@ func (m *machine) sourceTypes(n *node) map[string]paramType {
 }
 
 // fit converts values to the types that the component declares and fills in
-// defaults.
-func fit(comp *ps.ComponentSpec, params map[string]any) error {
-	defs := comp.GetInputDefinitions().GetParameters()
+// defaults. The item of a loop comes later.
+func fit(t *task, params map[string]any) error {
+	defs := t.comp.GetInputDefinitions().GetParameters()
 	for _, k := range sortedKeys(defs) {
-		def := defs[k]
-		value, ok := params[k]
-		if !ok {
-			if def.GetDefaultValue() == nil {
-				if def.GetIsOptional() {
-					continue
-				}
-				return fmt.Errorf("the required input %q has no value", k)
-			}
-			value = def.GetDefaultValue().AsInterface()
-			if value == nil {
-				continue
-			}
+		if k == t.item() {
+			continue
 		}
-		value, err := convert(value, typeOf(def))
-		if err != nil {
-			return fmt.Errorf("input %q: %w", k, err)
+		if err := fitOne(params, k, defs[k]); err != nil {
+			return err
 		}
-		if err := oneOf(value, def.GetLiterals()); err != nil {
-			return fmt.Errorf("input %q: %w", k, err)
-		}
-		params[k] = value
 	}
+	return nil
+}
+
+func fitOne(params map[string]any, k string, def *ps.ComponentInputsSpec_ParameterSpec) error {
+	value, ok := params[k]
+	if !ok {
+		if def.GetDefaultValue() == nil {
+			if def.GetIsOptional() {
+				return nil
+			}
+			return fmt.Errorf("the required input %q has no value", k)
+		}
+		value = def.GetDefaultValue().AsInterface()
+		if value == nil {
+			return nil
+		}
+	}
+	value, err := convert(value, typeOf(def))
+	if err != nil {
+		return fmt.Errorf("input %q: %w", k, err)
+	}
+	if err := oneOf(value, def.GetLiterals()); err != nil {
+		return fmt.Errorf("input %q: %w", k, err)
+	}
+	params[k] = value
 	return nil
 }
 
@@ -150,7 +158,7 @@ func (m *machine) resolveArtifacts(n *node, v Values) error {
 		var ok bool
 		switch x := in.GetKind().(type) {
 		case *ps.TaskInputsSpec_InputArtifactSpec_ComponentInputArtifact:
-			list, ok = n.parent.Inputs.Artifacts[x.ComponentInputArtifact]
+			list, ok = n.parent.inputs.Artifacts[x.ComponentInputArtifact]
 		case *ps.TaskInputsSpec_InputArtifactSpec_TaskOutputArtifact:
 			producer := n.parent.children[x.TaskOutputArtifact.GetProducerTask()]
 			list, ok = producer.Outputs.Artifacts[x.TaskOutputArtifact.GetOutputArtifactKey()]
@@ -162,7 +170,7 @@ func (m *machine) resolveArtifacts(n *node, v Values) error {
 	}
 	defs := n.def.comp.GetInputDefinitions().GetArtifacts()
 	for _, k := range sortedKeys(defs) {
-		if _, ok := v.Artifacts[k]; !ok && !defs[k].GetIsOptional() {
+		if _, ok := v.Artifacts[k]; !ok && !defs[k].GetIsOptional() && k != n.def.item() {
 			return fmt.Errorf("the required input artifact %q was not produced", k)
 		}
 	}
@@ -175,7 +183,7 @@ func (m *machine) conditionInputs(n *node) map[string]any {
 	for k := range n.def.comp.GetInputDefinitions().GetParameters() {
 		params[k] = nil
 	}
-	maps.Copy(params, n.Inputs.Parameters)
+	maps.Copy(params, n.inputs.Parameters)
 	return params
 }
 
@@ -223,14 +231,14 @@ func graphOutputs(n *node) Values {
 // importArtifact runs an importer: it only says that an artifact exists.
 func (m *machine) importArtifact(n *node) {
 	spec := n.def.importer()
-	s := &scope{inputs: n.Inputs, types: inputTypes(n.def.comp), job: m.jobPlaceholders(n)}
+	s := &scope{inputs: n.inputs, types: inputTypes(n.def.comp), job: m.jobPlaceholders(n)}
 	uri := ""
 	if c, ok := constant(spec.GetArtifactUri()); ok {
 		uri = expand(plainText(c), s.lookup)
 	} else if name := spec.GetArtifactUri().GetRuntimeParameter(); strings.Contains(name, "{{$") {
 		uri = expand(name, s.lookup)
 	} else {
-		uri = plainText(n.Inputs.Parameters[name])
+		uri = plainText(n.inputs.Parameters[name])
 	}
 	if uri == "" || uri == "null" {
 		m.finish(n, Failed, &Failure{Message: "the importer has no artifact URI", Cause: resource.CauseInput})
@@ -269,20 +277,6 @@ func expandAll(v any, s *scope) any {
 	default:
 		return v
 	}
-}
-
-// backoff is the pause after an attempt: the first is 1.
-func backoff(p *ps.PipelineTaskSpec_RetryPolicy, attempt int) time.Duration {
-	longest := time.Hour
-	if d := p.GetBackoffMaxDuration().AsDuration(); d > 0 && d < longest {
-		longest = d
-	}
-	factor := p.GetBackoffFactor()
-	if factor <= 0 {
-		factor = 2
-	}
-	pause := float64(p.GetBackoffDuration().AsDuration()) * math.Pow(factor, float64(attempt-1))
-	return time.Duration(math.Min(pause, float64(longest)))
 }
 
 // artifactName is the resource name of an output in the metadata store.

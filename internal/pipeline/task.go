@@ -29,6 +29,7 @@ func (s State) ok() bool { return s == Succeeded || s == Skipped }
 const (
 	kindRoot      = "root"
 	kindGraph     = "dag"
+	kindLoop      = "loop"
 	kindContainer = "container"
 	kindImporter  = "importer"
 )
@@ -38,17 +39,19 @@ const (
 type Task struct {
 	ID     int64  `json:"id"`
 	Parent int64  `json:"parent,omitempty"`
-	Path   string `json:"path"` // names of tasks from the root, joined with "/"
+	Path   string `json:"path"` // names of tasks from the root, joined with "/"; "#2" in it: second attempt of a DAG
 	Name   string `json:"name"`
 	Kind   string `json:"kind"`
 	State  State  `json:"state"`
 	Reason string `json:"reason,omitempty"` // why it was not run
+	Index  int    `json:"index,omitempty"`  // of an iteration, from 0
+	Round  int    `json:"round,omitempty"`  // the attempt of its parent that it is of
 
 	// Blocked says that a task before it failed, so that no default of an optional
 	// input can help those that wait for this one.
 	Blocked bool `json:"blocked,omitempty"`
 
-	Inputs  Values `json:"inputs"`
+	Inputs  Values `json:"inputs"` // of an iteration only its own item, the rest is its loop's
 	Outputs Values `json:"outputs"`
 
 	Attempt  int       `json:"attempt,omitempty"` // 1 = the first

@@ -176,8 +176,13 @@ func TestCreatePipelineJobRefuses(t *testing.T) {
 		"gpu":               {with(`"image":`, `"resources":{"accelerator":{"type":"T4","count":"1"}},"image":`), codes.FailedPrecondition, []string{`"add"`, "GPU"}},
 		"artifact loop": {
 			with(`"taskInfo":{"name":"add"}`, `"artifactIterator":{"itemInput":"n","items":{"inputArtifact":"x"}},"taskInfo":{"name":"add"}`),
-			codes.Unimplemented,
-			[]string{`"add"`, "artifactIterator"},
+			codes.InvalidArgument,
+			[]string{`"add"`, `no input artifact "n"`},
+		},
+		"loop over no list": {
+			with(`"taskInfo":{"name":"add"}`, `"parameterIterator":{"itemInput":"n","items":{"raw":"{}"}},"taskInfo":{"name":"add"}`),
+			codes.InvalidArgument,
+			[]string{`"add"`, "JSON list"},
 		},
 	}
 	for name, tt := range tests {
