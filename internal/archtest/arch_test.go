@@ -51,6 +51,8 @@ func private() map[string][]string {
 		"internal/runtime/runtimetest":   {},
 		"internal/runtime/workload":      {}, // adapters share it
 		"internal/runtime/process/oci":   {"internal/runtime/process"},
+		"internal/runtime/schedule":      {"internal/app"},
+		"internal/runtime/inventory":     {"internal/app"},
 	}
 }
 

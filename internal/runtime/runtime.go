@@ -73,6 +73,9 @@ type Resources struct {
 	Cores       float64
 	MemoryBytes int64
 	GPUs        int
+	// Hint says that Cores and MemoryBytes are the size of a machine type: programs
+	// are told and kept to them, but so much is not set aside for them alone.
+	Hint bool
 }
 
 // Priority orders waiting workloads: all that wait with a higher one start first.
@@ -94,10 +97,10 @@ type Inventory struct {
 
 // GPU is one accelerator.
 type GPU struct {
-	ID          string   `yaml:"id"`      // as CUDA_VISIBLE_DEVICES takes it: an index or a UUID
-	Name        string   `yaml:"name"`    // "NVIDIA L4"; "" = not known
-	MemoryBytes int64    `yaml:"memory"`  // 0 = not known
-	Devices     []string `yaml:"devices"` // device nodes that belong to it alone, such as /dev/nvidia0
+	ID          string   // as CUDA_VISIBLE_DEVICES takes it: an index or a UUID
+	Name        string   // "NVIDIA L4"; "" = not known
+	MemoryBytes int64    // 0 = not known
+	Devices     []string // device nodes that belong to it alone, such as /dev/nvidia0
 }
 
 // Queue is the place of a workload that waits for room.
