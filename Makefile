@@ -22,9 +22,17 @@ export TATEGU_SHARED := $(abspath $(SHARED))
 
 build: bin/tategu
 
-.PHONY: bin/tategu
-bin/tategu:
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
+# The small wrapper is packed into the binary (docs/adr/0008).
+WRAPPER := internal/runtime/process/wrapper.gz
+
+.PHONY: bin/tategu $(WRAPPER)
+bin/tategu: $(WRAPPER)
+	CGO_ENABLED=0 go build -trimpath -tags embedwrapper -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
+
+$(WRAPPER):
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/wrapper ./cmd/wrapper
+	gzip -9nc bin/wrapper > $@.new && mv $@.new $@ && rm bin/wrapper
 
 ## The main job, end to end, on real input.
 demo: build $(UV)
@@ -119,9 +127,10 @@ bench-storage: build
 	cd bench/storage/fakegcs && CGO_ENABLED=0 go build -o $(CURDIR)/bin/fake-gcs-server github.com/fsouza/fake-gcs-server || rm -f $(CURDIR)/bin/fake-gcs-server
 	bin/bench-storage -tategu bin/tategu $(if $(DIR),-dir "$(DIR)") -fake "$$(ls bin/fake-gcs-server 2>/dev/null || true)"
 
-## Start of a program in a container, beside bubblewrap, runc and docker where they are.
+## Start of a program in a container, beside bubblewrap, runc and docker, and the build of an image beside docker's.
+bench-containers: N ?= 20
 bench-containers: build
-	CGO_ENABLED=0 go run ./bench/containers -tategu bin/tategu
+	CGO_ENABLED=0 go run -tags embedwrapper ./bench/containers -tategu bin/tategu -n $(N)
 
 bench-recover: RUNS ?= 10000
 bench-recover: build

@@ -44,15 +44,18 @@ func adapters() []string {
 // private children are imported by their parent (and by the listed packages) only.
 func private() map[string][]string {
 	return map[string][]string{
-		"internal/pipeline/pipelinespec": {"internal/pipeline"},
-		"internal/modelformat/lightgbm":  {"internal/modelformat"},
-		"internal/store/storetest":       {},
-		"internal/blob/blobtest":         {},
-		"internal/runtime/runtimetest":   {},
-		"internal/runtime/workload":      {}, // adapters share it
-		"internal/runtime/process/oci":   {"internal/runtime/process"},
-		"internal/runtime/schedule":      {"internal/app"},
-		"internal/runtime/inventory":     {"internal/app"},
+		"internal/pipeline/pipelinespec":   {"internal/pipeline"},
+		"internal/modelformat/lightgbm":    {"internal/modelformat"},
+		"internal/store/storetest":         {},
+		"internal/blob/blobtest":           {},
+		"internal/runtime/runtimetest":     {},
+		"internal/runtime/workload":        {}, // adapters share it
+		"internal/runtime/record":          {"bench/containers", "internal/runtime/process/box", "internal/runtime/process/oci", "internal/runtime/process/wrapper"},
+		"internal/runtime/process/oci":     {"internal/runtime/process"},
+		"internal/runtime/process/box":     {"internal/runtime/process", "bench/containers"},
+		"internal/runtime/process/wrapper": {"internal/runtime/process", "cmd/wrapper", "bench/containers"},
+		"internal/runtime/schedule":        {"internal/app"},
+		"internal/runtime/inventory":       {"internal/app"},
 	}
 }
 

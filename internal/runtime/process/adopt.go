@@ -1,13 +1,13 @@
 package process
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 
+	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 )
 
@@ -20,19 +20,14 @@ func (r *Runtime) adopt() error {
 	prepared, ended := 0, 0
 	for _, e := range entries {
 		dir := filepath.Join(r.cfg.Dir, e.Name())
-		var rec record
-		switch err := workload.ReadJSON(filepath.Join(dir, fileRecord), &rec); {
-		case errors.Is(err, fs.ErrNotExist):
-			// Start did not return, so nobody counts on it.
-			if err := workload.RemoveAll(dir); err != nil {
-				r.cfg.Log.Warn("remove an unfinished workload directory", slog.String("dir", dir), slog.Any("error", err))
-			}
+		rec, over, err := r.load(dir)
+		switch {
+		case record.Absent(err):
+			r.forget(dir)
 			continue
 		case err != nil:
 			return fmt.Errorf("read workload %s: %w", e.Name(), err)
-		}
-		switch {
-		case workload.Exists(filepath.Join(dir, fileEnd)):
+		case over:
 			ended++
 		case workload.Exists(filepath.Join(dir, fileWrapper)):
 			r.adopted++
@@ -48,6 +43,41 @@ func (r *Runtime) adopt() error {
 			slog.Int("adopted", r.adopted), slog.Int("prepared_again", prepared), slog.Int("ended", ended))
 	}
 	return nil
+}
+
+// load reads what is known of a workload, and whether it has ended. What is not
+// known, as absent tells, nobody counts on: Start did not return, or the machine
+// has restarted since, so that its program is gone and its files may lack what was
+// never written to the disk. Its owner starts it again under the same id.
+func (r *Runtime) load(dir string) (rec accepted, over bool, err error) {
+	var end endFile
+	err = record.ReadWhole(filepath.Join(dir, fileEnd), &end)
+	if err != nil && !record.Absent(err) {
+		return accepted{}, false, err
+	}
+	if over = err == nil; over && end.Record != nil {
+		rec = *end.Record
+	} else if err := record.ReadWhole(filepath.Join(dir, fileRecord), &rec); err != nil {
+		return accepted{}, false, err
+	}
+	name := filepath.Base(dir)
+	if rec.Workload.ID != name {
+		return accepted{}, false, fmt.Errorf("%w: %s is the record of %s", record.ErrTorn, name, rec.Workload.ID)
+	}
+	if !over && rec.Boot != "" && r.cfg.Boot != "" && rec.Boot != r.cfg.Boot {
+		return accepted{}, false, fmt.Errorf("%w: %s is of the time before the machine restarted", record.ErrTorn, name)
+	}
+	return rec, over, nil
+}
+
+// forget removes the directory of a workload that nobody counts on.
+func (r *Runtime) forget(dir string) {
+	if workload.Exists(filepath.Join(dir, fileWrapper)) {
+		wrapper.KillStrays(-1, dir) // by its mark alone: after a restart the number is another program's
+	}
+	if err := workload.RemoveAll(dir); err != nil {
+		r.cfg.Log.Warn("remove an unfinished workload directory", slog.String("dir", dir), slog.Any("error", err))
+	}
 }
 
 // Adopted is how many programs New found started by an earlier server and not yet

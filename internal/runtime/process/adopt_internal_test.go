@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 )
 
@@ -23,7 +25,7 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err := os.MkdirAll(work, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.OpenFile(filepath.Join(work, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(filepath.Join(work, wrapper.FileLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +33,7 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if err := workload.WriteJSON(filepath.Join(work, fileRecord), record{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
+	if err := record.WriteWhole(filepath.Join(work, fileRecord), accepted{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
 		t.Fatal(err)
 	}
 	// The wrapper proper, and a sign that it has ended.
@@ -72,14 +74,14 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
-	start, err := startTime(first.Process.Pid)
+	start, err := wrapper.StartTime(first.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := workload.WriteJSON(filepath.Join(work, fileWrapper), wrapperFile{PID: first.Process.Pid, Start: start}); err != nil {
+	if err := record.WriteWhole(filepath.Join(work, fileWrapper), wrapper.Running{PID: first.Process.Pid, Start: start}); err != nil {
 		t.Fatal(err)
 	}
-	if err := workload.WriteJSON(filepath.Join(work, fileExit), exitFile{Ended: time.Now()}); err != nil {
+	if err := record.WriteWhole(filepath.Join(work, fileExit), wrapper.Exit{Ended: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	stdin.Close()

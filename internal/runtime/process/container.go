@@ -18,8 +18,12 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/workload"
+
+	"google.golang.org/grpc/codes"
 )
 
 // Places in every container besides /gcs and /tmp.
@@ -32,33 +36,32 @@ const (
 // defaultPath is what an image without PATH gets, as from every other runtime.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// probeContainer is the wrapper's argument for trying what the machine allows.
-const probeContainer = "--probe-container"
-
 // boxes is what containers need of the machine.
 type boxes struct {
-	mode   oci.Mode
-	groups *oci.Cgroups
+	mode   box.Mode
+	groups *box.Cgroups
 }
 
-func openBoxes(cfg Config) boxes {
+func openBoxes(cfg Config, wrappers launcher) boxes {
 	b := boxes{groups: cgroups(cfg)}
-	b.mode = oci.Probe(cfg.Dir, func(cmd *exec.Cmd) *exec.Cmd {
-		cmd.Path, cmd.Args = cfg.Self, []string{cfg.Self, Verb, probeContainer, cmd.Dir, cmd.Args[0]}
-		cmd.Env = []string{wrapperMark + "=1"}
-		return cmd
+	b.mode = box.Probe(cfg.Dir, func(cmd *exec.Cmd) *exec.Cmd {
+		return wrappers.command(cmd, wrapper.ProbeContainer, cmd.Dir, cmd.Args[0])
 	})
+	if b.mode.Err != nil {
+		b.mode.Err = resource.Errorf(codes.FailedPrecondition, "containers cannot run on this machine: %w", b.mode.Err).WithCause(resource.CausePlatform).
+			WithHint("allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), run tategu as root, or map the image to a program in images: of tategu.yaml")
+	}
 	return b
 }
 
 // cgroups are those of one data directory.
-func cgroups(cfg Config) *oci.Cgroups {
+func cgroups(cfg Config) *box.Cgroups {
 	sum := sha256.Sum256([]byte(cfg.Dir))
-	return oci.NewCgroups("tategu-" + hex.EncodeToString(sum[:4]))
+	return box.NewCgroups("tategu-" + hex.EncodeToString(sum[:4]))
 }
 
 // imageStore is where images of a mapping are unpacked; collecting needs none.
-func (r *Runtime) imageStore(ids oci.Mapping) *oci.Store {
+func (r *Runtime) imageStore(ids box.Mapping) *oci.Store {
 	limits := oci.DefaultLimits()
 	if r.cfg.ImageBytes > 0 {
 		limits.KeepBytes = r.cfg.ImageBytes
@@ -67,45 +70,45 @@ func (r *Runtime) imageStore(ids oci.Mapping) *oci.Store {
 }
 
 // group is the control group of what runs; a program of the machine has none.
-func (s spec) group() oci.Cgroup {
+func groupOf(s wrapper.Spec) box.Cgroup {
 	if s.Container == nil {
-		return oci.Cgroup{}
+		return box.Cgroup{}
 	}
 	return s.Container.Cgroup
 }
 
-// box is a container that is being described.
-type box struct {
+// draft is a container that is being described.
+type draft struct {
 	in    *instance
 	plan  runtime.Plan
 	image runtime.Image // zero for a rootfs
-	c     *oci.Container
+	c     *box.Container
 	notes []string
 }
 
 // contain makes everything a container needs and says how to run it.
-func (in *instance) contain(ctx context.Context, plan runtime.Plan) (spec, error) {
+func (in *instance) contain(ctx context.Context, plan runtime.Plan) (wrapper.Spec, error) {
 	in.contained = true
-	b := &box{in: in, plan: plan, c: &oci.Container{Image: in.rec.Workload.Image, Host: workload.HostName(in.ID())}}
+	b := &draft{in: in, plan: plan, c: &box.Container{Image: in.rec.Workload.Image, Host: workload.HostName(in.ID())}}
 	if err := b.rootfs(ctx); err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	if err := in.place().Fetch(ctx); err != nil {
-		return spec{}, b.drop(err)
+		return wrapper.Spec{}, b.drop(err)
 	}
 	in.set(runtime.Preparing, "starting")
 	s, err := b.describe()
 	if err != nil {
-		return spec{}, b.drop(err)
+		return wrapper.Spec{}, b.drop(err)
 	}
 	return s, nil
 }
 
 // drop gives the image up for a container that does not start.
-func (b *box) drop(err error) error { return errors.Join(err, b.in.tree.Close()) }
+func (b *draft) drop(err error) error { return errors.Join(err, b.in.tree.Close()) }
 
 // rootfs finds or unpacks the file system, and says whose it is.
-func (b *box) rootfs(ctx context.Context) (err error) {
+func (b *draft) rootfs(ctx context.Context) (err error) {
 	mode := b.in.r.boxes().mode
 	if mode.Err != nil {
 		return mode.Err
@@ -128,7 +131,7 @@ func (b *box) rootfs(ctx context.Context) (err error) {
 }
 
 // directory takes an image that a person has unpacked, with the owners it has.
-func (b *box) directory(mode oci.Mode) (err error) {
+func (b *draft) directory(mode box.Mode) (err error) {
 	if b.c.Root, err = filepath.Abs(b.plan.Rootfs); err != nil {
 		return err
 	}
@@ -136,41 +139,41 @@ func (b *box) directory(mode oci.Mode) (err error) {
 		return resource.Invalid("images", "the rootfs %s of image %s is not a directory", b.plan.Rootfs, b.c.Image).
 			WithCause(resource.CauseInput).WithHint("unpack the image there, or change its rule in images: of tategu.yaml")
 	}
-	b.c.IDs = oci.MappingOf(b.c.Root, mode.IDs)
+	b.c.IDs = box.MappingOf(b.c.Root, mode.IDs)
 	if b.c.IDs != mode.IDs {
 		b.notes = append(b.notes, "ids of files are the machine's own")
 	}
 	return nil
 }
 
-func (b *box) describe() (spec, error) {
+func (b *draft) describe() (wrapper.Spec, error) {
 	if err := b.user(); err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	b.c.Dir = b.image.Config.WorkingDir
 	if !path.IsAbs(b.c.Dir) {
 		b.c.Dir = path.Join("/", b.c.Dir)
 	}
 	if err := b.mounts(); err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	env := b.variables()
 	command, err := b.command()
 	if err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	if err := b.own(); err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	b.limits()
-	s := spec{Container: b.c, Dir: b.c.Dir, Command: command, Note: strings.Join(b.notes, "; ")}
+	s := wrapper.Spec{Container: b.c, Dir: b.c.Dir, Command: command, Note: strings.Join(b.notes, "; ")}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		s.Env = append(s.Env, name+"="+env[name])
 	}
 	return s, nil
 }
 
-func (b *box) user() (err error) {
+func (b *draft) user() (err error) {
 	if b.c.User, err = oci.LookUser(b.c.Root, b.image.Config.User); err != nil {
 		return err
 	}
@@ -191,7 +194,7 @@ func (b *box) user() (err error) {
 }
 
 // mounts lists what the container sees of the machine.
-func (b *box) mounts() error {
+func (b *draft) mounts() error {
 	dir := b.in.dir
 	for _, d := range []string{dirGCS, dirWork, dirTmp} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
@@ -201,14 +204,14 @@ func (b *box) mounts() error {
 	if err := os.Chmod(filepath.Join(dir, dirTmp), 0o777|os.ModeSticky); err != nil { // the container's /tmp
 		return err
 	}
-	b.c.Binds = []oci.Bind{
+	b.c.Binds = []box.Bind{
 		{From: filepath.Join(dir, dirGCS), To: runtime.GCSRoot},
 		{From: filepath.Join(dir, dirWork), To: insideWork},
 		{From: filepath.Join(dir, dirTmp), To: "/tmp"},
 	}
 	for _, name := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 		if _, err := os.Stat(name); err == nil {
-			b.c.Binds = append(b.c.Binds, oci.Bind{From: name, To: name, ReadOnly: true})
+			b.c.Binds = append(b.c.Binds, box.Bind{From: name, To: name, ReadOnly: true})
 		}
 	}
 	for _, m := range b.plan.Mounts {
@@ -219,14 +222,14 @@ func (b *box) mounts() error {
 		if _, err := os.Stat(parts[0]); err != nil {
 			return resource.Invalid("images", "the mount %q of image %s: %v", m, b.c.Image, err).WithCause(resource.CauseInput)
 		}
-		b.c.Binds = append(b.c.Binds, oci.Bind{From: parts[0], To: path.Clean(parts[1]), ReadOnly: len(parts) == 3})
+		b.c.Binds = append(b.c.Binds, box.Bind{From: parts[0], To: path.Clean(parts[1]), ReadOnly: len(parts) == 3})
 	}
 	return nil
 }
 
 // variables are the image's, then ours, then the workload's. Of the server's own
 // only what package managers need passes.
-func (b *box) variables() map[string]string {
+func (b *draft) variables() map[string]string {
 	in, w := b.in, b.in.rec.Workload
 	env := map[string]string{"PATH": defaultPath, "HOME": b.c.User.Home}
 	for _, name := range inherited() {
@@ -243,7 +246,7 @@ func (b *box) variables() map[string]string {
 		env[name] = value
 		if st, err := os.Stat(value); filepath.IsAbs(value) && err == nil && st.Mode().IsRegular() {
 			env[name] = path.Join(insideCert, name)
-			b.c.Binds = append(b.c.Binds, oci.Bind{From: value, To: env[name], ReadOnly: true})
+			b.c.Binds = append(b.c.Binds, box.Bind{From: value, To: env[name], ReadOnly: true})
 		}
 	}
 	maps.Copy(env, in.credentials)
@@ -257,12 +260,12 @@ func (b *box) variables() map[string]string {
 		env[name] = port(value)
 	}
 	maps.Copy(env, workload.PortVariables(in.rec.Port))
-	slices.SortFunc(b.c.Binds[3:], func(x, y oci.Bind) int { return strings.Compare(x.To, y.To) })
+	slices.SortFunc(b.c.Binds[3:], func(x, y box.Bind) int { return strings.Compare(x.To, y.To) })
 	return env
 }
 
 // command puts the workload's words in the image's.
-func (b *box) command() ([]string, error) {
+func (b *draft) command() ([]string, error) {
 	w := b.in.rec.Workload
 	script := path.Join(insideWork, workload.ScriptFile)
 	if err := b.in.place().WriteScript(dirWork); err != nil {
@@ -272,8 +275,8 @@ func (b *box) command() ([]string, error) {
 }
 
 // own gives the workload's directories and its output to the container's user.
-func (b *box) own() error {
-	if err := oci.MakeBox(b.in.dir, b.c.IDs); err != nil {
+func (b *draft) own() error {
+	if err := box.Make(b.in.dir, b.c.IDs); err != nil {
 		return err
 	}
 	if b.c.IDs.Count <= 1 {
@@ -281,7 +284,7 @@ func (b *box) own() error {
 	}
 	uid, gid := b.c.IDs.Host(b.c.User.UID), b.c.IDs.Host(b.c.User.GID)
 	for _, d := range []string{dirGCS, dirWork, dirTmp} {
-		if err := oci.ChownTree(filepath.Join(b.in.dir, d), uid, gid); err != nil {
+		if err := box.ChownTree(filepath.Join(b.in.dir, d), uid, gid); err != nil {
 			return err
 		}
 	}
@@ -294,9 +297,9 @@ func (b *box) own() error {
 }
 
 // limits asks for a control group; what is refused is said and not enforced.
-func (b *box) limits() {
+func (b *draft) limits() {
 	in, want := b.in, b.in.rec.Workload.Resources
-	ask := oci.Ask{Cores: want.Cores, Memory: want.MemoryBytes, Processes: in.r.cfg.Processes}
+	ask := box.Ask{Cores: want.Cores, Memory: want.MemoryBytes, Processes: in.r.cfg.Processes}
 	group, err := in.r.boxes().groups.Make(in.ID(), ask)
 	b.c.Cgroup, b.c.Limits.Processes = group, uint64(in.r.cfg.Processes)
 	if err != nil {

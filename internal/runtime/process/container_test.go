@@ -36,6 +36,11 @@ func TestContainerContract(t *testing.T) {
 	for _, name := range []string{"TATEGU_SECRET", "AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS"} {
 		t.Setenv(name, "secret")
 	}
+	containerContract(t, func(*process.Config) {})
+}
+
+func containerContract(t *testing.T, set func(*process.Config)) {
+	t.Helper()
 	kept := images{"shell:1": shell(t)}
 	inImages(t, images{})
 	cache := t.TempDir()
@@ -45,6 +50,7 @@ func TestContainerContract(t *testing.T) {
 		cfg.Dir, cfg.CacheDir, cfg.Files, cfg.Credentials, cfg.Logs = filepath.Join(o.Dir, "w"), cache, o.Files, o.Credentials, o.Logs
 		cfg.ImageStore = kept
 		cfg.Images = []runtime.ImageRule{{Match: "shell:1", Image: true, Mounts: []string{o.Shared + ":" + o.Shared}}}
+		set(&cfg)
 		r, err := process.New(cfg)
 		if err != nil {
 			t.Fatal(err)

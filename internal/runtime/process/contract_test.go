@@ -18,16 +18,17 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			runtimetest.Run(t, func(t *testing.T, o runtimetest.Options) runtimetest.Adapter {
 				t.Helper()
-				return contractAdapter(t, o, noMounts)
+				return contractAdapter(t, o, func(c *process.Config) { c.NoMounts = noMounts })
 			})
 		})
 	}
 }
 
-func contractAdapter(t *testing.T, o runtimetest.Options, noMounts bool) runtimetest.Adapter {
+func contractAdapter(t *testing.T, o runtimetest.Options, set func(*process.Config)) runtimetest.Adapter {
 	t.Helper()
 	cfg := config(t)
-	cfg.Dir, cfg.Files, cfg.Credentials, cfg.Logs, cfg.NoMounts = filepath.Join(o.Dir, "w"), o.Files, o.Credentials, o.Logs, noMounts
+	cfg.Dir, cfg.Files, cfg.Credentials, cfg.Logs = filepath.Join(o.Dir, "w"), o.Files, o.Credentials, o.Logs
+	set(&cfg)
 	if uv, err := exec.LookPath("uv"); err == nil {
 		cfg.UV = uv
 	}

@@ -1,17 +1,19 @@
 package process
 
-import "tategu/internal/runtime/workload"
+import (
+	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/workload"
+)
 
 // Names of files in a workload's directory; process.go says what they mean.
 const (
 	fileRecord  = "record.json"
-	fileSpec    = "spec.json"
-	fileWrapper = "wrapper.json"
-	fileStop    = "stop.json"
-	fileExit    = "exit.json"
+	fileSpec    = wrapper.FileSpec
+	fileWrapper = wrapper.FileRunning
+	fileStop    = wrapper.FileStop
+	fileExit    = wrapper.FileExit
 	fileEnd     = "end.json"
 	fileOutput  = workload.Output
-	fileLock    = "lock"
 	dirGCS      = workload.DirGCS
 	dirWork     = "work"
 	dirTmp      = "tmp"

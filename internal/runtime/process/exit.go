@@ -6,11 +6,22 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/workload"
 )
 
+// endFile is end.json. It holds the record as well, so that it stands for itself
+// where a power loss has taken record.json.
+type endFile struct {
+	runtime.Exit
+	Record *accepted // nil = by a server that kept it in record.json alone
+}
+
+// Whole implements record.Whole.
+func (e *endFile) Whole() bool { return !e.Ended.IsZero() }
+
 // explain turns what the wrapper saw into an Exit that says who has to act.
-func (in *instance) explain(e exitFile) runtime.Exit {
+func (in *instance) explain(e wrapper.Exit) runtime.Exit {
 	exit := runtime.Exit{Code: e.Code, Signal: e.Signal, Ended: e.Ended, Tail: workload.Tail(filepath.Join(in.dir, fileOutput))}
 	switch {
 	case e.Stopped:

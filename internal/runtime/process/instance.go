@@ -17,7 +17,10 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 	"tategu/internal/volume"
 
@@ -28,7 +31,7 @@ import (
 // status under mu.
 type instance struct {
 	r       *Runtime
-	rec     record
+	rec     accepted
 	dir     string
 	logs    *workload.Shipper
 	adopted bool // accepted by an earlier server
@@ -45,11 +48,11 @@ type instance struct {
 
 	mu     sync.Mutex
 	status runtime.Status
-	watch  wrapperFile // set once the phase is Running
-	group  oci.Cgroup  // likewise
+	watch  wrapper.Running // set once the phase is Running
+	group  box.Cgroup      // likewise
 }
 
-func newInstance(r *Runtime, rec record) *instance {
+func newInstance(r *Runtime, rec accepted) *instance {
 	in := &instance{
 		r: r, rec: rec, dir: filepath.Join(r.cfg.Dir, rec.Workload.ID),
 		done: make(chan struct{}), stop: make(chan struct{}),
@@ -98,7 +101,7 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	default:
 	}
-	err := workload.WriteJSON(filepath.Join(in.dir, fileStop), stopFile{Grace: grace})
+	err := record.WriteWhole(filepath.Join(in.dir, fileStop), wrapper.Stop{Grace: grace})
 	if volume.Blocked(err) {
 		// A full disk keeps no program running, which may be what fills it. Without the
 		// file it gets no grace; whoever asked asks again after a restart.
@@ -122,7 +125,7 @@ func (in *instance) signalStop() {
 	in.mu.Lock()
 	w := in.watch
 	in.mu.Unlock()
-	if w.PID != 0 && alive(w.PID, w.Start) {
+	if w.PID != 0 && wrapper.Alive(w.PID, w.Start) {
 		_ = syscall.Kill(w.PID, syscall.SIGTERM) // gone already is fine
 	}
 }
@@ -176,11 +179,11 @@ func (in *instance) set(phase runtime.Phase, format string, args ...any) {
 
 // loadEnd takes over an end that an earlier server recorded.
 func (in *instance) loadEnd() bool {
-	var exit runtime.Exit
-	if err := workload.ReadJSON(filepath.Join(in.dir, fileEnd), &exit); err != nil {
+	var end endFile
+	if err := record.ReadWhole(filepath.Join(in.dir, fileEnd), &end); err != nil {
 		return false
 	}
-	in.finish(exit)
+	in.finish(end.Exit)
 	return true
 }
 
@@ -198,13 +201,22 @@ func (in *instance) drive(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err := workload.Insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileEnd), exit); err != nil {
+	if err := in.writeEnd(ctx, exit); err != nil {
 		if ctx.Err() != nil {
 			return
 		}
 		in.r.cfg.Log.ErrorContext(ctx, "record the end of a workload", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	in.finish(exit)
+}
+
+// writeEnd makes the end outlast the machine: files may be uploaded that another
+// run of the program would upload again.
+func (in *instance) writeEnd(ctx context.Context, exit runtime.Exit) error {
+	if err := workload.Insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileEnd), endFile{Exit: exit, Record: &in.rec}); err != nil {
+		return err
+	}
+	return record.SyncDir(in.r.cfg.Dir)
 }
 
 // through runs the program and puts its files away. Its identity ends before
@@ -248,14 +260,14 @@ func (in *instance) launch(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := workload.WriteJSON(filepath.Join(in.dir, fileSpec), s); err != nil {
+	if err := record.WriteWhole(filepath.Join(in.dir, fileSpec), s); err != nil {
 		return errors.Join(fmt.Errorf("write the program's description: %w", err), in.tree.Close())
 	}
 	return in.wrap(ctx, s)
 }
 
 // wrap starts the wrapper and waits until it has taken the workload over.
-func (in *instance) wrap(ctx context.Context, s spec) error {
+func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	out, err := in.output()
 	if err != nil {
 		return err
@@ -267,25 +279,22 @@ func (in *instance) wrap(ctx context.Context, s spec) error {
 	}
 	attr := mode.sysProcAttr()
 	if s.Container != nil {
-		attr = oci.Attr(s.Container.IDs)
+		attr = box.Attr(s.Container.IDs)
 		defer func() { _ = in.tree.Close() }() // the wrapper holds it by now, or never will
 	}
-	p, err := startWrapper(in.r.cfg.Self, in.dir, out, attr)
+	taken, err := in.r.launcher().start(in.dir, out, attr)
 	if err != nil {
 		return fmt.Errorf("start the wrapper: %w", err)
 	}
-	gone := make(chan struct{})
-	go func() { // ends with the wrapper, which may outlive the server
-		_, _ = p.Wait() // its exit status is in exit.json
-		close(gone)
-	}()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	ended := false
-	for !in.reattach() {
-		// A wrapper that finds the lock taken leaves the workload to the one that a
-		// killed server started a moment before: that one is still to say who it is.
-		if ended && !in.locked() {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-taken:
+	}
+	// A wrapper that finds the lock taken leaves the workload to the one that a
+	// killed server started a moment before: that one is still to say who it is.
+	for tick := time.Tick(time.Millisecond); !in.reattach(); {
+		if !in.locked() {
 			if in.reattach() {
 				return nil
 			}
@@ -294,9 +303,7 @@ func (in *instance) wrap(ctx context.Context, s spec) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-gone:
-			ended, gone = true, nil
-		case <-tick.C:
+		case <-tick:
 		}
 	}
 	return nil
@@ -304,7 +311,7 @@ func (in *instance) wrap(ctx context.Context, s spec) error {
 
 // locked reports a wrapper at work on the directory.
 func (in *instance) locked() bool {
-	f, err := os.OpenFile(filepath.Join(in.dir, fileLock), os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(in.dir, wrapper.FileLock), os.O_RDWR, 0o600)
 	if err != nil {
 		return false
 	}
@@ -315,21 +322,19 @@ func (in *instance) locked() bool {
 // reattach finds a wrapper that took this workload.
 func (in *instance) reattach() bool {
 	path := filepath.Join(in.dir, fileWrapper)
-	var w wrapperFile
-	if err := workload.ReadJSON(path, &w); err != nil {
+	var w wrapper.Running
+	if err := record.ReadWhole(path, &w); err != nil {
 		return false
 	}
 	st, err := os.Stat(path)
 	if err != nil {
 		return false
 	}
-	var s spec
-	if err := workload.ReadJSON(filepath.Join(in.dir, fileSpec), &s); err != nil {
-		return false
-	}
-	in.contained = s.Container != nil
+	var s wrapper.Spec
+	err = record.ReadWhole(filepath.Join(in.dir, fileSpec), &s)
+	in.contained = err != nil || s.Container != nil // when in doubt, its links are not followed
 	in.mu.Lock()
-	in.watch, in.group = w, s.group()
+	in.watch, in.group = w, groupOf(s)
 	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), s.Note
 	in.mu.Unlock()
 	if workload.Exists(filepath.Join(in.dir, fileStop)) {
@@ -349,10 +354,10 @@ func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
 	if err := group.Remove(); err != nil {
 		in.r.cfg.Log.WarnContext(ctx, "a container has ended", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
-	var e exitFile
-	err := workload.ReadJSON(filepath.Join(in.dir, fileExit), &e)
-	if errors.Is(err, fs.ErrNotExist) {
-		killStrays(in.watch.PID, in.dir)
+	var e wrapper.Exit
+	err := record.ReadWhole(filepath.Join(in.dir, fileExit), &e)
+	if record.Absent(err) {
+		wrapper.KillStrays(in.watch.PID, in.dir)
 		return runtime.Exit{
 			Code: 128 + int(syscall.SIGKILL), Signal: "SIGKILL", Cause: resource.CausePlatform, Ended: in.r.cfg.Now(),
 			Message: "the program was lost: its wrapper was killed or the machine restarted",

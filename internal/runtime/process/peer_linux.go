@@ -7,7 +7,7 @@ import (
 	"net"
 	"time"
 
-	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/process/box"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +17,7 @@ import (
 // machine's network, and what listens there may trust the machine's own programs.
 // It is nil where the ids of containers are not their own.
 func FromContainer() func(local, remote *net.TCPAddr) bool {
-	ids := oci.DefaultMapping()
+	ids := box.DefaultMapping()
 	if !ids.User || ids.Base == 0 || ids.Count <= 1 {
 		return nil
 	}

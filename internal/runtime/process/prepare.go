@@ -12,6 +12,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
@@ -75,39 +76,39 @@ func (r *Runtime) fits(want runtime.Resources) error {
 }
 
 // prepare makes everything the program needs and says how to run it.
-func (in *instance) prepare(ctx context.Context) (spec, error) {
+func (in *instance) prepare(ctx context.Context) (wrapper.Spec, error) {
 	w := in.rec.Workload
 	for _, d := range []string{dirGCS, dirWork, dirTmp} {
 		if err := os.MkdirAll(filepath.Join(in.dir, d), 0o700); err != nil {
-			return spec{}, err
+			return wrapper.Spec{}, err
 		}
 	}
 	plan, err := runtime.Choose(ctx, in.r.cfg.Images, in.r.cfg.ImageStore, w.Image)
 	if err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	if plan.Container() {
 		return in.contain(ctx, plan)
 	}
 	out, err := in.output()
 	if err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	defer func() { _ = out.Close() }() // every line was written when its Write returned
 	var image runtime.ImageConfig
 	if plan.Files {
 		if image, err = in.unpack(ctx); err != nil {
-			return spec{}, err
+			return wrapper.Spec{}, err
 		}
 	}
 	var venv string
 	if plan.Python || w.Python != nil {
 		if venv, err = in.environment(ctx, plan, out); err != nil {
-			return spec{}, err
+			return wrapper.Spec{}, err
 		}
 	}
 	if err := in.place().Fetch(ctx); err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	in.set(runtime.Preparing, "starting")
 	return in.describe(plan, image, venv)
@@ -133,25 +134,25 @@ func (in *instance) unpack(ctx context.Context) (runtime.ImageConfig, error) {
 
 // describe turns the workload into a command line and an environment. The image
 // is that of files; others say nothing here.
-func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv string) (spec, error) {
+func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv string) (wrapper.Spec, error) {
 	w := in.rec.Workload
 	work := filepath.Join(in.dir, dirWork)
 	script := filepath.Join(work, workload.ScriptFile)
 	if err := in.place().WriteScript(dirWork); err != nil {
-		return spec{}, err
+		return wrapper.Spec{}, err
 	}
 	command := slices.Concat(plan.Command, workload.Words(w, image))
 	if w.Python != nil && w.Python.Script != "" && len(w.Command) == 0 {
 		command = slices.Concat(plan.Command, []string{"python3", script}, w.Args)
 	}
-	s := spec{Dir: work, Command: make([]string, len(command)), Note: in.r.mounts().say}
+	s := wrapper.Spec{Dir: work, Command: make([]string, len(command)), Note: in.r.mounts().say}
 	if in.python != "" {
 		s.Note = in.python + "; " + s.Note
 	}
 	mapGCS := func(text string) string { return text }
 	env := in.variables(image, venv)
 	if in.r.mounts().flags != 0 {
-		s.GCS = filepath.Join(in.dir, dirGCS)
+		s.GCS, s.GCSRoot = filepath.Join(in.dir, dirGCS), runtime.GCSRoot
 	} else {
 		mapGCS = func(text string) string { return rewriteGCS(text, filepath.Join(in.dir, dirGCS)) }
 		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
@@ -195,7 +196,7 @@ func (in *instance) variables(image runtime.ImageConfig, venv string) map[string
 	}
 	maps.Copy(env, w.Env)
 	maps.Copy(env, workload.PortVariables(in.rec.Port))
-	env[dirVariable] = in.dir
+	env[wrapper.DirVariable] = in.dir
 	if venv != "" {
 		activate(env, in.dir, venv)
 	}

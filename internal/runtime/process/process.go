@@ -4,14 +4,16 @@
 // logs at rest: those come in through the runtime port's interfaces.
 //
 // Every workload has a directory under Config.Dir with these files; each is
-// written whole and renamed, so what exists is true:
+// written whole and renamed, so what exists is true as long as the machine runs.
+// After a restart of the machine only end.json counts, which is on the disk before
+// anybody hears of the end; a file without its content counts as absent:
 //
 //	record.json   the workload as accepted (Start returned)
 //	spec.json     what the wrapper runs (preparation is done)
 //	wrapper.json  pid and start time of the wrapper (the program may be running)
 //	stop.json     Stop was asked for
 //	exit.json     how the program ended, by the wrapper
-//	end.json      the final Exit, after uploads
+//	end.json      the final Exit, after uploads, with the record
 //	output        stdout and stderr
 //	gcs/ work/ tmp/ venv/
 //	box/          what a container changes of its image, and where it is built
@@ -37,7 +39,9 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/process/oci"
+	"tategu/internal/runtime/process/box"
+	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 )
 
@@ -58,6 +62,7 @@ type Config struct {
 	UV       string            // path of uv; "" = InstallUV, else python -m venv and pip
 	Python   string            // version where none is asked for; "" = the newest found
 	Self     string            // our binary, which serves Verb; "" = the running one
+	Wrapper  []byte            // a small program that serves Verb alone, packed by gzip; nil = Self
 	ExtraEnv map[string]string // for every workload: certificates, proxies
 	// InstallUV gets uv where UV is not set, before the first environment is needed;
 	// nil or an error: python -m venv and pip do it.
@@ -69,16 +74,19 @@ type Config struct {
 
 	ImageBytes int64 // unpacked images that nothing uses are removed beyond this; 0 = 20 GiB
 	Processes  int   // of one container, threads count; 0 = 4096
+
+	Boot string // names this run of the machine, whose end ends all programs; "" = the kernel's
 }
 
 // Runtime implements runtime.Runtime.
 type Runtime struct {
-	cfg    Config
-	envs   *environments
-	mounts func() mountMode
-	boxes  func() boxes
-	total  runtime.Resources
-	ids    *regexp.Regexp
+	cfg      Config
+	envs     *environments
+	mounts   func() mountMode
+	launcher func() launcher
+	boxes    func() boxes
+	total    runtime.Resources
+	ids      *regexp.Regexp
 
 	spawn  func(func(ctx context.Context)) // runs under the context that Close ends
 	cancel context.CancelFunc
@@ -88,12 +96,13 @@ type Runtime struct {
 
 	mu        sync.Mutex
 	closed    bool
+	memory    *os.File // what wrappers are started from, once one was needed
 	instances map[string]*instance
 }
 
 // New reads the records of earlier servers and takes their workloads up again.
 func New(cfg Config) (*Runtime, error) {
-	if os.Getenv(wrapperMark) != "" {
+	if os.Getenv(wrapper.Mark) != "" {
 		return nil, fmt.Errorf("%s was started as a wrapper but does not serve the verb %s (tests: call process.Main in TestMain)", os.Args[0], Verb)
 	}
 	if err := cfg.defaults(); err != nil {
@@ -104,8 +113,9 @@ func New(cfg Config) (*Runtime, error) {
 	r.cancel = cancel
 	r.spawn = func(f func(context.Context)) { r.wg.Go(func() { f(ctx) }) }
 	r.envs = &environments{dir: filepath.Join(cfg.CacheDir, "envs"), uv: cfg.UV, install: cfg.InstallUV, log: cfg.Log, now: cfg.Now, interpreters: map[string]interpreter{}}
-	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg) })
-	r.boxes = sync.OnceValue(func() boxes { return openBoxes(cfg) })
+	r.launcher = sync.OnceValue(r.openLauncher)
+	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg, r.launcher()) })
+	r.boxes = sync.OnceValue(func() boxes { return openBoxes(cfg, r.launcher()) })
 	if err := r.adopt(); err != nil {
 		cancel()
 		return nil, err
@@ -129,6 +139,9 @@ func (c *Config) defaults() error {
 	}
 	if c.Processes == 0 {
 		c.Processes = 4096
+	}
+	if c.Boot == "" {
+		c.Boot = bootID()
 	}
 	for _, dir := range []*string{&c.Dir, &c.CacheDir} {
 		abs, err := filepath.Abs(*dir)
@@ -177,11 +190,17 @@ func (r *Runtime) Close() error {
 	r.cancel()
 	r.wg.Wait()
 	cgroups(r.cfg).Tidy()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	memory := r.memory
+	if r.memory = nil; memory != nil {
+		return memory.Close()
+	}
 	return nil
 }
 
 func (r *Runtime) sweep(ctx context.Context) {
-	if freed, err := r.imageStore(oci.Mapping{}).Collect(ctx); err != nil || freed > 0 {
+	if freed, err := r.imageStore(box.Mapping{}).Collect(ctx); err != nil || freed > 0 {
 		r.cfg.Log.InfoContext(ctx, "removed unpacked images", slog.Int64("bytes", freed), slog.Any("error", err))
 	}
 	for _, in := range r.known() {
@@ -220,7 +239,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if r.closed {
 		return nil, errors.New("the runtime is closed")
 	}
-	rec := record{Workload: w, Created: r.cfg.Now()}
+	rec := accepted{Workload: w, Created: r.cfg.Now(), Boot: r.cfg.Boot}
 	if w.Port {
 		port, err := workload.FreePort(ctx)
 		if err != nil {
@@ -232,7 +251,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if err := os.MkdirAll(in.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
-	if err := workload.WriteJSON(filepath.Join(in.dir, fileRecord), rec); err != nil {
+	if err := record.WriteWhole(filepath.Join(in.dir, fileRecord), rec); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in
@@ -260,9 +279,13 @@ func (r *Runtime) List(context.Context) ([]runtime.Instance, error) {
 	return out, nil
 }
 
-// record is record.json.
-type record struct {
+// accepted is record.json.
+type accepted struct {
 	Workload runtime.Workload
 	Created  time.Time
 	Port     int
+	Boot     string // of the machine, when it was written; "" = by a server that did not say
 }
+
+// Whole implements record.Whole.
+func (a *accepted) Whole() bool { return a.Workload.ID != "" }

@@ -15,6 +15,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/record"
 
 	"google.golang.org/grpc/codes"
 )
@@ -56,7 +57,7 @@ func (p Place) Fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return WriteJSON(filepath.Join(p.Dir, fileFetched), have)
+	return record.WriteWhole(filepath.Join(p.Dir, fileFetched), have)
 }
 
 // local maps /gcs/BUCKET/NAME or gs://BUCKET/NAME to its file.

@@ -1,7 +1,5 @@
-// Package oci runs programs in container images without a daemon. It keeps the
-// file systems of images unpacked, one directory a digest, and builds what the
-// wrapper enters: namespaces, an overlay over the image, a small /dev, limits and
-// filters. It knows nothing of workloads; package process does.
+// Package oci keeps the file systems of container images unpacked, one directory a
+// digest; package box runs programs in them.
 package oci
 
 import (
@@ -21,6 +19,8 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
+	"tategu/internal/runtime/record"
 )
 
 // Store keeps unpacked images. Below its directory are, for a digest sha256:HEX,
@@ -34,7 +34,7 @@ import (
 type Store struct {
 	dir    string
 	limits Limits
-	ids    Mapping
+	ids    box.Mapping
 	log    *slog.Logger
 	now    func() time.Time
 }
@@ -69,7 +69,7 @@ const (
 // marker is complete.json.
 type marker struct {
 	Digest  string
-	Base    int // first host id of the owners; see Mapping
+	Base    int // first host id of the owners; see box.Mapping
 	Entries int64
 	Bytes   int64
 	Skipped int64 // device nodes, pipes and sockets that were left out
@@ -93,7 +93,7 @@ func (t *Tree) Close() error {
 
 // NewStore keeps images below dir, which need not exist. Files get the owners
 // that ids maps the image's to.
-func NewStore(dir string, limits Limits, ids Mapping, log *slog.Logger, now func() time.Time) *Store {
+func NewStore(dir string, limits Limits, ids box.Mapping, log *slog.Logger, now func() time.Time) *Store {
 	return &Store{dir: dir, limits: limits, ids: ids, log: log, now: now}
 }
 
@@ -109,7 +109,7 @@ func (s *Store) Get(ctx context.Context, image runtime.Image, say func(string)) 
 	}
 	dir := filepath.Join(s.dir, hexDigest)
 	for {
-		held, err := takeLock(ctx, dir+lockSuffix, syscall.LOCK_SH)
+		held, err := box.Lock(ctx, dir+lockSuffix, syscall.LOCK_SH)
 		if err != nil {
 			return nil, fmt.Errorf("use image %s: %w", image.Reference, err)
 		}
@@ -148,7 +148,7 @@ func (s *Store) complete(dir string) bool {
 // make unpacks beside the final place and renames when all is on the disk.
 func (s *Store) make(ctx context.Context, dir string, image runtime.Image, say func(string)) error {
 	say("waiting for image " + image.Reference)
-	held, err := takeLock(ctx, dir+lockSuffix, syscall.LOCK_EX)
+	held, err := box.Lock(ctx, dir+lockSuffix, syscall.LOCK_EX)
 	if err != nil {
 		return fmt.Errorf("unpack image %s: %w", image.Reference, err)
 	}
@@ -159,13 +159,13 @@ func (s *Store) make(ctx context.Context, dir string, image runtime.Image, say f
 	start := s.now()
 	fresh := dir + newSuffix
 	for _, left := range []string{fresh, dir} {
-		if err := removeTree(left); err != nil {
+		if err := record.RemoveAll(left); err != nil {
 			return fmt.Errorf("remove what a killed server left of image %s: %w", image.Reference, err)
 		}
 	}
 	m, err := s.unpack(ctx, fresh, image, say)
 	if err != nil {
-		_ = removeTree(fresh) // the first error is the one to tell; the next try removes it, too
+		_ = record.RemoveAll(fresh) // the first error is the one to tell; the next try removes it, too
 		return fmt.Errorf("unpack image %s: %w", image.Reference, err)
 	}
 	if err := s.seal(fresh, dir, m); err != nil {
@@ -267,60 +267,14 @@ func (s *Store) remove(ctx context.Context, image, dir string) bool {
 	gone := image + oldSuffix
 	if dir == image {
 		// The marker must not outlive the files if we are killed on the way.
-		if err := errors.Join(removeTree(gone), os.Rename(dir, gone)); err != nil {
+		if err := errors.Join(record.RemoveAll(gone), os.Rename(dir, gone)); err != nil {
 			s.log.WarnContext(ctx, "remove an unpacked image", slog.String("dir", dir), slog.Any("error", err))
 			return false
 		}
 		dir = gone
 	}
-	if err := removeTree(dir); err != nil {
+	if err := record.RemoveAll(dir); err != nil {
 		s.log.WarnContext(ctx, "remove an unpacked image", slog.String("dir", dir), slog.Any("error", err))
 	}
 	return true
-}
-
-// Hold takes the lock of a tree for as long as the result is open.
-func Hold(lock string) (*os.File, error) {
-	return takeLock(context.Background(), lock, syscall.LOCK_SH)
-}
-
-// takeLock waits for a file lock against other processes and goroutines alike.
-func takeLock(ctx context.Context, path string, how int) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			_ = f.Close() // the lock error is the one to tell
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		select {
-		case <-ctx.Done():
-			_ = f.Close() // the lock was never taken
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// removeTree also removes directories without write permission.
-func removeTree(dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil || !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) //nolint:gosec // a directory needs x; best effort, the second removal tells
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
 }

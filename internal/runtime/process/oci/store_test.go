@@ -21,6 +21,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
 
 	"google.golang.org/grpc/codes"
 )
@@ -78,7 +79,7 @@ func newStore(tb testing.TB, change func(*Limits)) *Store {
 	if change != nil {
 		change(&limits)
 	}
-	return NewStore(filepath.Join(tb.TempDir(), "images"), limits, Mapping{User: true, Count: 1}, slog.New(slog.DiscardHandler), time.Now)
+	return NewStore(filepath.Join(tb.TempDir(), "images"), limits, box.Mapping{User: true, Count: 1}, slog.New(slog.DiscardHandler), time.Now)
 }
 
 func quiet(string) {}

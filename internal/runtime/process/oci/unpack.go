@@ -15,6 +15,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
 
 	"google.golang.org/grpc/codes"
 )
@@ -31,7 +32,7 @@ const (
 type unpacker struct {
 	root   *os.Root
 	limits Limits
-	ids    Mapping
+	ids    box.Mapping
 	m      marker
 
 	links   map[string]string // directories as named, and where they really are
@@ -41,7 +42,7 @@ type unpacker struct {
 // Unpack writes the files of an image into a directory, which is made unless it is
 // there, for programs outside of containers: they belong to the caller.
 func Unpack(ctx context.Context, dir string, image runtime.Image, limits Limits, say func(string)) error {
-	_, err := unpack(ctx, dir, image, limits, Mapping{Base: os.Geteuid(), Count: 1}, say)
+	_, err := unpack(ctx, dir, image, limits, box.Mapping{Base: os.Geteuid(), Count: 1}, say)
 	return err
 }
 
@@ -50,7 +51,7 @@ func (s *Store) unpack(ctx context.Context, dir string, image runtime.Image, say
 	return unpack(ctx, filepath.Join(dir, rootfsName), image, s.limits, s.ids, say)
 }
 
-func unpack(ctx context.Context, dir string, image runtime.Image, limits Limits, ids Mapping, say func(string)) (m marker, err error) {
+func unpack(ctx context.Context, dir string, image runtime.Image, limits Limits, ids box.Mapping, say func(string)) (m marker, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return m, err
 	}

@@ -10,33 +10,27 @@ import (
 	"strings"
 
 	"tategu/internal/resource"
+	"tategu/internal/runtime/process/box"
 
 	"google.golang.org/grpc/codes"
 )
-
-// User is who a program runs as, by the ids of the image.
-type User struct {
-	UID, GID int
-	Groups   []int
-	Home     string
-}
 
 // maxAccounts bounds what is read of an image's passwd and group.
 const maxAccounts = 1 << 20
 
 // LookUser finds USER[:GROUP] of an image, names or numbers, in the image's own
 // files. "" is root.
-func LookUser(rootfs, spec string) (User, error) {
+func LookUser(rootfs, spec string) (box.User, error) {
 	name, group, grouped := strings.Cut(spec, ":")
 	if name == "" {
 		name = "0"
 	}
 	root, err := os.OpenRoot(rootfs)
 	if err != nil {
-		return User{}, err
+		return box.User{}, err
 	}
 	defer func() { _ = root.Close() }() // opened for reading
-	u := User{Home: "/"}
+	u := box.User{Home: "/"}
 	number, err := strconv.Atoi(name)
 	numeric := err == nil && number >= 0
 	found := false
@@ -53,20 +47,20 @@ func LookUser(rootfs, spec string) (User, error) {
 	})
 	switch {
 	case err != nil:
-		return User{}, err
+		return box.User{}, err
 	case !found && !numeric:
-		return User{}, unknown("user", name)
+		return box.User{}, unknown("user", name)
 	case !found:
 		u.UID = number
 		if number == 0 {
 			u.Home = "/root"
 		}
 	}
-	return u, u.groups(root, login, group, grouped)
+	return u, groups(&u, root, login, group, grouped)
 }
 
 // groups fills in the group that was named, or the user's further ones.
-func (u *User) groups(root *os.Root, login, group string, grouped bool) error {
+func groups(u *box.User, root *os.Root, login, group string, grouped bool) error {
 	if gid, err := strconv.Atoi(group); grouped && err == nil && gid >= 0 {
 		u.GID = gid
 		return nil

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+
+	"tategu/internal/runtime/process/box"
 )
 
 func nlink(st os.FileInfo) uint64 { return uint64(st.Sys().(*syscall.Stat_t).Nlink) } //nolint:unconvert // the type differs by system
@@ -29,16 +31,16 @@ func TestLookUser(t *testing.T) {
 		}
 	}
 	tests := map[string]struct {
-		want User
+		want box.User
 		code codes.Code
 	}{
-		"":           {want: User{Home: "/root", Groups: []int{10}}},
-		"ann":        {want: User{UID: 1000, GID: 1001, Home: "/home/ann", Groups: []int{10, 99}}},
-		"1000":       {want: User{UID: 1000, GID: 1001, Home: "/home/ann", Groups: []int{10, 99}}},
-		"ann:docker": {want: User{UID: 1000, GID: 99, Home: "/home/ann"}},
-		"ann:5":      {want: User{UID: 1000, GID: 5, Home: "/home/ann"}},
-		"4242":       {want: User{UID: 4242, Home: "/"}},
-		"4242:4243":  {want: User{UID: 4242, GID: 4243, Home: "/"}},
+		"":           {want: box.User{Home: "/root", Groups: []int{10}}},
+		"ann":        {want: box.User{UID: 1000, GID: 1001, Home: "/home/ann", Groups: []int{10, 99}}},
+		"1000":       {want: box.User{UID: 1000, GID: 1001, Home: "/home/ann", Groups: []int{10, 99}}},
+		"ann:docker": {want: box.User{UID: 1000, GID: 99, Home: "/home/ann"}},
+		"ann:5":      {want: box.User{UID: 1000, GID: 5, Home: "/home/ann"}},
+		"4242":       {want: box.User{UID: 4242, Home: "/"}},
+		"4242:4243":  {want: box.User{UID: 4242, GID: 4243, Home: "/"}},
 		"bob":        {code: codes.InvalidArgument},
 		"minus":      {code: codes.InvalidArgument},
 		"ann:none":   {code: codes.InvalidArgument},
@@ -63,18 +65,5 @@ func TestLookUser(t *testing.T) {
 	}
 	if got, err := LookUser(out, "root"); err == nil {
 		t.Errorf("read the machine's own accounts: %+v", got)
-	}
-}
-
-func TestMapping(t *testing.T) {
-	t.Parallel()
-	m := Mapping{User: true, Base: 1000, Count: 65536}
-	for id, want := range map[int]int{0: 1000, 7: 1007, 65535: 66535, 65536: 1000 + overflowID, -1: 1000 + overflowID} {
-		if got := m.Host(id); got != want {
-			t.Errorf("Host(%d) = %d, want %d", id, got, want)
-		}
-	}
-	if one := (Mapping{User: true, Base: 5, Count: 1}); one.Host(1234) != 5 || one.Has(1) || !one.Has(0) {
-		t.Errorf("one id: %+v", one)
 	}
 }

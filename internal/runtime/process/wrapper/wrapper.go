@@ -1,7 +1,10 @@
-package process
+// Package wrapper is the small program between the server and a workload's program:
+// it starts it, outlives the server, and writes how it ended. It is linked into
+// a binary of its own that starts in a tenth of the server's time, so that it
+// imports little: nothing of the API.
+package wrapper
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,82 +15,71 @@ import (
 	"syscall"
 	"time"
 
-	"tategu/internal/runtime/process/oci"
-	"tategu/internal/runtime/workload"
+	"tategu/internal/runtime/process/box"
+	"tategu/internal/runtime/record"
 )
 
 // Verb is the hidden verb of our binary that runs one workload: the main program
 // calls Main with what follows it.
 const Verb = "exec-workload"
 
-// wrapperMark in the environment tells a program that it runs as a wrapper, so
-// that one that does not serve Verb stops instead of starting servers of its own.
-const wrapperMark = "TATEGU_WRAPPER"
+// Mark in the environment tells a program that it runs as a wrapper, so that one
+// that does not serve Verb stops instead of starting servers of its own.
+const Mark = "TATEGU_WRAPPER"
 
-// spec is spec.json: what the wrapper runs.
-type spec struct {
-	Command []string
-	Env     []string
-	Dir     string
-	GCS     string // bind this directory on /gcs; "" = do not
-	Note    string // for people
+// DirVariable marks every process of a workload in its environment.
+const DirVariable = "TATEGU_WORKLOAD_DIR"
 
-	Container *oci.Container // nil = a program of this machine
-}
+// Descriptors that the server gives a wrapper besides the first three.
+const (
+	linkFD = 3 // a pipe: a byte on it says that the wrapper took the workload
+	selfFD = 4 // the wrapper's own program, where that is no file
+)
 
-// wrapperFile is wrapper.json: who watches the program.
-type wrapperFile struct {
-	PID   int
-	Start string // start time in the kernel's own units
-}
-
-// stopFile is stop.json.
-type stopFile struct{ Grace time.Duration }
-
-// exitFile is exit.json: how the program ended.
-type exitFile struct {
-	Code     int
-	Signal   string
-	Stopped  bool   // Stop was asked for before the end
-	Error    string // why it never started
-	NotFound bool   // the program does not exist
-	OOM      bool   // the kernel killed for memory meanwhile ...
-	Counted  bool   // ... in this workload's own control group
-	Image    string // that the program was looked for in; "" = this machine
-	Ended    time.Time
-}
+// ProbeGCS and ProbeContainer are the wrapper's arguments for trying what the
+// machine allows.
+const (
+	ProbeGCS       = "--probe"
+	ProbeContainer = "--probe-container"
+)
 
 // Main is the wrapper: it runs the workload of the directory args[0] and writes
 // how it ended. It outlives the server, so it speaks to it by files only. The
 // result is its exit code.
 func Main(args []string) int {
-	if len(args) == 2 && args[0] == "--probe" {
-		if err := probe(args[1]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return 0
-	}
-	if len(args) == 3 && args[0] == probeContainer {
-		if err := oci.Try(args[1], args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return 0
-	}
-	if len(args) != 1 {
+	var err error
+	switch {
+	case len(args) == 3 && args[0] == ProbeGCS:
+		err = probe(args[1], args[2])
+	case len(args) == 3 && args[0] == ProbeContainer:
+		err = box.Try(args[1], args[2])
+	case len(args) == 1:
+		err = wrap(args[0])
+	default:
 		fmt.Fprintln(os.Stderr, "usage: "+Verb+" DIR")
 		return 2
 	}
-	if err := wrap(args[0]); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err) // kept in the output file
 		return 1
 	}
 	return 0
 }
 
+// link gives the pipe to the server that started us; no program inherits what
+// belongs to us. It is nil where a person started us.
+func link() *os.File {
+	if os.Getenv(Mark) == "" {
+		return nil
+	}
+	syscall.CloseOnExec(linkFD)
+	syscall.CloseOnExec(selfFD)
+	return os.NewFile(linkFD, "link")
+}
+
 func wrap(dir string) error {
-	lock, err := os.OpenFile(filepath.Join(dir, fileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	server := link()
+	lock, err := os.OpenFile(filepath.Join(dir, FileLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
@@ -98,7 +90,7 @@ func wrap(dir string) error {
 	case err != nil:
 		return fmt.Errorf("lock: %w", err)
 	}
-	if workload.Exists(filepath.Join(dir, fileWrapper)) {
+	if record.Exists(filepath.Join(dir, FileRunning)) {
 		return nil // it was started before: a program runs once at most
 	}
 	signals := make(chan os.Signal, 4)
@@ -106,39 +98,59 @@ func wrap(dir string) error {
 	// Taken and dropped: a program would inherit an ignored signal.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT)
 
-	var s spec
-	if err := workload.ReadJSON(filepath.Join(dir, fileSpec), &s); err != nil {
+	var s Spec
+	if err := record.ReadWhole(filepath.Join(dir, FileSpec), &s); err != nil {
 		return err
 	}
 	if s.Container != nil {
-		return wrapContainer(dir, s, signals)
+		return wrapContainer(dir, s, server, signals)
 	}
-	if err := announce(dir, os.Getpid()); err != nil {
+	if err := announce(dir, os.Getpid(), server); err != nil {
 		return err
 	}
 	exit := run(dir, s, signals)
 	exit.Ended = time.Now()
-	return workload.Insist(context.Background(), nil, filepath.Join(dir, fileExit), exit)
+	return insist(func() error { return record.WriteWhole(filepath.Join(dir, FileExit), exit) })
 }
 
-// announce says who watches the program; pid is ours as the machine sees it.
-func announce(dir string, pid int) error {
-	start, err := startTime(pid)
+// announce says who watches the program; pid is ours as the machine sees it. The
+// server learns it by the file and, without looking again and again, by the pipe.
+func announce(dir string, pid int, server *os.File) error {
+	start, err := StartTime(pid)
 	if err != nil {
 		return err
 	}
-	return workload.Insist(context.Background(), nil, filepath.Join(dir, fileWrapper), wrapperFile{PID: pid, Start: start})
+	if err := insist(func() error {
+		return record.WriteWhole(filepath.Join(dir, FileRunning), Running{PID: pid, Start: start})
+	}); err != nil {
+		return err
+	}
+	_, _ = server.Write([]byte{'\n'}) // a server that was killed meanwhile reads the file
+	_ = server.Close()                // likewise
+	return nil
+}
+
+// insist repeats a write until the disk has room for it: what it says is lost otherwise.
+func insist(write func() error) error {
+	const most = 15 * time.Second
+	for pause := most / 30; ; pause = min(2*pause, most) {
+		err := write()
+		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+			return err
+		}
+		<-time.After(pause)
+	}
 }
 
 // run starts the program and sees its whole tree to the end.
-func run(dir string, s spec, signals <-chan os.Signal) exitFile {
+func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 	if s.GCS != "" {
-		if err := mountGCS(dir, s.GCS); err != nil {
-			return exitFile{Code: -1, Error: "map /gcs: " + err.Error()}
+		if err := mountGCS(dir, s.GCS, s.GCSRoot); err != nil {
+			return Exit{Code: -1, Error: "map " + s.GCSRoot + ": " + err.Error()}
 		}
 	}
 	if err := becomeReaper(); err != nil {
-		return exitFile{Code: -1, Error: "become the parent of orphans: " + err.Error()}
+		return Exit{Code: -1, Error: "become the parent of orphans: " + err.Error()}
 	}
 	ooms := oomKills()
 	pid, err := spawn(s)
@@ -147,8 +159,8 @@ func run(dir string, s spec, signals <-chan os.Signal) exitFile {
 	}
 	status, stopped := supervise(pid, signals, family{
 		grace: func() (time.Duration, bool) {
-			var s stopFile
-			if err := workload.ReadJSON(filepath.Join(dir, fileStop), &s); err != nil {
+			var s Stop
+			if err := record.ReadJSON(filepath.Join(dir, FileStop), &s); err != nil {
 				s.Grace = 0
 			}
 			return s.Grace, true
@@ -160,14 +172,14 @@ func run(dir string, s spec, signals <-chan os.Signal) exitFile {
 	return exit
 }
 
-func notStarted(err error) exitFile {
-	return exitFile{
+func notStarted(err error) Exit {
+	return Exit{
 		Code: -1, Error: err.Error(),
 		NotFound: errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC),
 	}
 }
 
-func ended(status syscall.WaitStatus) (exit exitFile) {
+func ended(status syscall.WaitStatus) (exit Exit) {
 	if status.Signaled() {
 		exit.Code, exit.Signal = 128+int(status.Signal()), signalName(status.Signal())
 	} else {
@@ -176,7 +188,7 @@ func ended(status syscall.WaitStatus) (exit exitFile) {
 	return exit
 }
 
-func spawn(s spec) (pid int, err error) {
+func spawn(s Spec) (pid int, err error) {
 	path, err := lookPath(s.Command[0], s.Dir, s.Env)
 	if err != nil {
 		return 0, err

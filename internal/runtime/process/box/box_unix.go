@@ -1,18 +1,20 @@
 //go:build unix
 
-package oci
+package box
 
 import (
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"tategu/internal/runtime/record"
 )
 
-// MakeBox makes the directory of a workload that the container is built in.
-func MakeBox(dir string, ids Mapping) error {
+// Make makes the directory of a workload that the container is built in.
+func Make(dir string, ids Mapping) error {
 	box := filepath.Join(dir, Box)
-	if err := removeTree(box); err != nil { // left by a server that was killed
+	if err := record.RemoveAll(box); err != nil { // left by a server that was killed
 		return err
 	}
 	for _, d := range []string{box, filepath.Join(box, boxRoot), filepath.Join(box, boxUpper), filepath.Join(box, boxWork)} {

@@ -1,4 +1,4 @@
-package oci
+package box
 
 import "golang.org/x/sys/unix"
 

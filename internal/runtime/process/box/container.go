@@ -1,4 +1,7 @@
-package oci
+// Package box builds a container around a program: namespaces, an overlay over the
+// image's files, a small /dev, limits and filters. It needs no daemon and knows
+// nothing of workloads. It is linked into the wrapper, so that it imports little.
+package box
 
 import (
 	"strings"
@@ -19,6 +22,13 @@ type Container struct {
 	Cgroup  Cgroup
 	Limits  Rlimits
 	Filter  bool // refuse system calls that no program of ours needs
+}
+
+// User is who a program runs as, by the ids of the image.
+type User struct {
+	UID, GID int
+	Groups   []int
+	Home     string
 }
 
 // Bind shows a file or directory of the machine in the container.

@@ -1,5 +1,5 @@
 //go:build linux && !amd64
 
-package oci
+package box
 
 func deniedHere() []uint32 { return nil }

@@ -1,57 +1,55 @@
-package process
+package wrapper
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"syscall"
 	"time"
 
-	"tategu/internal/runtime/process/oci"
-	"tategu/internal/volume"
+	"tategu/internal/runtime/process/box"
 )
 
 // wrapContainer is the wrapper of a container: the first process of its
 // namespaces. It sees its directory by a descriptor once it is inside, and ends
 // everything there by its own end, whatever that was.
-func wrapContainer(dir string, s spec, signals <-chan os.Signal) error {
+func wrapContainer(dir string, s Spec, server *os.File, signals <-chan os.Signal) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = root.Close() }() // ends with us
-	pid, err := oci.HostPID()
+	pid, err := box.HostPID()
 	if err != nil {
 		return err
 	}
 	if s.Container.Lock != "" {
-		held, err := oci.Hold(s.Container.Lock)
+		held, err := box.Hold(s.Container.Lock)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = held.Close() }() // the image is in use until then
 	}
-	if err := announce(dir, pid); err != nil {
+	if err := announce(dir, pid, server); err != nil {
 		return err
 	}
 	exit := runContainer(dir, root, s, signals)
 	exit.Ended, exit.Image = time.Now(), s.Container.Image
-	return volume.Retry(context.Background(), func(error) {}, func() error { return writeInside(root, fileExit, exit) })
+	return insist(func() error { return writeInside(root, FileExit, exit) })
 }
 
-func runContainer(dir string, root *os.Root, s spec, signals <-chan os.Signal) exitFile {
-	counter := oci.OpenOOM(s.Container.Cgroup)
+func runContainer(dir string, root *os.Root, s Spec, signals <-chan os.Signal) Exit {
+	counter := box.OpenOOM(s.Container.Cgroup)
 	ooms := oomKills()
-	pid, err := oci.Start(dir, s.Container, s.Command, s.Env)
+	pid, err := box.Start(dir, s.Container, s.Command, s.Env)
 	if err != nil {
 		return notStarted(err)
 	}
 	status, stopped := supervise(pid, signals, family{
 		// A program inside may send us SIGTERM; it is Stop only when that is written.
 		grace: func() (time.Duration, bool) {
-			var s stopFile
-			b, err := root.ReadFile(fileStop)
+			var s Stop
+			b, err := root.ReadFile(FileStop)
 			if err != nil || json.Unmarshal(b, &s) != nil {
 				return 0, false
 			}
@@ -70,7 +68,7 @@ func runContainer(dir string, root *os.Root, s spec, signals <-chan os.Signal) e
 	return exit
 }
 
-// writeInside is writeDurable for a directory whose path we no longer see.
+// writeInside is writeWhole for a directory whose path we no longer see.
 func writeInside(root *os.Root, name string, v any) (err error) {
 	b, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
@@ -82,18 +80,8 @@ func writeInside(root *os.Root, name string, v any) (err error) {
 		return err
 	}
 	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := root.Rename(fresh, name); err != nil {
-		return err
-	}
-	d, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return root.Rename(fresh, name)
 }

@@ -1,4 +1,4 @@
-package oci
+package box
 
 import (
 	"encoding/json"
@@ -10,9 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"tategu/internal/resource"
-
-	"google.golang.org/grpc/codes"
+	"tategu/internal/runtime/record"
 )
 
 // DefaultMapping is the one that this user can have: a range of ids of its own
@@ -104,8 +102,7 @@ func Probe(dir string, run func(cmd *exec.Cmd) *exec.Cmd) Mode {
 			first = err
 		}
 	}
-	return Mode{Err: resource.Errorf(codes.FailedPrecondition, "containers cannot run on this machine: %w", first).WithCause(resource.CausePlatform).
-		WithHint("allow user namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns), run tategu as root, or map the image to a program in images: of tategu.yaml")}
+	return Mode{Err: first}
 }
 
 func isolation(ids Mapping) []string {
@@ -124,7 +121,7 @@ func tryOnce(dir string, try Attempt, run func(*exec.Cmd) *exec.Cmd) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = removeTree(work) }() // a leftover is removed at the next start
+	defer func() { _ = record.RemoveAll(work) }() // a leftover is removed at the next start
 	rootfs := filepath.Join(work, "image")
 	for _, d := range []string{"proc", "dev", "sys"} {
 		if err := os.MkdirAll(filepath.Join(rootfs, d), 0o755); err != nil {
@@ -136,7 +133,7 @@ func tryOnce(dir string, try Attempt, run func(*exec.Cmd) *exec.Cmd) error {
 			return err
 		}
 	}
-	if err := MakeBox(work, try.IDs); err != nil {
+	if err := Make(work, try.IDs); err != nil {
 		return err
 	}
 	b, err := json.Marshal(try)

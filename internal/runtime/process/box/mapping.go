@@ -1,4 +1,4 @@
-package oci
+package box
 
 // Mapping says which ids of this machine stand for those of an image.
 type Mapping struct {

@@ -1,16 +1,15 @@
 //go:build !linux
 
-package oci
+package box
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"syscall"
-
-	"tategu/internal/resource"
 )
 
-var errLinux = resource.Unimplemented("containers on a system that is not Linux") //nolint:gochecknoglobals // a constant in all but name
+var errLinux = errors.New("containers need Linux")
 
 // Attr starts the wrapper in a session of its own.
 func Attr(Mapping) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

@@ -1,4 +1,4 @@
-package oci
+package box
 
 // Cgroup is where a program's resources are limited and counted. The zero Cgroup
 // limits nothing.

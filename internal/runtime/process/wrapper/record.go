@@ -1,0 +1,61 @@
+package wrapper
+
+import (
+	"time"
+
+	"tategu/internal/runtime/process/box"
+)
+
+// Files of a workload's directory that the server and the wrapper speak by; package
+// process says what they mean.
+const (
+	FileSpec    = "spec.json"
+	FileRunning = "wrapper.json"
+	FileStop    = "stop.json"
+	FileExit    = "exit.json"
+	FileLock    = "lock"
+	DirGCS      = "gcs" // what the program sees below GCSRoot
+)
+
+// Spec is spec.json: what the wrapper runs.
+type Spec struct {
+	Command []string
+	Env     []string
+	Dir     string
+	GCS     string // directory to bind on GCSRoot; "" = do not
+	GCSRoot string // where the program finds it
+	Note    string // for people
+
+	Container *box.Container // nil = a program of this machine
+}
+
+// Whole implements record.Whole.
+func (s *Spec) Whole() bool { return len(s.Command) > 0 }
+
+// Running is wrapper.json: who watches the program.
+type Running struct {
+	PID   int
+	Start string // start time in the kernel's own units
+}
+
+// Whole implements record.Whole.
+func (w *Running) Whole() bool { return w.PID > 0 && w.Start != "" }
+
+// Stop is stop.json.
+type Stop struct{ Grace time.Duration }
+
+// Exit is exit.json: how the program ended.
+type Exit struct {
+	Code     int
+	Signal   string
+	Stopped  bool   // Stop was asked for before the end
+	Error    string // why it never started
+	NotFound bool   // the program does not exist
+	OOM      bool   // the kernel killed for memory meanwhile ...
+	Counted  bool   // ... in this workload's own control group
+	Image    string // that the program was looked for in; "" = this machine
+	Ended    time.Time
+}
+
+// Whole implements record.Whole.
+func (e *Exit) Whole() bool { return !e.Ended.IsZero() }

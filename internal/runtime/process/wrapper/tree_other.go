@@ -1,0 +1,51 @@
+//go:build !linux
+
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Without /proc a process tree is its process group: a program that makes a
+// session of its own is not killed with the rest.
+
+// StartTime tells a process from a later one of the same number.
+func StartTime(pid int) (string, error) {
+	p, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	if err != nil {
+		return "", err
+	}
+	if int(p.Proc.P_pid) != pid {
+		return "", syscall.ESRCH
+	}
+	t := p.Proc.P_starttime
+	return fmt.Sprintf("%d.%06d", t.Sec, t.Usec), nil
+}
+
+// Alive reports whether the process that started then still runs.
+func Alive(pid int, start string) bool {
+	const zombie = 5 // SZOMB of sys/proc.h
+	p, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	if err != nil || int(p.Proc.P_pid) != pid || p.Proc.P_stat == zombie {
+		return false
+	}
+	now, err := StartTime(pid)
+	return err == nil && now == start
+}
+
+func killTree(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) } // gone already is fine
+
+// KillStrays finds none without /proc.
+func KillStrays(int, string) {}
+
+func becomeReaper() error { return nil }
+
+func oomKills() int { return 0 }
+
+func probe(string, string) error { return errors.New("no mount namespaces on this system") }
+
+func mountGCS(string, string, string) error { return probe("", "") }
