@@ -1,11 +1,12 @@
-// Command containers measures how long a program in a container takes to begin:
-// from the call that asks for it to the program's first line. All ways run in
-// turns, so that a busy machine is busy for all of them.
+// Command containers measures how long a program in a container takes to begin,
+// from the call that asks for it to the program's first line, and how long 50 MB
+// take to become an image in our registry. All ways run in turns, so that a busy
+// machine is busy for all of them.
 //
-//	containers -tategu bin/tategu [-n 20]
+//	containers -tategu bin/tategu [-n 20] [-builds 5]
 //
-// The last line is `start_ms=… vs_docker=…x build_ms=…`; what could not be
-// measured is "-".
+// The last line is `start_ms=… vs_docker=…x build_ms=…`, by medians; what could
+// not be measured is "n/a", and its line above says why.
 package main
 
 import (
@@ -22,25 +23,28 @@ import (
 	"time"
 )
 
-// way is one way to start the program; run gives what it wrote.
+// way is one way to do what is measured.
 type way struct {
-	name  string
-	run   func(ctx context.Context) (string, error)
-	why   error // it is not to be had here
-	times []float64
+	name   string
+	before func() error                              // what is not measured; may be nil
+	run    func(ctx context.Context) (string, error) // gives what the program wrote: when it began
+	timed  func(ctx context.Context) error           // in place of run: until it returns
+	why    error                                     // it is not to be had here
+	times  []float64                                 // milliseconds
 }
 
 func main() {
 	tategu := flag.String("tategu", "bin/tategu", "the binary that is measured")
 	n := flag.Int("n", 20, "starts of each")
+	rounds := flag.Int("builds", 5, "builds of each")
 	flag.Parse()
-	if err := bench(context.Background(), *tategu, *n); err != nil {
+	if err := bench(context.Background(), *tategu, *n, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-containers: "+err.Error())
 		os.Exit(1)
 	}
 }
 
-func bench(ctx context.Context, tategu string, n int) (err error) {
+func bench(ctx context.Context, tategu string, n, rounds int) (err error) {
 	dir, err := os.MkdirTemp("", "bench-containers-")
 	if err != nil {
 		return err
@@ -52,27 +56,80 @@ func bench(ctx context.Context, tategu string, n int) (err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the program: %w: %s", err, out)
 	}
-	ours, closeOurs, err := openTategu(tategu, dir, program)
+	d := openDocker(ctx, dir)
+	defer func() { err = errors.Join(err, d.close()) }()
+	d.why = d.load(ctx, filepath.Dir(program))
+	starts, err := measureStarts(ctx, d, tategu, dir, program, n)
 	if err != nil {
 		return err
 	}
+	made, err := measureBuilds(ctx, d, tategu, dir, program, rounds)
+	if err != nil {
+		return err
+	}
+	return report(starts, made)
+}
+
+func measureStarts(ctx context.Context, d *docker, tategu, dir, program string, n int) (ways []*way, err error) {
+	ours, closeOurs, err := openTategu(tategu, dir, program)
+	if err != nil {
+		return nil, err
+	}
 	defer func() { err = errors.Join(err, closeOurs()) }()
-	ways := append([]*way{command("exec", program)}, ours...)
-	ways = append(ways, bubblewrap(dir), runc(ctx, dir), docker(ctx, dir))
+	ways = append([]*way{command("exec", program)}, ours...)
+	ways = append(ways, bubblewrap(dir), runc(ctx, dir), d.way())
 	for range n {
+		measureAll(ctx, ways)
+	}
+	return ways, nil
+}
+
+func measureBuilds(ctx context.Context, d *docker, tategu, dir, program string, n int) (ways []*way, err error) {
+	r, err := openRegistry(ctx, tategu, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	ways, fill, err := builds(ctx, r, d, dir, program)
+	if err != nil {
+		return nil, err
+	}
+	for round := range n + 1 {
+		if err := fill(); err != nil {
+			return nil, err
+		}
+		measureAll(ctx, ways)
 		for _, w := range ways {
-			if w.why == nil {
-				w.why = w.measure(ctx)
+			if round == 0 && w.why == nil {
+				w.times = nil // the base is sent once
 			}
 		}
 	}
-	return report(ways)
+	return ways, nil
+}
+
+func measureAll(ctx context.Context, ways []*way) {
+	for _, w := range ways {
+		if w.why == nil {
+			w.why = w.measure(ctx)
+		}
+	}
 }
 
 func (w *way) measure(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
+	if w.before != nil {
+		if err := w.before(); err != nil {
+			return err
+		}
+	}
 	began := time.Now()
+	if w.timed != nil {
+		err := w.timed(ctx)
+		w.times = append(w.times, time.Since(began).Seconds()*1e3)
+		return err
+	}
 	out, err := w.run(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(out))
@@ -85,36 +142,27 @@ func (w *way) measure(ctx context.Context) error {
 	return nil
 }
 
-func (w *way) median() float64 {
-	if len(w.times) == 0 {
-		return 0
-	}
-	return slices.Sorted(slices.Values(w.times))[len(w.times)/2]
-}
+func (w *way) median() float64 { return slices.Sorted(slices.Values(w.times))[len(w.times)/2] }
 
-func report(ways []*way) error {
+func report(starts, made []*way) error {
 	found := map[string]*way{}
-	for _, w := range ways {
+	for _, w := range slices.Concat(starts, made) {
 		found[w.name] = w
 		if w.why != nil {
-			_, _ = fmt.Fprintf(os.Stdout, "%-18s -  (%v)\n", w.name, w.why)
+			_, _ = fmt.Fprintf(os.Stdout, "%-22s n/a  (%s)\n", w.name, strings.ReplaceAll(w.why.Error(), "\n", " "))
 			continue
 		}
-		_, _ = fmt.Fprintf(os.Stdout, "%-18s min %6.1f  median %6.1f ms\n", w.name, slices.Min(w.times), w.median())
+		_, _ = fmt.Fprintf(os.Stdout, "%-22s min %7.1f  median %7.1f ms  (%d)\n", w.name, slices.Min(w.times), w.median(), len(w.times))
 	}
-	container, host, docker := found[nameContainer], found[nameHost], found["docker run"]
-	if container.why != nil {
-		return container.why
+	container, host, built := found[nameContainer], found[nameHost], found[nameBuild]
+	if err := errors.Join(container.why, host.why, built.why); err != nil {
+		return err
 	}
-	if host.why != nil {
-		return host.why
+	versus := "n/a"
+	if d := found[nameDocker]; d.why == nil {
+		versus = fmt.Sprintf("%.1fx", d.median()/container.median())
 	}
-	_, _ = fmt.Fprintf(os.Stdout, "of these, namespaces and mounts: %.1f ms (medians: %s less %s)\n", container.median()-host.median(), nameContainer, nameHost)
-	versus := "-"
-	if docker.why == nil {
-		versus = fmt.Sprintf("%.1fx", docker.median()/container.median())
-	}
-	_, _ = fmt.Fprintf(os.Stdout, "start_ms=%.1f vs_docker=%s build_ms=-\n", container.median(), versus)
+	_, _ = fmt.Fprintf(os.Stdout, "start_ms=%.1f vs_docker=%s build_ms=%.0f\n", container.median(), versus, built.median())
 	return nil
 }
 

@@ -66,20 +66,3 @@ func runcSpec(ctx context.Context, path, dir string) error {
 	}
 	return os.WriteFile(config, b, 0o600)
 }
-
-// docker runs an image of the same file by a daemon that is there.
-func docker(ctx context.Context, dir string) *way {
-	const name = "docker run"
-	path, err := exec.LookPath("docker")
-	if err != nil {
-		return missing(name, err)
-	}
-	if out, err := exec.CommandContext(ctx, path, "version", "--format", "{{.Server.Version}}").CombinedOutput(); err != nil {
-		return missing(name, fmt.Errorf("no daemon: %w: %.80s", err, out))
-	}
-	load := exec.CommandContext(ctx, "sh", "-c", `tar -C "$1" -c program | "$2" import - tategu-bench:1`, "sh", filepath.Join(dir, "rootfs"), path)
-	if out, err := load.CombinedOutput(); err != nil {
-		return missing(name, fmt.Errorf("%w: %s", err, out))
-	}
-	return command(name, path, "run", "--rm", "--network", "host", "tategu-bench:1", "/program")
-}

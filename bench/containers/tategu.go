@@ -23,6 +23,7 @@ import (
 const (
 	nameHost      = "tategu, no image"
 	nameContainer = "tategu, image"
+	nameBare      = "tategu, wrapper alone"
 )
 
 // one is a store of one image, of a single file.
@@ -62,7 +63,7 @@ func newImage(program string) (one, error) {
 }
 
 // openTategu gives the program started by the runtime, in an image and without:
-// both with all that a task gets, records that survive a power loss included.
+// both with all that a task gets, and the wrapper alone on a directory that is ready.
 func openTategu(binary, dir, program string) ([]*way, func() error, error) {
 	self, err := filepath.Abs(binary)
 	if err != nil {
@@ -73,7 +74,7 @@ func openTategu(binary, dir, program string) ([]*way, func() error, error) {
 		return nil, nil, err
 	}
 	r, err := process.New(process.Config{
-		Dir: filepath.Join(dir, "workloads"), CacheDir: filepath.Join(dir, "cache"), ImageStore: image, Self: self,
+		Dir: filepath.Join(dir, "workloads"), CacheDir: filepath.Join(dir, "cache"), ImageStore: image, Self: self, Wrapper: process.Packed(),
 		Log: slog.New(slog.DiscardHandler), Now: time.Now,
 	})
 	if err != nil {
@@ -101,8 +102,9 @@ func openTategu(binary, dir, program string) ([]*way, func() error, error) {
 	ways := []*way{
 		{name: nameHost, run: run(runtime.Workload{Command: []string{program}})},
 		{name: nameContainer, run: run(runtime.Workload{Image: image.image.Reference})},
+		bare(filepath.Join(dir, "bare"), program),
 	}
-	for _, w := range ways { // probes of the machine and the unpacking come once
+	for _, w := range ways[:2] { // probes of the machine and the unpacking come once
 		if _, err := w.run(context.Background()); err != nil {
 			return nil, nil, errors.Join(err, r.Close())
 		}
