@@ -29,6 +29,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"waitready": waitReady,
 			"damage":    damage,
+			"call":      call,
+			"waitstate": waitState,
 		},
 	})
 }

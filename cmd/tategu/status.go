@@ -5,11 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"tategu/internal/resource"
 )
 
 func statusCommand() *cobra.Command {
@@ -82,10 +85,12 @@ func shortState(s string) string {
 func logsCommand() *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
-		Use:     "logs RESOURCE",
-		Short:   "Print the log of a job, pipeline or deployed model",
-		Long:    "logs prints the output of everything that ran for a resource; RESOURCE is a full resource name as `tategu status` lists it.",
-		Example: "  tategu logs --follow projects/demo/locations/us-central1/pipelineJobs/train-1",
+		Use:   "logs NAME",
+		Short: "Print the log of a job, task or endpoint",
+		Long: `logs prints the output of everything that ran for NAME: the id or display name of a job or
+endpoint, JOB/TASK for a task of a pipeline run, a task's name alone for the run that had it
+last, or a full resource name as "tategu status" lists it. Of several the newest is meant.`,
+		Example: "  tategu logs train-20260102\n  tategu logs --follow train-20260102/fit-model\n  tategu logs fit-model",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect(cmd)
@@ -104,15 +109,15 @@ func logsCommand() *cobra.Command {
 			_, err = io.Copy(cmd.OutOrStdout(), r)
 			return err
 		},
-		ValidArgsFunction: completeResources,
+		ValidArgsFunction: completeNames,
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the job has ended")
 	cmd.Flags().String("server", "", "HOST:PORT of a server that you logged in to")
 	return cmd
 }
 
-// completeResources offers the resource names that the server lists.
-func completeResources(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+// completeNames offers ids and display names of what the server lists.
+func completeNames(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 	c, err := connect(cmd)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
@@ -121,9 +126,15 @@ func completeResources(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 	if err := c.call(cmd.Context(), http.MethodGet, "/tategu/v1/status", nil, &s); err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	names := make([]string, 0, len(s.Resources))
+	names := make([]string, 0, 2*len(s.Resources))
 	for _, r := range s.Resources {
-		names = append(names, r.Name)
+		if r.Kind == resource.KindModels {
+			continue // nothing runs for a model alone
+		}
+		names = append(names, cobra.CompletionWithDesc(path.Base(r.Name), r.Kind+" "+shortState(r.State)))
+		if r.DisplayName != "" && r.DisplayName != path.Base(r.Name) {
+			names = append(names, cobra.CompletionWithDesc(r.DisplayName, r.Kind+" "+path.Base(r.Name)))
+		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"io"
+	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"tategu/internal/app"
 )
 
 // waitFor polls for a file: the server is another process, so there is no event to wait for.
@@ -20,6 +26,53 @@ func waitFor(ts *testscript.TestScript, path string) {
 		case <-tick.C:
 		case <-deadline:
 			ts.Fatalf("%s did not appear in 30 s", path)
+		}
+	}
+}
+
+// request sends one to the server of $TATEGU_DATA.
+func request(ts *testscript.TestScript, method, path string, body []byte) string {
+	state, err := app.ReadState(ts.Getenv("TATEGU_DATA"))
+	ts.Check(err)
+	req, err := http.NewRequest(method, "http://"+state.Address+path, bytes.NewReader(body))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := (&http.Client{Transport: &http.Transport{}}).Do(req)
+	ts.Check(err)
+	text, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(resp.Body.Close())
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		ts.Fatalf("%s %s: %s", method, path, text)
+	}
+	return string(text)
+}
+
+// call METHOD PATH FILE sends a file's content to the API.
+func call(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: call METHOD PATH FILE")
+	}
+	request(ts, args[0], args[1], []byte(ts.ReadFile(args[2])))
+}
+
+// waitState KIND STATE waits until a job of the kind is in a state.
+func waitState(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitstate KIND STATE")
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for {
+		last := request(ts, http.MethodGet, "/v1/projects/tategu/locations/us-central1/"+args[0], nil)
+		if strings.Contains(last, "STATE_"+args[1]) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("nothing became %s in 30 s: %s", args[1], last)
 		}
 	}
 }

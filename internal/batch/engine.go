@@ -11,12 +11,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path"
 	"sync"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tategu/internal/blob"
@@ -270,7 +270,7 @@ func (e *Engine) finish(ctx context.Context, name string, r result) error {
 		job.EndTime = timestamppb.New(e.cfg.Now())
 		job.CompletionStats = r.stats
 		for _, p := range r.partial {
-			job.PartialFailures = append(job.PartialFailures, status.Convert(p).Proto())
+			job.PartialFailures = append(job.PartialFailures, resource.Outcome(p).GRPCStatus().Proto())
 		}
 		switch {
 		case r.err == nil:
@@ -280,14 +280,23 @@ func (e *Engine) finish(ctx context.Context, name string, r result) error {
 			}
 		case errors.Is(r.err, errCancelled):
 			job.State = pb.JobState_JOB_STATE_CANCELLED
-			job.Error = status.Convert(r.err).Proto()
+			job.Error = errCancelled.GRPCStatus().Proto()
 		default:
 			job.State = pb.JobState_JOB_STATE_FAILED
-			job.Error = status.Convert(r.err).Proto()
+			job.Error = e.failure(name, r.err).GRPCStatus().Proto()
 		}
 	})
 	if resource.IsNotFound(err) {
 		return nil // deleted while it ran
 	}
 	return err
+}
+
+// failure is the error of a job; where a program of its ran, its output says more.
+func (e *Engine) failure(name string, err error) *resource.Error {
+	failed := resource.Outcome(err)
+	if failed.Program != nil && (failed.Program.ExitCode != resource.NeverStarted || len(failed.Program.Tail) > 0) {
+		failed = failed.WithNext("`tategu logs " + path.Base(name) + "` shows its whole output")
+	}
+	return failed
 }

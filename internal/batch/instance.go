@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+
+	"tategu/internal/resource"
 )
 
 // item is one line of the input on its way through.
@@ -48,7 +49,7 @@ func (s shape) item(line []byte) *item {
 	it := &item{line: line, instance: line}
 	it.shown = append([]byte(`"instance":`), line...)
 	if !json.Valid(line) {
-		it.err = errors.New("the line is not valid JSON")
+		it.err = resource.Invalid("instance", "the line is not valid JSON").WithHint("the input is one JSON value a line (JSONL)")
 		text, err := json.Marshal(string(line))
 		if err != nil { // a string always marshals
 			text = []byte(`""`)
@@ -60,7 +61,7 @@ func (s shape) item(line []byte) *item {
 		return it
 	}
 	if line[0] != '{' {
-		it.err = errors.New("the line is not an object, as instanceConfig needs it")
+		it.err = resource.Invalid("instance", "the line is not an object, as instanceConfig needs it")
 		return it
 	}
 	it.err = s.transform(it)
@@ -76,7 +77,7 @@ func (s shape) transform(it *item) error {
 	if s.key != "" {
 		i := slices.IndexFunc(members, func(m member) bool { return m.key == s.key })
 		if i < 0 {
-			return fmt.Errorf("the line has no key field %q", s.key)
+			return resource.Invalid("instance", "the line has no key field %q", s.key)
 		}
 		it.shown = append([]byte(`"key":`), members[i].value...)
 	}
@@ -86,7 +87,7 @@ func (s shape) transform(it *item) error {
 		for _, name := range s.included {
 			i := slices.IndexFunc(members, func(m member) bool { return m.key == name })
 			if i < 0 {
-				return fmt.Errorf("the line has no field %q", name)
+				return resource.Invalid("instance", "the line has no field %q", name)
 			}
 			kept = append(kept, members[i])
 		}

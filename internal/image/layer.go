@@ -27,6 +27,7 @@ type layerReader struct {
 	r      io.Reader
 	h      hash.Hash
 	diffID Digest
+	intact func(ctx context.Context) error // of the bytes as kept
 	closes []func() error
 	failed error
 }
@@ -40,6 +41,7 @@ func (s *Store) openLayer(ctx context.Context, b Blob, diffID Digest) (io.ReadCl
 		return nil, err
 	}
 	l := &layerReader{ctx: ctx, h: diffID.hash(), diffID: diffID, closes: []func() error{blob.Close}}
+	l.intact = func(ctx context.Context) error { return s.intact(ctx, b) }
 	if l.r, err = l.decompress(bufio.NewReaderSize(blob, 128<<10)); err != nil {
 		return nil, errors.Join(l.bad(err), l.Close())
 	}
@@ -93,9 +95,15 @@ func (l *layerReader) Read(p []byte) (int, error) {
 	return n, l.failed
 }
 
+// bad is the error of a layer that is not what it should be. It was checked when
+// it came, so that either our disk has lost it or it was made wrong.
 func (l *layerReader) bad(err error) error {
+	if lost := l.intact(l.ctx); lost != nil {
+		return resource.Errorf(codes.DataLoss, "layer %s is damaged in the data directory: %w", l.diffID, lost).
+			WithHint("check the disk, then push or import the image again").WithCause(resource.CausePlatform)
+	}
 	return resource.Errorf(codes.DataLoss, "layer %s cannot be read: %w", l.diffID, err).
-		WithHint("push or import the image again").WithCause(resource.CauseInput)
+		WithHint("build the image again, or pull it anew").WithCause(resource.CauseInput)
 }
 
 // Close implements io.Closer.

@@ -147,6 +147,20 @@ func (s *Store) OpenBlob(ctx context.Context, b Blob, offset, length int64) (io.
 	return r, err
 }
 
+// intact reads a blob whole and compares it with its digest.
+func (s *Store) intact(ctx context.Context, b Blob) (err error) {
+	r, err := s.OpenBlob(ctx, b, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	h := b.Digest.hash()
+	if _, err := io.Copy(h, r); err != nil {
+		return err
+	}
+	return b.Digest.check(h)
+}
+
 // ReadBlob reads a small blob whole, such as a config.
 func (s *Store) ReadBlob(ctx context.Context, b Blob) (_ []byte, err error) {
 	if b.Size > MaxManifest {

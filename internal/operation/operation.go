@@ -15,7 +15,6 @@ import (
 	"tategu/internal/store"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -74,10 +73,11 @@ func pack(m proto.Message, version string) (*anypb.Any, error) {
 	return packed, nil
 }
 
-// Fail ends a running operation with an error.
+// Fail ends a running operation with an error, which has a cause and a next step
+// then, whatever it was.
 func Fail(ctx context.Context, tx store.Tx, name string, cause error) (*longrunningpb.Operation, error) {
 	return finish(ctx, tx, name, func(op *longrunningpb.Operation) {
-		op.Result = &longrunningpb.Operation_Error{Error: status.Convert(cause).Proto()}
+		op.Result = &longrunningpb.Operation_Error{Error: resource.Outcome(cause).GRPCStatus().Proto()}
 	})
 }
 

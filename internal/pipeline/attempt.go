@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path"
@@ -40,9 +39,8 @@ func (j *job) start(ctx context.Context, a start) event {
 	p := j.m.program(n)
 	w, err := p.workload(n.def)
 	if err != nil {
-		return ended{path: a.path, attempt: a.attempt, outcome: outcome{exit: runtime.Exit{
-			Code: -1, Cause: resource.CauseInput, Message: err.Error(), Ended: j.cfg.Now(),
-		}}}
+		exit := runtime.Refuse(resource.Invalid("", "%w", err), j.cfg.Now())
+		return ended{path: a.path, attempt: a.attempt, outcome: outcome{exit: exit}}
 	}
 	w.ID, w.Owner, w.Project, w.ServiceAccount = id, taskRow(j.m.run.name, n.ID), j.m.run.project, j.m.run.account
 	if _, set := w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"]; !set {
@@ -57,7 +55,7 @@ func (j *job) start(ctx context.Context, a start) event {
 			return // the program goes on; the next process adopts it
 		}
 		if err != nil {
-			o = outcome{exit: failedStart(err, j.cfg.Now())}
+			o = outcome{exit: runtime.Refuse(err, j.cfg.Now())}
 		}
 		select {
 		case j.events <- ended{path: a.path, attempt: a.attempt, outcome: o}:
@@ -65,17 +63,6 @@ func (j *job) start(ctx context.Context, a start) event {
 		}
 	})
 	return nil
-}
-
-// failedStart is the exit of a program that the runtime could not run.
-func failedStart(err error, now time.Time) runtime.Exit {
-	exit := runtime.Exit{Code: -1, Cause: resource.CausePlatform, Message: err.Error(), Ended: now}
-	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
-		exit.Cause = e.Cause
-	} else if ok {
-		exit.Cause = resource.CauseInput
-	}
-	return exit
 }
 
 // run starts or adopts the program, waits for its end and gathers what it left.

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -204,12 +202,5 @@ func (f *Failure) status() *status.Status {
 	if f == nil {
 		return nil
 	}
-	s := &status.Status{Code: int32(codeOf(f)), Message: f.text()}
-	info := &errdetails.ErrorInfo{Domain: "tategu", Reason: strings.ToUpper(strings.ReplaceAll(string(f.Cause), " ", "_")), Metadata: map[string]string{
-		"cause": string(f.Cause), "exitCode": strconv.Itoa(f.ExitCode),
-	}}
-	if detail, err := anypb.New(info); err == nil {
-		s.Details = append(s.Details, detail)
-	}
-	return s
+	return f.err().GRPCStatus().Proto()
 }

@@ -322,7 +322,7 @@ func TestEngineReportsFailures(t *testing.T) {
 			t.Errorf("the error of the job does not say %q:\n%s", want, message)
 		}
 	}
-	if job.Error.GetCode() != 9 || len(job.Error.GetDetails()) != 1 {
+	if job.Error.GetCode() != 9 || len(job.Error.GetDetails()) != 2 {
 		t.Errorf("code %d, details %v", job.Error.GetCode(), job.Error.GetDetails())
 	}
 }

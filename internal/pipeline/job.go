@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -360,11 +359,7 @@ func (e *Engine) abandon(ctx context.Context, name string, cause error) {
 		}
 		msg.EndTime = timestamppb.New(e.cfg.Now())
 		msg.UpdateTime, msg.State = msg.EndTime, pb.PipelineState_PIPELINE_STATE_FAILED
-		f := &Failure{Message: cause.Error(), Cause: resource.CausePlatform}
-		if e, ok := errors.AsType[*resource.Error](cause); ok && e.Cause != "" {
-			f.Cause = e.Cause
-		}
-		msg.Error = f.status()
+		msg.Error = resource.Outcome(cause).GRPCStatus().Proto()
 		row.State = msg.State.String()
 		return store.PutMessage(ctx, tx, row, msg)
 	})

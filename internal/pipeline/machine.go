@@ -347,14 +347,14 @@ func (m *machine) consider(n *node) {
 func (m *machine) trigger(n *node) {
 	inputs, err := m.resolve(n)
 	if err != nil {
-		m.finish(n, Failed, &Failure{Message: err.Error(), Cause: resource.CauseInput})
+		m.finish(n, Failed, badInput(err))
 		return
 	}
 	n.Inputs, n.inputs = inputs, inputs
 	if n.def.condition != nil {
 		yes, err := evalCondition(n.def.condition, m.conditionInputs(n))
 		if err != nil {
-			m.finish(n, Failed, &Failure{Message: err.Error(), Cause: resource.CauseInput})
+			m.finish(n, Failed, badInput(err))
 			return
 		}
 		if !yes {
@@ -382,6 +382,11 @@ func (m *machine) launch(n *node) {
 	default:
 		m.attempt(n)
 	}
+}
+
+// badInput is the failure of a task whose inputs make no sense: it did not start.
+func badInput(err error) *Failure {
+	return &Failure{Message: err.Error(), Cause: resource.CauseInput, Reason: "BAD_INPUT", ExitCode: resource.NeverStarted}
 }
 
 // answer goes on after a cache lookup.
@@ -422,7 +427,7 @@ func (m *machine) finishAttempt(n *node, o outcome) {
 		m.finish(n, Cancelled, nil)
 		return
 	}
-	if failure.Cause == resource.CauseInput { // it would fail again
+	if failure.Cause == resource.CauseInput && failure.ExitCode == resource.NeverStarted { // it would fail again
 		m.finish(n, Failed, failure)
 		return
 	}

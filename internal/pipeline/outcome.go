@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 )
@@ -67,15 +65,11 @@ func (o *executorOutput) parameter(k string) (any, bool) {
 func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
 	v := newValues()
 	if !o.exit.OK() {
-		f := &Failure{Message: o.exit.Message, Cause: o.exit.Cause, ExitCode: o.exit.Code, Tail: o.exit.Tail}
-		if f.Message == "" {
-			f.Message = fmt.Sprintf("the program ended with exit code %d", o.exit.Code)
-		}
-		return v, f
+		return v, m.badExit(n, o.exit)
 	}
 	eo, err := decodeOutput(o.output)
 	if err != nil {
-		return v, m.badOutput(o, "%v", err)
+		return v, m.badOutput(n, o, "%v", err)
 	}
 	defs := n.def.comp.GetOutputDefinitions()
 	for _, k := range sortedKeys(defs.GetParameters()) {
@@ -87,12 +81,12 @@ func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
 		} else {
 			var file []byte
 			if file, found = o.files[k]; !found {
-				return v, m.badOutput(o, "the output parameter %q was not written: neither executor_output.json nor its output file has it", k)
+				return v, m.badOutput(n, o, "the output parameter %q was not written: neither executor_output.json nor its output file has it", k)
 			}
 			value, err = fromText(string(file), t)
 		}
 		if err != nil {
-			return v, m.badOutput(o, "output parameter %q: %v", k, err)
+			return v, m.badOutput(n, o, "output parameter %q: %v", k, err)
 		}
 		v.Parameters[k] = value
 	}
@@ -101,7 +95,7 @@ func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
 		v.Artifacts[k] = m.outputArtifacts(n, k, p.artifacts[k], eo, o.content)
 		for _, a := range v.Artifacts[k] {
 			if a.CustomPath != "" {
-				return v, m.badOutput(o, "output artifact %q: a path of its own (Artifact.set_path, %s) is not supported by tategu", k, a.CustomPath)
+				return v, m.badOutput(n, o, "output artifact %q: a path of its own (Artifact.set_path, %s) is not supported by tategu", k, a.CustomPath)
 			}
 		}
 	}
@@ -131,8 +125,25 @@ func (m *machine) outputArtifacts(n *node, k string, planned []Artifact, eo *exe
 	return out
 }
 
-func (m *machine) badOutput(o outcome, format string, args ...any) *Failure {
-	return &Failure{Message: fmt.Sprintf(format, args...), Cause: resource.CauseUserCode, Tail: o.exit.Tail}
+// badExit is the failure of a program by its end.
+func (m *machine) badExit(n *node, exit runtime.Exit) *Failure {
+	e := exit.Err("")
+	if exit.Code != resource.NeverStarted || len(exit.Tail) > 0 {
+		e = e.WithNext(m.logsStep(n))
+	}
+	return newFailure(e)
+}
+
+// logsStep is where the whole output of a task is.
+func (m *machine) logsStep(n *node) string {
+	return "`tategu logs " + m.run.id + "/" + n.Path + "` shows its whole output"
+}
+
+// badOutput is the failure of a program that ended well and left nothing of use.
+func (m *machine) badOutput(n *node, o outcome, format string, args ...any) *Failure {
+	return &Failure{
+		Message: fmt.Sprintf(format, args...), Hint: m.logsStep(n), Cause: resource.CauseUserCode, Reason: "BAD_OUTPUT", Tail: o.exit.Tail,
+	}
 }
 
 // program works out the running attempt of a container task.
@@ -150,31 +161,23 @@ func (m *machine) dir(n *node) string {
 	return dir
 }
 
-// text is a failure in one paragraph, with the last lines of output.
-func (f *Failure) text() string {
-	s := f.Message
-	if f.Cause != "" {
-		s += " (cause: " + string(f.Cause) + ")"
+// newFailure keeps an error with its task.
+func newFailure(err error) *Failure {
+	e := resource.Outcome(err)
+	f := &Failure{Message: e.Message, Hint: e.Hint, Cause: e.Cause, Reason: e.Reason}
+	if p := e.Program; p != nil {
+		f.ExitCode, f.Signal, f.Tail = p.ExitCode, p.Signal, p.Tail
 	}
-	if len(f.Tail) > 0 {
-		s += "\nlast lines of output:\n" + strings.Join(f.Tail, "\n")
-	}
-	return s
+	return f
 }
 
-func codeOf(f *Failure) codes.Code {
-	switch f.Cause {
-	case resource.CauseInput:
-		return codes.InvalidArgument
-	case resource.CauseResource:
-		return codes.ResourceExhausted
-	case resource.CauseDependency:
-		return codes.Unavailable
-	case resource.CausePlatform:
-		return codes.Internal
-	default:
-		return codes.FailedPrecondition
+// err is the failure as every failure of a job is told.
+func (f *Failure) err() *resource.Error {
+	p := &resource.Program{ExitCode: f.ExitCode, Signal: f.Signal, Tail: f.Tail}
+	if p.ExitCode == 0 {
+		p.ExitCode = resource.NeverStarted // nothing to be told of the exit
 	}
+	return &resource.Error{Code: f.Cause.Code(), Message: f.Message, Hint: f.Hint, Cause: f.Cause, Reason: f.Reason, Program: p}
 }
 
 // maxFailures is how many failed tasks the failure of a graph tells of.

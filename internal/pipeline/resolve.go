@@ -196,7 +196,7 @@ func (m *machine) finalStatus(producer *node) map[string]any {
 	}
 	status := map[string]any{}
 	if f := producer.Failure; f != nil {
-		status["code"], status["message"] = float64(codeOf(f)), f.text()
+		status["code"], status["message"] = float64(f.Cause.Code()), f.err().Error()
 	}
 	return map[string]any{
 		"state": state, "error": status, "pipelineJobResourceName": m.run.name, "pipelineTaskName": producer.Name,

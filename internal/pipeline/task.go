@@ -111,8 +111,11 @@ type Schema struct {
 // Failure says why a task failed.
 type Failure struct {
 	Message  string         `json:"message"`
+	Hint     string         `json:"hint,omitempty"`
 	Cause    resource.Cause `json:"cause"`
-	ExitCode int            `json:"exitCode,omitempty"`
+	Reason   string         `json:"reason,omitempty"`
+	ExitCode int            `json:"exitCode,omitempty"` // resource.NeverStarted; 0 = it is not about an exit
+	Signal   string         `json:"signal,omitempty"`
 	Tail     []string       `json:"tail,omitempty"`
 }
 

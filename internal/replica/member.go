@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -211,15 +212,13 @@ func (m *member) ended(exit runtime.Exit, ready bool) error {
 	if ready {
 		when = "while it served"
 	}
-	e := resource.Errorf(codes.FailedPrecondition, "replica %d of %s ended with exit code %d %s", m.index, m.set.cfg.Title, exit.Code, when)
-	if exit.Message != "" {
-		e.Message += ": " + exit.Message
+	if exit.Code == resource.NeverStarted {
+		return exit.Err(fmt.Sprintf("replica %d of %s did not start", m.index, m.set.cfg.Title))
 	}
-	if len(exit.Tail) > 0 {
-		e.Message += "; its last output:\n" + strings.Join(exit.Tail, "\n")
-	}
-	if e.Cause = exit.Cause; e.Cause == "" {
-		e.Cause = resource.CauseUserCode
+	e := exit.Err(fmt.Sprintf("replica %d of %s ended %s", m.index, m.set.cfg.Title, when))
+	if exit.OK() {
+		e.Reason = "ENDED"
+		return e.WithNext("a server stays in the foreground: let its command be the server itself")
 	}
 	return e
 }
@@ -227,12 +226,26 @@ func (m *member) ended(exit runtime.Exit, ready bool) error {
 // late explains a replica that runs but never became healthy.
 func (m *member) late(ctx context.Context, inst runtime.Instance, last error) error {
 	e := resource.Errorf(codes.FailedPrecondition, "replica %d of %s did not answer its health route %s with 200 within %v: %w",
-		m.index, m.set.cfg.Title, m.set.cfg.Health, m.set.cfg.Start, last).WithCause(resource.CauseUserCode).
-		WithHint("the server must listen on the port in $AIP_HTTP_PORT; containerSpec.deploymentTimeout gives it more time")
-	if lines := tail(ctx, inst); len(lines) > 0 {
-		e.Message += "; its last output:\n" + strings.Join(lines, "\n")
+		m.index, m.set.cfg.Title, m.set.cfg.Health, m.set.cfg.Start, last).WithCause(resource.CauseUserCode)
+	e.Program = &resource.Program{ExitCode: resource.NeverStarted, Tail: tail(ctx, inst)}
+	switch st := inst.Status(); st.Phase {
+	case runtime.Queued:
+		e.Reason, e.Cause = "QUEUED", resource.CauseResource
+		e.Message += "; it still waits for room: " + st.Message
+		return e.WithHint("end what runs beside it, ask for less, or raise containerSpec.deploymentTimeout")
+	case runtime.Preparing:
+		e.Reason, e.Cause = "PREPARING", resource.CauseDependency
+		e.Message += "; it was not started yet: " + st.Message
+		return e.WithHint("containerSpec.deploymentTimeout gives it more time")
+	default:
 	}
-	return e
+	if _, answered := errors.AsType[*healthError](last); answered {
+		e.Reason = "HEALTH_ROUTE_FAILS"
+		return e.WithHint("containerSpec.healthRoute names the route that answers 200 once the server is ready")
+	}
+	_, port, _ := net.SplitHostPort(inst.Address())
+	e.Reason = "PORT_NEVER_OPENED"
+	return e.WithHint("the server must listen on the port in $AIP_HTTP_PORT (here %s), on 127.0.0.1 or 0.0.0.0; containerSpec.deploymentTimeout gives it more time", port)
 }
 
 // tail reads the last lines of a running instance's output.

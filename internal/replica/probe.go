@@ -103,8 +103,10 @@ func (h *health) probe(ctx context.Context) error {
 		h.refused = 0
 	}
 	if h.refused >= unhealthyAfter {
-		return resource.Errorf(codes.FailedPrecondition, "replica %d of %s accepts no connections any more: %w", m.index, m.set.cfg.Title, err).
+		e := resource.Errorf(codes.FailedPrecondition, "replica %d of %s accepts no connections any more: %w", m.index, m.set.cfg.Title, err).
 			WithCause(resource.CauseUserCode)
+		e.Program = &resource.Program{ExitCode: resource.NeverStarted, Tail: tail(ctx, h.inst)}
+		return e
 	}
 	if h.bad == unhealthyAfter {
 		m.become(Unhealthy, nil, err.Error())
@@ -137,7 +139,12 @@ func (s *Set) get(ctx context.Context, address string) error {
 		return fmt.Errorf("health: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the health route answered %s", resp.Status)
+		return &healthError{resp.Status}
 	}
 	return nil
 }
+
+// healthError is an answer of the health route that is not 200.
+type healthError struct{ status string }
+
+func (b *healthError) Error() string { return "the health route answered " + b.status }

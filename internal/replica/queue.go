@@ -172,8 +172,20 @@ func (s *Set) broken() error {
 	}
 	e := resource.Errorf(codes.Unavailable, "%s cannot start: %w", s.cfg.Title, worst.err)
 	if inner, ok := errors.AsType[*resource.Error](worst.err); ok {
-		e.Cause, e.Hint = inner.Cause, inner.Hint
+		e.Cause, e.Hint, e.Reason = inner.Cause, inner.Hint, inner.Reason
 		e.Message = s.cfg.Title + " cannot start: " + inner.Message
+		e.Program = brief(inner.Program)
 	}
 	return e
+}
+
+// brief leaves of the output what fits a header of gRPC besides the rest.
+func brief(p *resource.Program) *resource.Program {
+	const most = 3
+	if p == nil {
+		return nil
+	}
+	short := *p
+	short.Tail = p.Tail[max(0, len(p.Tail)-most):]
+	return &short
 }

@@ -3,26 +3,12 @@ package resource
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
-)
-
-// Cause says at a glance who has to act on a failure (design decision 23).
-type Cause string
-
-// The classes of cause, from the caller's side to ours.
-const (
-	CauseInput      Cause = "input"      // the request or the data given
-	CauseUserCode   Cause = "user code"  // the program of a task or a replica
-	CauseModel      Cause = "model"      // the model file
-	CauseResource   Cause = "resource"   // cores, memory, accelerators, disk
-	CauseDependency Cause = "dependency" // a package index, a registry, another service
-	CausePlatform   Cause = "platform"   // tategu itself
 )
 
 // Error is the one error that reaches users. It becomes one gRPC status (or one
@@ -34,9 +20,10 @@ type Error struct {
 	Message  string // what was wrong
 	Hint     string // the next step a person can take
 	Cause    Cause
-	Exit     *int   // exit code of the program that it is about; 128+signal when it was killed
-	Field    string // request field at fault, dotted path; becomes a BadRequest detail
-	Err      error  // wrapped; never shown to users
+	Reason   string   // what it was, finer than Cause: "OUT_OF_MEMORY"; "" = the code's name
+	Program  *Program // set where the error is the end of a job, task or deployment
+	Field    string   // request field at fault, dotted path; becomes a BadRequest detail
+	Err      error    // wrapped; never shown to users
 }
 
 // Errorf builds an Error with a formatted message; a %w operand is kept as Err.
@@ -89,18 +76,20 @@ func (e *Error) WithCause(cause Cause) *Error {
 	return &c
 }
 
-// WithExit returns a copy of e with the exit code of the program it is about.
-func (e *Error) WithExit(code int) *Error {
-	c := *e
-	c.Exit = &code
-	return &c
-}
-
+// Error gives the message and the next step, for the end of a program its exit
+// code and cause as well, and below them the last lines of its output.
 func (e *Error) Error() string {
-	if e.Hint != "" {
-		return clip(e.Message) + "; " + clip(e.Hint)
+	s := clip(e.Message)
+	if e.Program != nil {
+		s += e.Program.facts(e.Cause)
 	}
-	return clip(e.Message)
+	if e.Hint != "" {
+		s += "; " + clip(e.Hint)
+	}
+	if e.Program != nil {
+		s += e.Program.lines()
+	}
+	return s
 }
 
 // maxText bounds each part of an error. Errors quote what they are about, which
@@ -121,14 +110,17 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) GRPCStatus() *status.Status {
 	st := status.New(e.Code, e.Error())
 	info := &errdetails.ErrorInfo{Domain: "tategu", Reason: e.Code.String(), Metadata: map[string]string{}}
+	if e.Reason != "" {
+		info.Reason = e.Reason
+	}
 	if e.Resource != "" {
 		info.Metadata["resource"] = clip(e.Resource)
 	}
-	if e.Cause != "" {
-		info.Metadata["cause"] = string(e.Cause)
+	if cause := e.cause(); cause != "" {
+		info.Metadata["cause"] = string(cause)
 	}
-	if e.Exit != nil {
-		info.Metadata["exitCode"] = strconv.Itoa(*e.Exit)
+	if e.Program != nil {
+		e.Program.annotate(info.Metadata)
 	}
 	details := []protoadapt.MessageV1{info}
 	if e.Field != "" {

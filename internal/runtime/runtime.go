@@ -139,7 +139,9 @@ type Exit struct {
 	Code    int            // exit code; 128+signal when killed; -1 when it never started
 	Signal  string         // "SIGKILL", "" = none
 	Cause   resource.Cause // "" on success
+	Reason  string         // what it was, finer than Cause: "OUT_OF_MEMORY"
 	Message string         // one line a person understands
+	Hint    string         // the next step; "" = the output says more
 	Tail    []string       // last lines of output, at most 20
 	Ended   time.Time
 }

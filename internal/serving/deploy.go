@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"sync"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -214,13 +215,23 @@ func (a *actor) failed(ctx context.Context, cause error) error {
 	}
 	return a.engine.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		if err := a.answer(ctx, tx, func(op string) (bool, error) {
-			_, err := operation.Fail(ctx, tx, op, cause)
+			_, err := operation.Fail(ctx, tx, op, withLogs(cause, a.key))
 			return false, err
 		}); err != nil {
 			return err
 		}
 		return tx.Delete(ctx, resource.KindDeployments, a.key)
 	})
+}
+
+// withLogs adds where the output of the replicas is, if they made any.
+func withLogs(err error, key string) error {
+	e := resource.Outcome(err)
+	name, bad := resource.ParseName(key)
+	if bad != nil || e.Program == nil || e.Program.ExitCode == resource.NeverStarted && len(e.Program.Tail) == 0 {
+		return e
+	}
+	return e.WithNext("`tategu logs " + path.Base(name.Parent().String()) + "` shows the whole output")
 }
 
 // undeploy drains and ends the replicas and removes the row. An operation that

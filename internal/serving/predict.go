@@ -35,6 +35,7 @@ type Response struct {
 	Model         string
 	ModelVersion  string
 	ModelDisplay  string
+	Route         string // that the container was asked at; "" in process
 	Status        int
 	Header        http.Header
 	Body          io.ReadCloser
@@ -64,7 +65,7 @@ func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Resp
 	return &Response{
 		Endpoint:      endpoint[strings.LastIndexByte(endpoint, '/')+1:],
 		DeployedModel: d.id, Model: d.model.GetName(), ModelVersion: d.model.GetVersionId(), ModelDisplay: d.model.GetDisplayName(),
-		Status: resp.Status, Header: resp.Header, Body: &bounded{resp.Body, cancel},
+		Route: d.route, Status: resp.Status, Header: resp.Header, Body: &bounded{resp.Body, cancel},
 	}, nil
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
+	"path"
 	"sync"
 	"time"
 
@@ -15,7 +15,6 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -63,7 +62,7 @@ func (a *actor) run(ctx context.Context) error {
 			return err // tried again
 		}
 		a.stopAll(ctx)
-		return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, status.Convert(err))
+		return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, resource.Outcome(err))
 	}
 	return a.watch(ctx, job)
 }
@@ -127,7 +126,7 @@ func (a *actor) watch(ctx context.Context, job *pb.CustomJob) error {
 	for {
 		if job.State == pb.JobState_JOB_STATE_CANCELLING {
 			a.stopAll(ctx)
-			return a.finish(ctx, pb.JobState_JOB_STATE_CANCELLED, status.New(codes.Canceled, "the job was cancelled"))
+			return a.finish(ctx, pb.JobState_JOB_STATE_CANCELLED, cancelled())
 		}
 		select {
 		case <-ctx.Done():
@@ -154,8 +153,7 @@ func (a *actor) watch(ctx context.Context, job *pb.CustomJob) error {
 			job, deadline = now, a.deadline(now)
 		case <-deadline:
 			a.stopAll(ctx)
-			return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, status.Newf(codes.DeadlineExceeded,
-				"the job ran longer than its timeout of %s; raise scheduling.timeout", job.JobSpec.Scheduling.Timeout.AsDuration()))
+			return a.finish(ctx, pb.JobState_JOB_STATE_FAILED, a.overtime(ctx, job))
 		case e := <-ends:
 			if e.err != nil {
 				return e.err
@@ -211,7 +209,7 @@ func (a *actor) ended(ctx context.Context, job *pb.CustomJob, e end) (done bool,
 	}
 	a.stopAll(ctx)
 	if !e.exit.OK() {
-		return true, a.finish(ctx, pb.JobState_JOB_STATE_FAILED, failure(a.instances[e.replica], e.exit))
+		return true, a.finish(ctx, pb.JobState_JOB_STATE_FAILED, a.failure(a.instances[e.replica], e.exit))
 	}
 	// Other replicas may have made files: their uploads count.
 	for _, in := range a.instances[1:] {
@@ -219,33 +217,38 @@ func (a *actor) ended(ctx context.Context, job *pb.CustomJob, e end) (done bool,
 		if err != nil {
 			return true, err
 		}
-		if exit.Cause == resource.CauseDependency {
-			return true, a.finish(ctx, pb.JobState_JOB_STATE_FAILED, failure(in, exit))
+		if exit.Code == resource.NeverStarted {
+			return true, a.finish(ctx, pb.JobState_JOB_STATE_FAILED, a.failure(in, exit))
 		}
 	}
 	return true, a.finish(ctx, pb.JobState_JOB_STATE_SUCCEEDED, nil)
 }
 
-// failure is the error of a job: what ended, why, whose turn it is, and the last
-// lines of its output.
-func failure(in runtime.Instance, exit runtime.Exit) *status.Status {
-	code := codes.Internal
-	switch exit.Cause {
-	case resource.CauseInput, resource.CauseUserCode, resource.CauseModel:
-		code = codes.InvalidArgument
-	case resource.CauseResource:
-		code = codes.ResourceExhausted
-	case resource.CauseDependency:
-		code = codes.Unavailable
-	case resource.CausePlatform:
-	}
-	message := fmt.Sprintf("replica %s: %s (exit code %d, cause: %s)", in.ID(), exit.Message, exit.Code, exit.Cause)
-	if len(exit.Tail) > 0 {
-		message += "; last lines of its output:\n" + strings.Join(exit.Tail, "\n")
-	}
-	e := resource.Errorf(code, "%s", message).WithCause(exit.Cause).WithResource(in.ID()).WithExit(exit.Code)
-	return e.GRPCStatus()
+// failure is the error of a job by the end of one of its replicas.
+func (a *actor) failure(in runtime.Instance, exit runtime.Exit) *resource.Error {
+	return exit.Err("replica " + in.ID()).WithResource(in.ID()).WithNext(logsStep(a.key))
 }
+
+// logsStep is where the whole output of a job is.
+func logsStep(job string) string {
+	return "`tategu logs " + path.Base(job) + "` shows its whole output"
+}
+
+// overtime is the error of a job that was ended by its timeout.
+func (a *actor) overtime(ctx context.Context, job *pb.CustomJob) *resource.Error {
+	e := &resource.Error{
+		Code: codes.DeadlineExceeded, Cause: resource.CauseUserCode, Reason: "TIMEOUT", Resource: a.key,
+		Message: fmt.Sprintf("the job ran longer than its timeout of %s", job.JobSpec.Scheduling.Timeout.AsDuration()),
+		Hint:    "raise scheduling.timeout, or make the job faster",
+		Program: &resource.Program{ExitCode: resource.NeverStarted},
+	}
+	if exit, err := a.instances[0].Wait(ctx); err == nil {
+		e.Program.Tail = exit.Tail
+	}
+	return e.WithNext(logsStep(a.key))
+}
+
+func cancelled() *resource.Error { return resource.Errorf(codes.Canceled, "the job was cancelled") }
 
 // stopAll ends every replica that still runs.
 func (a *actor) stopAll(ctx context.Context) {
@@ -261,12 +264,15 @@ func (a *actor) stopAll(ctx context.Context) {
 }
 
 // finish writes the end, then lets go of the working directories.
-func (a *actor) finish(ctx context.Context, state pb.JobState, cause *status.Status) error {
+func (a *actor) finish(ctx context.Context, state pb.JobState, cause *resource.Error) error {
 	_, err := a.change(ctx, a.key, func(j *pb.CustomJob) {
 		if j.State == pb.JobState_JOB_STATE_CANCELLING && state == pb.JobState_JOB_STATE_FAILED {
-			state, cause = pb.JobState_JOB_STATE_CANCELLED, status.New(codes.Canceled, "the job was cancelled")
+			state, cause = pb.JobState_JOB_STATE_CANCELLED, cancelled()
 		}
-		j.State, j.EndTime, j.Error = state, timestamppb.New(a.cfg.Now()), cause.Proto()
+		j.State, j.EndTime = state, timestamppb.New(a.cfg.Now())
+		if cause != nil {
+			j.Error = cause.GRPCStatus().Proto()
+		}
 	})
 	if err != nil {
 		return err

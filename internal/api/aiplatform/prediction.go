@@ -166,8 +166,16 @@ func modelError(a *serving.Response, body []byte) error {
 	}
 	const most = 2000
 	text := strings.TrimSpace(strings.ToValidUTF8(string(body[:min(len(body), most)]), "?"))
-	return resource.Errorf(code, "the server of deployed model %s answered %d: %s", a.DeployedModel, a.Status, text).
+	e := resource.Errorf(code, "the server of deployed model %s answered %d to POST %s: %s", a.DeployedModel, a.Status, a.Route, text).
 		WithCause(resource.CauseUserCode)
+	switch {
+	case a.Status == http.StatusNotFound || a.Status == http.StatusMethodNotAllowed:
+		e.Reason = "PREDICT_ROUTE"
+		return e.WithHint("containerSpec.predictRoute of the model names the route that takes predictions")
+	case a.Status >= http.StatusInternalServerError:
+		return e.WithHint("`tategu logs %s` shows what the server said", a.Endpoint)
+	}
+	return e
 }
 
 func notPredictions(a *serving.Response, err error) error {

@@ -18,29 +18,28 @@ const logChunk = 256 << 10
 // followEvery is how often a log that is followed is looked at.
 const followEvery = 100 * time.Millisecond
 
-// readLogs streams the logs of ?resource=NAME as plain text. With several
-// streams each starts with a line of its label. ?follow=1 keeps the answer open
-// until the resource has ended. ?workload=ID gives the output of that program alone,
-// byte for byte, from ?offset= on.
+// readLogs streams the logs of ?resource=NAME as plain text, where NAME is one in
+// full or a short one (find). With several streams each starts with a line of its
+// label. ?follow=1 keeps the answer open until the resource has ended. ?workload=ID
+// gives the output of that program alone, byte for byte, from ?offset= on.
 func (c *Console) readLogs(w http.ResponseWriter, r *http.Request) error {
-	name := r.URL.Query().Get("resource")
-	if _, err := c.load(r, name); err != nil {
+	at, err := c.find(r, r.URL.Query().Get("resource"))
+	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if workload := r.URL.Query().Get("workload"); workload != "" {
-		return c.readOne(w, r, name, workload)
+		return c.readOne(w, r, at.name(), workload)
 	}
 	follow := r.URL.Query().Get("follow") != ""
 	offsets := map[string]int64{}
 	last := ""
 	for {
-		v, err := c.load(r, name)
+		ended, err := c.ended(r, at)
 		if err != nil {
 			return err
 		}
-		ended := !v.Ended.IsZero() || !hasEnd(v.message)
-		if err := c.copyLogs(w, r, name, offsets, &last); err != nil {
+		if err := c.copyLogs(w, r, at.name(), offsets, &last); err != nil {
 			return err
 		}
 		if !follow || ended {

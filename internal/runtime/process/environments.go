@@ -19,10 +19,8 @@ import (
 	"syscall"
 	"time"
 
-	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/runtime/workload"
-
-	"google.golang.org/grpc/codes"
 )
 
 // environments makes and finds shared Python environments: one directory a hash
@@ -226,8 +224,7 @@ func (e *environments) create(ctx context.Context, dir string, python interprete
 	return false, e.tool(ctx, out, "create a virtual environment", []string{e.uv, "venv", "--quiet", "--python", python.path, dir})
 }
 
-// tool runs uv or pip; its output goes to the workload's log, its last lines into
-// the error.
+// tool runs uv or pip; its output goes to the workload's log, and tells why it failed.
 func (e *environments) tool(ctx context.Context, out io.Writer, what string, command []string) error {
 	if _, err := fmt.Fprintf(out, "[tategu] %s\n", what); err != nil {
 		return err
@@ -241,7 +238,7 @@ func (e *environments) tool(ctx context.Context, out io.Writer, what string, com
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	lines := strings.Split(strings.TrimSpace(last.String()), "\n")
-	return resource.Errorf(codes.FailedPrecondition, "%s failed: %w: %s", what, err, strings.Join(lines[max(0, len(lines)-5):], " | ")).
-		WithCause(resource.CauseDependency).WithHint("check the package names and versions, and that the package index is reachable from this machine")
+	failed := runtime.PackageError(what, strings.Split(strings.TrimSpace(last.String()), "\n"))
+	failed.Err = err
+	return failed
 }

@@ -149,16 +149,17 @@ func TestEnvironmentErrors(t *testing.T) {
 	cfg.Images = []runtime.ImageRule{{Match: "any", Python: "2.99", PythonMatch: "any"}}
 	r := open(t, cfg)
 	tests := map[string]struct {
-		w   runtime.Workload
-		say string
+		w     runtime.Workload
+		cause resource.Cause
+		say   string
 	}{
-		"version": {runtime.Workload{ID: "version", Image: "python:2.99", Command: []string{"python"}}, "Python 2.99"},
-		"package": {runtime.Workload{ID: "package", Command: []string{"python"}, Python: &runtime.Python{Version: "3.11", Packages: []string{"six==0.0.0.1"}}}, "six==0.0.0.1"},
-		"bad":     {runtime.Workload{ID: "bad", Command: []string{"python"}, Python: &runtime.Python{Version: "3.11", Packages: []string{"not a requirement !"}}}, "not a requirement !"},
+		"version": {runtime.Workload{ID: "version", Image: "python:2.99", Command: []string{"python"}}, resource.CauseDependency, "Python 2.99"},
+		"package": {runtime.Workload{ID: "package", Command: []string{"python"}, Python: &runtime.Python{Version: "3.11", Packages: []string{"six==0.0.0.1"}}}, resource.CauseInput, "six==0.0.0.1"},
+		"bad":     {runtime.Workload{ID: "bad", Command: []string{"python"}, Python: &runtime.Python{Version: "3.11", Packages: []string{"not a requirement !"}}}, resource.CauseInput, "not a requirement !"},
 	}
 	for name, tc := range tests {
 		exit := runToEnd(t, r, tc.w)
-		if exit.OK() || exit.Cause != resource.CauseDependency || !strings.Contains(exit.Message, tc.say) {
+		if exit.OK() || exit.Cause != tc.cause || !strings.Contains(exit.Message, tc.say) {
 			t.Errorf("%s: exit %+v", name, exit)
 		}
 	}

@@ -157,7 +157,7 @@ func testEnds(t *testing.T, open Open) {
 		say    string
 	}{
 		"ok":      {w: b.sh("ok", "exit 0")},
-		"code":    {w: b.sh("code", "echo reason; exit 7"), code: 7, cause: resource.CauseUserCode, say: "exit code 7"},
+		"code":    {w: b.sh("code", "echo reason; exit 7"), code: 7, cause: resource.CauseUserCode, say: "failed"},
 		"signal":  {w: b.sh("signal", "kill -SEGV $$"), code: 139, signal: "SIGSEGV", cause: resource.CauseUserCode, say: "SIGSEGV"},
 		"missing": {w: runtime.Workload{ID: "missing", Command: []string{"no-such-program-of-ours"}}, code: -1, cause: resource.CauseInput, say: "no-such-program-of-ours"},
 		"path":    {w: runtime.Workload{ID: "path", Command: []string{"/no/such/program"}}, code: -1, cause: resource.CauseInput, say: "/no/such/program"},

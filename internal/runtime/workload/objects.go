@@ -159,9 +159,9 @@ func (p Place) Publish(ctx context.Context) error {
 
 // dependency keeps an error that knows its cause and gives the others one.
 func dependency(err error, format string, args ...any) error {
-	cause := resource.CauseDependency
-	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
-		cause = e.Cause
+	what := fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
+	if _, ok := errors.AsType[*resource.Error](err); ok {
+		return resource.Outcome(what)
 	}
-	return resource.Errorf(resource.CodeOf(err), "%s: %w", fmt.Sprintf(format, args...), err).WithCause(cause)
+	return &resource.Error{Code: resource.CodeOf(err), Message: what.Error(), Cause: resource.CauseDependency, Err: err}
 }

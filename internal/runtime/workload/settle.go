@@ -7,12 +7,16 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/volume"
+
+	"google.golang.org/grpc/codes"
 )
 
 // ErrStopped ends the preparation of a workload that is to stop.
@@ -59,20 +63,26 @@ func (p Place) publishSoon(ctx context.Context, wait bool) error {
 
 // Failed is the Exit of a workload whose program never ran.
 func (p Place) Failed(err error) runtime.Exit {
-	exit := runtime.Exit{Code: -1, Ended: p.Now(), Cause: resource.CausePlatform, Message: err.Error(), Tail: Tail(filepath.Join(p.Dir, Output))}
+	lines := Tail(filepath.Join(p.Dir, Output))
 	if errors.Is(err, ErrStopped) {
-		exit.Code, exit.Cause, exit.Message = 128+15, resource.CauseInput, "stopped"
-		return exit
+		return runtime.Judge(runtime.End{Code: 128 + 15, Stopped: true, Ended: p.Now(), Tail: lines})
 	}
-	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
-		exit.Cause = e.Cause
-	} else if volume.Blocked(err) {
-		exit.Cause = resource.CauseResource
-	}
+	exit := runtime.Refuse(diskFull(err), p.Now())
+	exit.Tail = lines
 	return exit
 }
 
-const tailLines, tailBytes = 20, 16 << 10
+// diskFull names the cause of an error that a full disk is behind.
+func diskFull(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	e := resource.Outcome(err).WithCause(resource.CauseResource)
+	e.Code, e.Reason, e.Hint = codes.ResourceExhausted, "DISK_FULL", "free space on the disk that the error names, then run it again"
+	return e
+}
+
+const tailLines, tailBytes, lineBytes = 20, 16 << 10, 1000
 
 // Tail gives the last lines of the output.
 func Tail(path string) []string {
@@ -99,5 +109,27 @@ func Tail(path string) []string {
 	if from > 0 && len(lines) > 1 {
 		lines = lines[1:] // cut in the middle
 	}
-	return lines[max(0, len(lines)-tailLines):]
+	lines = lines[max(0, len(lines)-tailLines):]
+	for i := range lines {
+		lines[i] = plain(lines[i])
+	}
+	return lines
+}
+
+// plain is a line as a terminal would show it at last, without what moves cursors
+// and sets colours.
+func plain(line string) string {
+	line = strings.TrimRight(line, "\r")
+	line = line[strings.LastIndexByte(line, '\r')+1:] // progress bars
+	line = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`).ReplaceAllString(line, "")
+	line = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\t' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, line)
+	if len(line) > lineBytes {
+		line = strings.ToValidUTF8(line[:lineBytes], "") + "..."
+	}
+	return line
 }

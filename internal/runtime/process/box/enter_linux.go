@@ -484,6 +484,7 @@ func look(name, dir string, env []string) (string, error) {
 		}
 		return name, nil
 	}
+	why := &fs.PathError{Op: "start", Path: name, Err: fs.ErrNotExist}
 	for _, v := range env {
 		list, ok := strings.CutPrefix(v, "PATH=")
 		if !ok {
@@ -494,10 +495,15 @@ func look(name, dir string, env []string) (string, error) {
 			if filepath.IsAbs(d) {
 				full = filepath.Join(d, name)
 			}
-			if st, err := os.Stat(full); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			st, err := os.Stat(full)
+			switch {
+			case err != nil || !st.Mode().IsRegular():
+			case st.Mode()&0o111 != 0:
 				return full, nil
+			default:
+				why = &fs.PathError{Op: "start", Path: full, Err: fs.ErrPermission}
 			}
 		}
 	}
-	return "", &fs.PathError{Op: "start", Path: name, Err: fs.ErrNotExist}
+	return "", why
 }

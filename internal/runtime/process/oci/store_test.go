@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"tategu/internal/resource"
@@ -223,7 +224,8 @@ func TestBomb(t *testing.T) {
 	}
 }
 
-// TestDamaged: a layer that does not have its digest, or breaks off, is not believed.
+// TestDamaged: a layer that cannot be read to its end, or is no tar, is not
+// believed; whose turn it is hangs on whether the bytes are those that came.
 func TestDamaged(t *testing.T) {
 	t.Parallel()
 	whole := pack(t, h{name: "a", content: strings.Repeat("a", 2000)}, h{name: "b", content: "b"})
@@ -231,10 +233,23 @@ func TestDamaged(t *testing.T) {
 	failing.Open = func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(io.MultiReader(bytes.NewReader(whole), failingReader{})), nil
 	}
-	for name, layer := range map[string]runtime.Layer{"breaks off": layerOf(whole[:1500]), "digest": failing, "no tar": layerOf([]byte(strings.Repeat("no tar at all ", 100)))} {
+	changed := layerOf(nil)
+	changed.Open = func(context.Context) (io.ReadCloser, error) {
+		lost := resource.Errorf(codes.DataLoss, "lost").WithCause(resource.CausePlatform)
+		return io.NopCloser(io.MultiReader(strings.NewReader(strings.Repeat("no tar at all ", 100)), iotest.ErrReader(lost))), nil
+	}
+	for name, tc := range map[string]struct {
+		layer runtime.Layer
+		cause resource.Cause
+	}{
+		"breaks off": {layerOf(whole[:1500]), resource.CauseInput},
+		"no tar":     {layerOf([]byte(strings.Repeat("no tar at all ", 100))), resource.CauseInput},
+		"disk":       {failing, resource.CausePlatform},
+		"changed":    {changed, resource.CausePlatform},
+	} {
 		s := newStore(t, nil)
-		_, err := s.Get(t.Context(), imageOf(layer), quiet)
-		if e, ok := errors.AsType[*resource.Error](err); !ok || e.Cause != resource.CauseDependency {
+		_, err := s.Get(t.Context(), imageOf(tc.layer), quiet)
+		if e, ok := errors.AsType[*resource.Error](err); !ok || e.Cause != tc.cause {
 			t.Errorf("%s: Get = %v", name, err)
 		}
 		if got := list(t, s.dir); strings.Contains(got, rootfsName) {

@@ -88,7 +88,7 @@ func (u *unpacker) layer(ctx context.Context, layer runtime.Layer) (err error) {
 			break
 		}
 		if err != nil {
-			return broken(err)
+			return broken(err, bounded)
 		}
 		if err := u.entry(h, tr); err != nil {
 			return fmt.Errorf("%s: %w", clip(h.Name), err)
@@ -96,9 +96,22 @@ func (u *unpacker) layer(ctx context.Context, layer runtime.Layer) (err error) {
 	}
 	// The digest is checked at the end, which lies behind the tar's own.
 	if _, err := io.Copy(io.Discard, bounded); err != nil {
-		return broken(err)
+		return unreadable(err)
 	}
 	return nil
+}
+
+// broken tells a tar that was made wrong from one that changed on our disk: the
+// rest of the layer is read, since only its end tells whether it has its digest.
+func broken(err error, rest io.Reader) error {
+	if !errors.Is(err, tar.ErrHeader) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return unreadable(err)
+	}
+	if _, later := io.Copy(io.Discard, rest); later != nil {
+		return unreadable(later)
+	}
+	return resource.Errorf(codes.DataLoss, "the layer is not a whole tar: %w", err).WithCause(resource.CauseInput).
+		WithHint("build the image again, or pull it anew")
 }
 
 // bound ends a layer that unpacks to far more than it is kept as.
@@ -213,7 +226,7 @@ func (u *unpacker) file(at string, h *tar.Header, content io.Reader) (err error)
 	n, err := io.Copy(f, content)
 	u.m.Bytes += n
 	if err != nil {
-		return broken(err)
+		return broken(err, strings.NewReader("")) // of which nothing is left
 	}
 	return nil
 }
@@ -398,14 +411,14 @@ func tooMuch(what string) error {
 		WithHint("use a smaller image, or raise the limits of images in tategu.yaml")
 }
 
-// broken keeps errors that know their cause; all else a damaged layer says of itself.
-func broken(err error) error {
+// unreadable keeps errors that know their cause; all else is the disk's.
+func unreadable(err error) error {
 	if _, ok := errors.AsType[*resource.Error](err); ok || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {
 		return pe // of the disk that is written to
 	}
-	return resource.Errorf(codes.DataLoss, "the layer is damaged: %w", err).WithCause(resource.CauseDependency).
-		WithHint("pull or import the image anew")
+	return resource.Errorf(codes.DataLoss, "the layer cannot be read: %w", err).WithCause(resource.CausePlatform).
+		WithHint("check the disk, then pull or import the image anew")
 }

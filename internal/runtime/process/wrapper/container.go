@@ -3,6 +3,7 @@ package wrapper
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -43,7 +44,7 @@ func runContainer(dir string, root *os.Root, s Spec, signals <-chan os.Signal) E
 	ooms := oomKills()
 	pid, err := box.Start(dir, s.Container, s.Command, s.Env)
 	if err != nil {
-		return notStarted(err)
+		return notStarted(err, s.Container.Dir, fmt.Sprintf("%d:%d", s.Container.User.UID, s.Container.User.GID))
 	}
 	status, stopped := supervise(pid, signals, family{
 		// A program inside may send us SIGTERM; it is Stop only when that is written.

@@ -46,15 +46,18 @@ type Stop struct{ Grace time.Duration }
 
 // Exit is exit.json: how the program ended.
 type Exit struct {
-	Code     int
-	Signal   string
-	Stopped  bool   // Stop was asked for before the end
-	Error    string // why it never started
-	NotFound bool   // the program does not exist
-	OOM      bool   // the kernel killed for memory meanwhile ...
-	Counted  bool   // ... in this workload's own control group
-	Image    string // that the program was looked for in; "" = this machine
-	Ended    time.Time
+	Code    int
+	Signal  string
+	Stopped bool    // Stop was asked for before the end
+	Error   string  // why it never started
+	Refused Refusal // ... where that is about the program ...
+	Program string  // ... which is this file ...
+	Loader  string  // ... that this would have run ...
+	User    string  // ... for this user
+	OOM     bool    // the kernel killed for memory meanwhile ...
+	Counted bool    // ... in this workload's own control group
+	Image   string  // that the program was looked for in; "" = this machine
+	Ended   time.Time
 }
 
 // Whole implements record.Whole.

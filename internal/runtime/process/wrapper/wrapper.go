@@ -155,7 +155,7 @@ func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 	ooms := oomKills()
 	pid, err := spawn(s)
 	if err != nil {
-		return notStarted(err)
+		return notStarted(err, s.Dir, "")
 	}
 	status, stopped := supervise(pid, signals, family{
 		grace: func() (time.Duration, bool) {
@@ -170,13 +170,6 @@ func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 	exit := ended(status)
 	exit.Stopped, exit.OOM = stopped, oomKills() > ooms
 	return exit
-}
-
-func notStarted(err error) Exit {
-	return Exit{
-		Code: -1, Error: err.Error(),
-		NotFound: errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOEXEC),
-	}
 }
 
 func ended(status syscall.WaitStatus) (exit Exit) {
@@ -203,7 +196,7 @@ func spawn(s Spec) (pid int, err error) {
 		Dir: s.Dir, Env: s.Env, Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
-		return 0, &fs.PathError{Op: "start", Path: path, Err: err}
+		return 0, &fs.PathError{Op: opStart, Path: path, Err: err}
 	}
 	return pid, nil
 }
@@ -216,6 +209,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 		}
 		return name, nil
 	}
+	why := &fs.PathError{Op: opStart, Path: name, Err: fs.ErrNotExist}
 	for _, v := range env {
 		path, ok := strings.CutPrefix(v, "PATH=")
 		if !ok {
@@ -223,12 +217,17 @@ func lookPath(name, dir string, env []string) (string, error) {
 		}
 		for _, d := range filepath.SplitList(path) {
 			full := filepath.Join(d, name)
-			if st, err := os.Stat(full); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			st, err := os.Stat(full)
+			switch {
+			case err != nil || !st.Mode().IsRegular():
+			case st.Mode()&0o111 != 0:
 				return full, nil
+			default:
+				why = &fs.PathError{Op: opStart, Path: full, Err: fs.ErrPermission}
 			}
 		}
 	}
-	return "", &fs.PathError{Op: "start", Path: name, Err: fs.ErrNotExist}
+	return "", why
 }
 
 // family is how a program and all that it started are ended.
