@@ -3,6 +3,8 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -17,7 +19,8 @@ func TaskOf(ctx context.Context, r store.Reader, job, name string) (string, erro
 	if err != nil {
 		return "", fmt.Errorf("list tasks: %w", err)
 	}
-	found, known := "", ""
+	found := ""
+	var known []string
 	for _, row := range rows {
 		t, err := decodeTask(row)
 		switch {
@@ -28,11 +31,12 @@ func TaskOf(ctx context.Context, r store.Reader, job, name string) (string, erro
 		case t.Kind == kindContainer && t.Name == name:
 			found = row.Key
 		case t.Kind == kindContainer:
-			known += " " + t.Path
+			known = append(known, t.Path)
 		}
 	}
 	if found == "" {
-		return "", resource.Errorf(codes.NotFound, "the run %s has no task %q", job, name).WithHint("its tasks are:%s", known)
+		slices.Sort(known)
+		return "", resource.Errorf(codes.NotFound, "the run %s has no task %q", job, name).WithHint("its tasks are: %s", strings.Join(known, " "))
 	}
 	return found, nil
 }
