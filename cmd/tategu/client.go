@@ -23,10 +23,11 @@ import (
 // client talks to a server: the one of this machine's data directory, or one
 // that was logged in to.
 type client struct {
-	base    string
-	project string // to work in when none is named
-	token   func(ctx context.Context) (string, error)
-	http    *http.Client
+	base     string
+	project  string // to work in when none is named
+	location string // likewise
+	token    func(ctx context.Context) (string, error)
+	http     *http.Client
 }
 
 func connect(cmd *cobra.Command) (*client, error) {
@@ -41,7 +42,7 @@ func connect(cmd *cobra.Command) (*client, error) {
 		}
 		h := trusting(pem)
 		token := reused(time.Now, func(ctx context.Context) (string, error) { return l.accessToken(ctx, h) })
-		return &client{base: "https://" + l.Server, project: l.Project, http: h, token: token}, nil
+		return &client{base: "https://" + l.Server, project: l.Project, location: app.Defaults().Location, http: h, token: token}, nil
 	}
 	cfg, err := configure(cmd)
 	if err != nil {
@@ -51,7 +52,7 @@ func connect(cmd *cobra.Command) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{base: "http://" + state.Address, project: state.Project, http: &http.Client{Transport: transport(nil)}}, nil
+	return &client{base: "http://" + state.Address, project: state.Project, location: state.Location, http: &http.Client{Transport: transport(nil)}}, nil
 }
 
 // tokenReuse is well below the life of an access token.
@@ -140,10 +141,18 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 		} `json:"error"`
 	}
 	if json.Unmarshal(text, &envelope) == nil && envelope.Error.Message != "" {
-		return nil, fmt.Errorf("%s: %s", resp.Status, envelope.Error.Message)
+		return nil, &answerError{status: resp.StatusCode, text: resp.Status + ": " + envelope.Error.Message}
 	}
-	return nil, fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
+	return nil, &answerError{status: resp.StatusCode, text: resp.Status + ": " + string(bytes.TrimSpace(text))}
 }
+
+// answerError is an answer that is an error.
+type answerError struct {
+	status int // of HTTP
+	text   string
+}
+
+func (e *answerError) Error() string { return e.text }
 
 // call sends a request and decodes the JSON answer into out (nil = discard).
 func (c *client) call(ctx context.Context, method, path string, body, out any) error {

@@ -24,7 +24,7 @@ crane too: the server is a registry.`,
 	}
 	cmd.PersistentFlags().String("server", "", "HOST:PORT of a server that you logged in to")
 	cmd.AddCommand(imageLsCommand(), imageInspectCommand(), imageBuildCommand(), imageImportCommand(), imageExportCommand(),
-		imagePullCommand(), imagePushCommand(), imageTagCommand(), imageRmCommand())
+		imagePullCommand(), imagePushCommand(), imageTagCommand(), imageRmCommand(), imageRunCommand())
 	return cmd
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"tategu/internal/imaging"
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 )
 
 func imageBuildCommand() *cobra.Command {
@@ -23,8 +24,9 @@ func imageBuildCommand() *cobra.Command {
 		Use: "build DIRECTORY|FILE", Short: "Make an image of a directory or a program", Args: cobra.ExactArgs(1),
 		Long: `build adds a directory or one built file to a base image, as one layer, and puts the result on
 the server. There is no Dockerfile and no daemon; the same files give the same image. The
-base is an image of the server, of a registry (it is pulled first), a tar, or scratch. What
-is not given as a flag is read from --file, or from image.yaml in the directory:
+base is an image of the server, of a registry (it is pulled first), a tar, scratch, or machine:
+an image of the last, and one with --python, has files alone, which become the working directory
+of a program in no container, in a Python environment with the packages of --with. What is not given as a flag is read from --file, or from image.yaml in the directory:
 
   name: team/app:v1
   base: python:3.12-slim
@@ -58,6 +60,8 @@ is not given as a flag is read from --file, or from image.yaml in the directory:
 	f.StringVarP(&recipe, "file", "f", "", "read what follows from this file (default: image.yaml in the directory, if there)")
 	f.StringVarP(&r.Name, "tag", "t", "", "NAME[:TAG] of the image")
 	f.StringVar(&r.Base, "base", "", "image to add to (default: scratch)")
+	f.StringVar(&r.Python, "python", "", "version of Python: the files run in an environment of the server, not in a container")
+	f.StringArrayVar(&r.Packages, "with", nil, "pip requirement of that environment (repeatable)")
 	f.StringVar(&r.Platform, "platform", "", "OS/ARCH (default: Linux on this processor)")
 	f.StringVar(&r.Into, "into", "", "directory in the image (default: /app)")
 	f.StringSliceVar(&r.Entrypoint, "entrypoint", nil, "program and its first arguments (default: the file, or the base's)")
@@ -110,6 +114,7 @@ func decodeStrict(data []byte, r *imaging.Recipe) error {
 func merge(cmd *cobra.Command, r *imaging.Recipe, flags imaging.Recipe) {
 	for name, set := range map[string]func(){
 		"tag": func() { r.Name = flags.Name }, "base": func() { r.Base = flags.Base }, "platform": func() { r.Platform = flags.Platform },
+		"python": func() { r.Python = flags.Python }, "with": func() { r.Packages = flags.Packages },
 		"into": func() { r.Into = flags.Into }, "entrypoint": func() { r.Entrypoint = flags.Entrypoint }, "cmd": func() { r.Cmd = flags.Cmd },
 		"env": func() { r.Env = flags.Env }, "workdir": func() { r.Workdir = flags.Workdir }, "user": func() { r.User = flags.User },
 		"port": func() { r.Ports = flags.Ports }, "label": func() { r.Labels = flags.Labels }, "exclude": func() { r.Exclude = flags.Exclude },
@@ -123,7 +128,7 @@ func merge(cmd *cobra.Command, r *imaging.Recipe, flags imaging.Recipe) {
 // baseImage finds the base: a file, an image of the server, or one of a registry,
 // which is pulled to the server so that its layers travel once.
 func baseImage(cmd *cobra.Command, c *imaging.Client, r imaging.Recipe, dir string) (v1.Image, error) {
-	if r.Base == "" || r.Base == imaging.Scratch {
+	if r.Base == "" || r.Base == imaging.Scratch || r.Base == runtime.BaseMachine {
 		return nil, nil
 	}
 	if _, err := os.Stat(r.Base); err == nil {

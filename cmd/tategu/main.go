@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -31,12 +32,34 @@ func Main(args []string) int {
 	defer stop()
 	root := command()
 	root.SetArgs(args)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "tategu: "+err.Error())
-		return 1
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
-	return 0
+	end, ok := errors.AsType[*exit](err)
+	if !ok {
+		end = &exit{code: 1, err: err}
+	}
+	if end.err != nil {
+		fmt.Fprintln(os.Stderr, "tategu: "+end.err.Error())
+	}
+	return end.code
 }
+
+// exit is an end with a code of its own, without a message when err is nil.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exit) Unwrap() error { return e.err }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
@@ -54,7 +77,7 @@ that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell a
 	root.AddCommand(serveCommand(), envCommand(), demoCommand(), loginCommand(), tokenCommand(), keyCommand(), statusCommand(), logsCommand(), versionCommand(), compatCommand())
 	root.AddCommand(backupCommand(), restoreCommand())
 	root.AddCommand(storageCommands()...)
-	root.AddCommand(imageCommand())
+	root.AddCommand(imageCommand(), runCommand())
 	return root
 }
 

@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +26,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 )
 
 // Scratch is the base of an image that has nothing but its own layer.
@@ -33,7 +36,9 @@ const Scratch = "scratch"
 // leave what the base says.
 type Recipe struct {
 	Name       string            `yaml:"name"`     // NAME[:TAG] of the image
-	Base       string            `yaml:"base"`     // an image, a tar, or scratch
+	Base       string            `yaml:"base"`     // an image, a tar, scratch, or machine; see Files
+	Python     string            `yaml:"python"`   // version of the Python environment that the files run in, instead of a base
+	Packages   []string          `yaml:"packages"` // pip requirements of that environment
 	Platform   string            `yaml:"platform"` // of the base; OS/ARCH
 	Into       string            `yaml:"into"`     // where the files go; default /app
 	Entrypoint []string          `yaml:"entrypoint"`
@@ -44,6 +49,34 @@ type Recipe struct {
 	Ports      []int             `yaml:"ports"`
 	Labels     map[string]string `yaml:"labels"`
 	Exclude    []string          `yaml:"exclude"` // globs of paths, or of names, that stay out
+
+	// On is Python or machine spelled as an image, for programs: "python:3.12".
+	On string `yaml:"-"`
+	// Skip, unless nil, says alone what stays out.
+	Skip func(name string, dir bool) bool `yaml:"-"`
+}
+
+// Files gives the base of an image that has files alone, for the working directory
+// of a program in no container: runtime.BaseMachine, or a Python image, which stands
+// for an environment. "" = it is an image with a system.
+func (r Recipe) Files() (string, error) {
+	switch {
+	case r.Python != "" && r.Base != "":
+		return "", resource.Invalid("python", "an image has a base or a Python version, and not both").WithHint("leave out base: %s for an environment of Python %s", r.Base, r.Python)
+	case r.On != "":
+		return r.On, nil
+	case r.Python != "":
+		if !regexp.MustCompile(`^3(\.\d{1,3}){0,2}$`).MatchString(r.Python) {
+			return "", resource.Invalid("python", "%.40q is not a version of Python", r.Python).WithHint("write it as 3.12")
+		}
+		return "python:" + r.Python, nil
+	case len(r.Packages) > 0:
+		return "", resource.Invalid("packages", "packages are installed into a Python environment, and the image has none").
+			WithHint("give the version of Python (python: \"3.12\"); packages of a container belong into its base")
+	case r.Base == runtime.BaseMachine:
+		return runtime.BaseMachine, nil
+	}
+	return "", nil
 }
 
 // DefaultInto is where files go in the image.
@@ -53,7 +86,16 @@ const DefaultInto = "/app"
 // same files and recipe give the same image, byte for byte: times are left out,
 // owners are 0, and names are in order. dir keeps the layer while the image is used.
 func Build(base v1.Image, source string, r Recipe, dir string) (v1.Image, error) {
-	if base == nil {
+	on, err := r.Files()
+	if err != nil {
+		return nil, err
+	}
+	if on != "" {
+		if r.Into != "" {
+			return nil, resource.Invalid("into", "files without a system stand in the working directory, and not in %s", r.Into)
+		}
+		r.Into, base = "/", scratch(v1.Platform{}) // they run wherever their programs do
+	} else if base == nil {
 		base = scratch(platform(r.Platform))
 	}
 	mediaType, err := base.MediaType()
@@ -78,6 +120,11 @@ func Build(base v1.Image, source string, r Recipe, dir string) (v1.Image, error)
 	if err := r.apply(&config.Config, source); err != nil {
 		return nil, err
 	}
+	if on != "" {
+		if err := r.applyFiles(&config.Config, on); err != nil {
+			return nil, err
+		}
+	}
 	return mutate.ConfigFile(img, config)
 }
 
@@ -91,6 +138,27 @@ func scratch(p v1.Platform) v1.Image {
 		return img // it has no layer that could fail
 	}
 	return with
+}
+
+// applyFiles says who brings the system.
+func (r Recipe) applyFiles(c *v1.Config, on string) error {
+	if c.Labels == nil {
+		c.Labels = map[string]string{}
+	}
+	c.Labels[runtime.LabelBase], c.WorkingDir = on, ""
+	if len(r.Packages) > 0 {
+		text, err := json.Marshal(r.Packages)
+		if err != nil {
+			return err
+		}
+		c.Labels[runtime.LabelPackages] = string(text)
+	}
+	for i, word := range c.Entrypoint[:min(1, len(c.Entrypoint))] { // of a single file
+		if name, ok := strings.CutPrefix(word, "/"); ok && !strings.Contains(name, "/") && len(r.Entrypoint) == 0 {
+			c.Entrypoint[i] = "./" + name
+		}
+	}
+	return nil
 }
 
 // apply sets what the recipe says. A single file is the entry point by itself.
@@ -257,7 +325,7 @@ func (p *packer) pack(source string) error {
 		if err != nil || name == "." {
 			return err
 		}
-		if p.excluded(name) {
+		if p.excluded(name, d.IsDir()) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}
@@ -272,7 +340,10 @@ func (p *packer) folder(name string) error {
 }
 
 // excluded leaves out the recipe's own file and Git's, and what the recipe says.
-func (p *packer) excluded(name string) bool {
+func (p *packer) excluded(name string, dir bool) bool {
+	if p.Skip != nil {
+		return p.Skip(name, dir)
+	}
 	if name == RecipeFile || path.Base(name) == ".git" {
 		return true
 	}

@@ -77,6 +77,11 @@ func (c *Client) Target(nameOf string) (name.Reference, error) {
 	return c.reference(ref.Repository(), ref.Version())
 }
 
+// Digest names a manifest of a repository of the server by its digest.
+func (c *Client) Digest(repo, digest string) (name.Reference, error) {
+	return c.reference(repo, digest)
+}
+
 // parse reads a name; the server's own address in it is left out.
 func (c *Client) parse(nameOf string) (image.Reference, error) {
 	ref, err := image.ParseReference(nameOf)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"path"
 	"regexp"
@@ -64,6 +65,9 @@ const workloadPrefix = "customjob-"
 
 // jobWorkloads starts the workload ids of one job.
 func jobWorkloads(job string) string { return workloadPrefix + path.Base(job) + "-" }
+
+// ChiefWorkload is the id of the program whose end is the end of a job.
+func ChiefWorkload(job string) string { return jobWorkloads(job) + "0-0" }
 
 func field(pool int) string { return fmt.Sprintf("job_spec.worker_pool_specs[%d]", pool) }
 
@@ -137,6 +141,7 @@ func workload(job *pb.CustomJob, pool *pb.WorkerPoolSpec, at string) (runtime.Wo
 		if w.Image == "" {
 			return w, resource.Invalid(at+".container_spec.image_uri", "image_uri is not set")
 		}
+		w.Port = namesPort(w)
 	case *pb.WorkerPoolSpec_PythonPackageSpec:
 		addEnv(w.Env, task.PythonPackageSpec.GetEnv())
 		return w, packaged(&w, task.PythonPackageSpec, at+".python_package_spec")
@@ -144,6 +149,13 @@ func workload(job *pb.CustomJob, pool *pb.WorkerPoolSpec, at string) (runtime.Wo
 		return w, resource.Invalid(at, "neither container_spec nor python_package_spec is set")
 	}
 	return w, nil
+}
+
+// namesPort reports a program that asks for a port, by naming it where Kubernetes
+// would fill it in.
+func namesPort(w runtime.Workload) bool {
+	texts := slices.AppendSeq(slices.Concat(w.Command, w.Args), maps.Values(w.Env))
+	return slices.ContainsFunc(texts, func(s string) bool { return strings.Contains(s, "$(PORT)") || strings.Contains(s, "$(AIP_HTTP_PORT)") })
 }
 
 // resources are what a machine spec asks for. A machine type is a hint, except for a

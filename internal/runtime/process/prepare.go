@@ -125,8 +125,8 @@ func (in *instance) unpack(ctx context.Context) (runtime.ImageConfig, error) {
 	if err := workload.RemoveAll(work); err != nil {
 		return runtime.ImageConfig{}, err
 	}
-	say := func(message string) { in.set(runtime.Preparing, "%s", message) }
-	if err := oci.Unpack(ctx, work, image, oci.DefaultLimits(), say); err != nil {
+	in.set(runtime.Preparing, "copying the files of the working directory")
+	if err := oci.Unpack(ctx, work, image, oci.DefaultLimits(), func(string) {}); err != nil {
 		return runtime.ImageConfig{}, fmt.Errorf("put the files of image %s into the working directory: %w", image.Reference, err)
 	}
 	return image.Config, nil
