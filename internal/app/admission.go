@@ -20,17 +20,23 @@ import (
 // when a job or a deployment is made.
 type admission struct {
 	runtime   *process.Runtime
+	fits      func(...runtime.Workload) error
 	rules     []runtime.ImageRule
 	images    *image.Images
 	authority *identity.Authority
 }
 
 // Check implements aiplatform.WorkloadChecker.
-func (a *admission) Check(ctx context.Context, w runtime.Workload) error {
-	if err := a.MayRun(ctx, w.Image); err != nil {
-		return err
+func (a *admission) Check(ctx context.Context, together ...runtime.Workload) error {
+	for _, w := range together {
+		if err := a.MayRun(ctx, w.Image); err != nil {
+			return err
+		}
+		if err := a.runtime.Check(w); err != nil {
+			return err
+		}
 	}
-	return a.runtime.Check(w)
+	return a.fits(together...)
 }
 
 // MayRun implements aiplatform.ImageChecker: running an image shows what is in it,

@@ -30,6 +30,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
+	"tategu/internal/runtime/schedule"
 	"tategu/internal/store/sqlite"
 	"tategu/internal/telemetry"
 	"tategu/internal/volume"
@@ -54,6 +55,7 @@ type Main struct {
 	authority  *identity.Authority
 	ca         *wire.CA
 	metadata   *metadata.Server
+	schedule   *schedule.Scheduler
 	runtime    *process.Runtime
 	images     *image.Images
 	engines    engines
@@ -218,9 +220,12 @@ func (m *Main) openRuntime(ctx context.Context) error {
 		// Not fatal: models served natively and plain commands need no Python.
 		m.log.WarnContext(ctx, "Python tasks will fail", slog.Any("error", err))
 	}
+	if err := m.openSchedule(ctx); err != nil {
+		return err
+	}
 	m.runtime, err = process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
-		ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
+		Schedule: m.schedule, ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
 		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
 		Wrapper: process.Packed(),
 	})

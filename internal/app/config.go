@@ -15,6 +15,7 @@ import (
 	"tategu/internal/blob/bucket"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/inventory"
 )
 
 // Config is what a server is started with. Flags win over TATEGU_* variables,
@@ -36,7 +37,9 @@ type Config struct {
 	LogLevel string              `yaml:"logLevel"`
 	LogJSON  bool                `yaml:"logJson"`
 	Limits   Limits              `yaml:"limits"`
-	Registry Registry            `yaml:"registry"`
+	// Resources is what workloads share; what is not declared is found.
+	Resources inventory.Declared `yaml:"resources"`
+	Registry  Registry           `yaml:"registry"`
 }
 
 // Registry is the policy for container images that are kept here.
@@ -117,6 +120,9 @@ func (c Config) Validate() error {
 		if _, _, err := bucket.Parse(c.Storage.Objects); err != nil {
 			return err
 		}
+	}
+	if err := c.Resources.Validate(); err != nil {
+		return err
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return resource.Invalid("tls", "tls.cert and tls.key go together")

@@ -42,9 +42,9 @@ func (m *Main) openEngines(context.Context) error {
 		pipeline: pipeline.New(pipeline.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{
-			Store: m.store, Objects: m.blobs, Runtime: m.runtime, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Log: m.log, Now: m.now,
+			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Log: m.log, Now: m.now,
 		}),
-		batch: batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, HasImage: m.hasImage, Log: m.log, Now: m.now}),
+		batch: batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Log: m.log, Now: m.now}),
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type service interface {
 func (m *Main) services() []service {
 	std := aiplatform.NewStandard(m.store, m.now)
 	public := func() string { return m.state.Public }
-	may := &admission{runtime: m.runtime, rules: m.cfg.Images, images: m.images, authority: m.authority}
+	may := &admission{runtime: m.runtime, fits: m.fits, rules: m.cfg.Images, images: m.images, authority: m.authority}
 	return []service{
 		aiplatform.NewModels(std),
 		aiplatform.NewEndpoints(std, m.authority, may, public),

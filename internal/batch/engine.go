@@ -38,9 +38,12 @@ type Objects interface {
 
 // Config names the ports of the engine.
 type Config struct {
-	Store    store.Store
-	Objects  Objects
-	Runtime  runtime.Runtime
+	Store   store.Store
+	Objects Objects
+	Runtime runtime.Runtime
+	// Fits refuses replicas that can never run here at the same time; nil = the
+	// runtime's word on each of them is enough.
+	Fits     func(together ...runtime.Workload) error
 	HasImage func(image string) bool // whether an images rule fits; nil = never
 	Jobs     int                     // jobs that run at the same time; 0 = 4
 	Log      *slog.Logger

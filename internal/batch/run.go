@@ -126,7 +126,14 @@ func (r *run) prepare(ctx context.Context, model *pb.Model) (workers int, err er
 		c := plan.Container
 		r.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
 		cfg.Workload = func(id string) runtime.Workload {
-			return c.Workload(id, r.job.GetName(), name.Project(), r.job.GetServiceAccount(), modelformat.Needs(res.GetMachineSpec()))
+			w := c.Workload(id, r.job.GetName(), name.Project(), r.job.GetServiceAccount(), modelformat.Needs(res.GetMachineSpec()))
+			w.Priority = runtime.PriorityBatch
+			return w
+		}
+		if fits := r.engine.cfg.Fits; fits != nil {
+			if err := fits(cfg.Workloads()...); err != nil {
+				return 0, err
+			}
 		}
 	}
 	r.set = replica.New(cfg)

@@ -36,13 +36,14 @@ func LoadModel(ctx context.Context, r store.Reader, name, version string) (*pb.M
 	return m, nil
 }
 
-// Needs turns a machine spec into resources. A machine type is a hint that never
-// asks for more than the machine has; accelerators are meant as they are.
+// Needs turns a machine spec into resources. A machine type is a hint: it never asks
+// for more than the machine has and reserves nothing, so that two replicas of an
+// n1-standard-4 run on a laptop. Accelerators are meant as they are.
 func Needs(m *pb.MachineSpec) runtime.Resources {
 	res := runtime.Resources{GPUs: int(m.GetAcceleratorCount())}
 	if cores := regexp.MustCompile(`-(\d+)$`).FindStringSubmatch(m.GetMachineType()); cores != nil {
 		if n, err := strconv.Atoi(cores[1]); err == nil {
-			res.Cores = float64(min(n, goruntime.NumCPU()))
+			res.Cores, res.Hint = float64(min(n, goruntime.NumCPU())), true
 		}
 	}
 	return res

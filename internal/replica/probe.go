@@ -74,6 +74,12 @@ type health struct {
 // probe asks once and moves the replica in or out of rotation.
 func (h *health) probe(ctx context.Context) error {
 	m := h.member
+	if st := h.inst.Status(); st.Phase == runtime.Queued {
+		// Its time to become ready begins when there is room for it.
+		m.progress(st.Message)
+		h.next, h.deadline = probeStarting, time.Now().Add(m.set.cfg.Start)
+		return nil
+	}
 	address := h.inst.Address()
 	err := errors.New("it has no address yet")
 	if address != "" {

@@ -10,6 +10,7 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -59,6 +60,15 @@ type Config struct {
 	Transport http.RoundTripper
 
 	Log *slog.Logger
+}
+
+// Workloads gives what the set runs when all its replicas are there.
+func (c Config) Workloads() []runtime.Workload {
+	out := make([]runtime.Workload, c.Count)
+	for i := range out {
+		out[i] = c.Workload(fmt.Sprintf("%s-%d-1", c.Name, i))
+	}
+	return out
 }
 
 // State of one replica.

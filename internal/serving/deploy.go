@@ -66,7 +66,12 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 		c := plan.Container
 		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
 		cfg.Workload = func(id string) runtime.Workload {
-			return c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), modelformat.Needs(machine))
+			w := c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), modelformat.Needs(machine))
+			w.Priority = runtime.PriorityOnline
+			return w
+		}
+		if err := e.fits(cfg); err != nil {
+			return err
 		}
 	}
 	d.set = replica.New(cfg)
@@ -82,6 +87,15 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 		}
 	}()
 	return nil
+}
+
+// fits refuses replicas that can never be there at the same time: a deployment is
+// not done before all are ready.
+func (e *Engine) fits(cfg replica.Config) error {
+	if e.cfg.Fits == nil {
+		return nil
+	}
+	return e.cfg.Fits(cfg.Workloads()...)
 }
 
 // started ends the deploy operation after the first start.

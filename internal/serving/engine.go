@@ -26,9 +26,12 @@ import (
 
 // Config names the ports of the engine.
 type Config struct {
-	Store    store.Store
-	Objects  modelformat.Objects
-	Runtime  runtime.Runtime
+	Store   store.Store
+	Objects modelformat.Objects
+	Runtime runtime.Runtime
+	// Fits refuses replicas that can never run here at the same time; nil = the
+	// runtime's word on each of them is enough.
+	Fits     func(together ...runtime.Workload) error
 	HasImage func(image string) bool // whether an images rule fits; nil = never
 	Limit    time.Duration           // longest prediction; 0 = one minute
 	Log      *slog.Logger

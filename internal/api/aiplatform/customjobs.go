@@ -18,10 +18,10 @@ import (
 )
 
 // WorkloadChecker refuses, with the reason, what can never run on this
-// installation (an image without a rule, more than the machine has), and what the
-// caller in ctx may not run.
+// installation (an image without a rule, more than the machine has) when all are
+// there at the same time, and what the caller in ctx may not run.
 type WorkloadChecker interface {
-	Check(ctx context.Context, w runtime.Workload) error
+	Check(ctx context.Context, together ...runtime.Workload) error
 }
 
 // ImageChecker refuses an image that the caller in ctx may not run.
@@ -75,10 +75,8 @@ func (j *CustomJobs) create(ctx context.Context, req *pb.CreateCustomJobRequest)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range workloads {
-		if err := j.checker.Check(ctx, w); err != nil {
-			return nil, err
-		}
+	if err := j.checker.Check(ctx, workloads...); err != nil {
+		return nil, err
 	}
 	job.State = pb.JobState_JOB_STATE_QUEUED
 	err = j.std.store.Update(ctx, func(tx store.Tx) error {

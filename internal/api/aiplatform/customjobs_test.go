@@ -39,12 +39,14 @@ func (jobAccounts) ActAs(_ context.Context, _ identity.Principal, email string) 
 // jobChecker refuses GPUs, as a machine without one.
 type jobChecker struct{}
 
-func (jobChecker) Check(_ context.Context, w runtime.Workload) error {
-	if w.Resources.GPUs > 0 {
-		return resource.Errorf(codes.FailedPrecondition, "1 GPUs are asked for and this machine has 0")
-	}
-	if w.Image == "unknown" {
-		return errors.New("unknown image")
+func (jobChecker) Check(_ context.Context, together ...runtime.Workload) error {
+	for _, w := range together {
+		if w.Resources.GPUs > 0 {
+			return resource.Errorf(codes.FailedPrecondition, "1 GPUs are asked for and this machine has 0")
+		}
+		if w.Image == "unknown" {
+			return errors.New("unknown image")
+		}
 	}
 	return nil
 }

@@ -28,12 +28,14 @@ import (
 // noGPU refuses accelerators, as a machine without one does.
 type noGPU struct{}
 
-func (noGPU) Check(_ context.Context, w runtime.Workload) error {
-	if w.Resources.GPUs > 0 {
-		return resource.Errorf(codes.FailedPrecondition, "this machine has no GPU")
-	}
-	if w.Image == "unknown" {
-		return errors.New("nothing is known about the image")
+func (noGPU) Check(_ context.Context, together ...runtime.Workload) error {
+	for _, w := range together {
+		if w.Resources.GPUs > 0 {
+			return resource.Errorf(codes.FailedPrecondition, "this machine has no GPU")
+		}
+		if w.Image == "unknown" {
+			return errors.New("nothing is known about the image")
+		}
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"path/filepath"
 	"slices"
@@ -129,8 +130,9 @@ func (d Declared) Validate() error {
 	return nil
 }
 
-// Find gives the inventory of this machine.
-func Find(ctx context.Context, d Declared) (runtime.Inventory, error) {
+// Find gives the inventory of this machine. A driver that is there and does not
+// answer is told to the log: the machine then counts as one without GPUs.
+func Find(ctx context.Context, d Declared, log *slog.Logger) (runtime.Inventory, error) {
 	if err := d.Validate(); err != nil {
 		return runtime.Inventory{}, err
 	}
@@ -142,9 +144,12 @@ func Find(ctx context.Context, d Declared) (runtime.Inventory, error) {
 		inv.MemoryBytes = memory()
 	}
 	if d.GPUs == nil {
-		var err error
-		inv.GPUs, err = look(ctx)
-		return inv, err
+		found, err := look(ctx)
+		if err != nil {
+			log.WarnContext(ctx, "work that asks for GPUs will be refused", slog.Any("error", err))
+		}
+		inv.GPUs = found
+		return inv, nil
 	}
 	for _, g := range *d.GPUs {
 		if len(g.Devices) == 0 {

@@ -1,6 +1,7 @@
 package inventory
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,7 @@ func TestDeclared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := Find(t.Context(), d)
+	inv, err := Find(t.Context(), d, slog.New(slog.DiscardHandler))
 	want := runtime.Inventory{Cores: 1.5, MemoryBytes: 2 << 30, GPUs: []runtime.GPU{{ID: "0", Devices: node("0")}, {ID: "1", Devices: node("1")}}}
 	if diff := cmp.Diff(want, inv); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
@@ -40,7 +41,7 @@ func TestDeclared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err = Find(t.Context(), d)
+	inv, err = Find(t.Context(), d, slog.New(slog.DiscardHandler))
 	if diff := cmp.Diff([]runtime.GPU{{ID: "GPU-1", Name: "L4", MemoryBytes: 24 << 30, Devices: []string{"/dev/nvidia3"}}}, inv.GPUs); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
@@ -51,7 +52,7 @@ func TestDeclared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if inv, err := Find(t.Context(), d); err != nil || len(inv.GPUs) != 0 {
+	if inv, err := Find(t.Context(), d, slog.New(slog.DiscardHandler)); err != nil || len(inv.GPUs) != 0 {
 		t.Errorf("none declared: %+v, %v", inv, err)
 	}
 }

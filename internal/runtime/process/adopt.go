@@ -18,6 +18,7 @@ func (r *Runtime) adopt() error {
 		return fmt.Errorf("read workloads: %w", err)
 	}
 	prepared, ended := 0, 0
+	var found []*instance
 	for _, e := range entries {
 		dir := filepath.Join(r.cfg.Dir, e.Name())
 		rec, over, err := r.load(dir)
@@ -36,8 +37,9 @@ func (r *Runtime) adopt() error {
 		}
 		in := newInstance(r, rec)
 		in.adopted = true
-		r.begin(in)
+		found = append(found, in)
 	}
+	r.resume(found)
 	if r.adopted+prepared+ended > 0 {
 		r.cfg.Log.Info("workloads of an earlier server taken over",
 			slog.Int("adopted", r.adopted), slog.Int("prepared_again", prepared), slog.Int("ended", ended))

@@ -166,7 +166,7 @@ func (b *draft) describe() (wrapper.Spec, error) {
 		return wrapper.Spec{}, err
 	}
 	b.limits()
-	s := wrapper.Spec{Container: b.c, Dir: b.c.Dir, Command: command, Note: strings.Join(b.notes, "; ")}
+	s := wrapper.Spec{Container: b.c, Dir: b.c.Dir, Command: command, Note: strings.Join(b.notes, "; "), GPUs: gpuIDs(b.in.gpus)}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		s.Env = append(s.Env, name+"="+env[name])
 	}
@@ -214,6 +214,9 @@ func (b *draft) mounts() error {
 			b.c.Binds = append(b.c.Binds, box.Bind{From: name, To: name, ReadOnly: true})
 		}
 	}
+	for _, node := range workload.GPUNodes(b.in.gpus) {
+		b.c.Binds = append(b.c.Binds, box.Bind{From: node, To: node, Device: true})
+	}
 	for _, m := range b.plan.Mounts {
 		parts := strings.Split(m, ":")
 		if len(parts) < 2 || len(parts) > 3 || !filepath.IsAbs(parts[0]) || !path.IsAbs(parts[1]) || path.Clean(parts[1]) == "/" || len(parts) == 3 && parts[2] != "ro" {
@@ -260,6 +263,7 @@ func (b *draft) variables() map[string]string {
 		env[name] = port(value)
 	}
 	maps.Copy(env, workload.PortVariables(in.rec.Port))
+	maps.Copy(env, workload.GPUVariables(in.gpus))
 	slices.SortFunc(b.c.Binds[3:], func(x, y box.Bind) int { return strings.Compare(x.To, y.To) })
 	return env
 }

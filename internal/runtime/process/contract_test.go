@@ -28,6 +28,7 @@ func contractAdapter(t *testing.T, o runtimetest.Options, set func(*process.Conf
 	t.Helper()
 	cfg := config(t)
 	cfg.Dir, cfg.Files, cfg.Credentials, cfg.Logs = filepath.Join(o.Dir, "w"), o.Files, o.Credentials, o.Logs
+	cfg.Schedule = o.Schedule
 	set(&cfg)
 	if uv, err := exec.LookPath("uv"); err == nil {
 		cfg.UV = uv

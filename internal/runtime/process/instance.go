@@ -44,6 +44,8 @@ type instance struct {
 	credentials map[string]string
 	python      string    // what of the Python environment a person should know
 	tree        *oci.Tree // of a container, until its wrapper runs
+	granted     bool
+	gpus        []runtime.GPU
 	contained   bool
 
 	mu     sync.Mutex
@@ -80,7 +82,7 @@ func (in *instance) Address() string {
 func (in *instance) Status() runtime.Status {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.status
+	return in.queued(in.status)
 }
 
 // Wait implements runtime.Instance.
@@ -222,8 +224,12 @@ func (in *instance) writeEnd(ctx context.Context, exit runtime.Exit) error {
 // through runs the program and puts its files away. Its identity ends before
 // anybody hears of its end.
 func (in *instance) through(ctx context.Context) runtime.Exit {
-	endCredentials, err := in.identify(ctx)
-	defer endCredentials()
+	err := in.admit(ctx)
+	if err == nil {
+		var end func()
+		end, err = in.identify(ctx)
+		defer end()
+	}
 	in.logs.Begin()
 	if err == nil {
 		err = in.launch(ctx)
@@ -236,6 +242,7 @@ func (in *instance) through(ctx context.Context) runtime.Exit {
 	if ctx.Err() != nil {
 		return exit
 	}
+	in.r.cfg.Schedule.Release(in.ID())
 	if err != nil {
 		exit = in.place().Failed(err)
 	}
@@ -246,6 +253,9 @@ func (in *instance) through(ctx context.Context) runtime.Exit {
 // program ran comes back as an error; failed turns it into an Exit.
 func (in *instance) launch(ctx context.Context) error {
 	if in.reattach() {
+		if in.granted {
+			in.keep() // it began before, with what it was given then
+		}
 		return nil
 	}
 	if workload.Exists(filepath.Join(in.dir, fileStop)) {
@@ -333,7 +343,9 @@ func (in *instance) reattach() bool {
 	var s wrapper.Spec
 	err = record.ReadWhole(filepath.Join(in.dir, fileSpec), &s)
 	in.contained = err != nil || s.Container != nil // when in doubt, its links are not followed
+	in.gpus = in.r.gpus(s.GPUs)
 	in.mu.Lock()
+	in.status.GPUs = in.gpus
 	in.watch, in.group = w, groupOf(s)
 	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), s.Note
 	in.mu.Unlock()

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/oci"
 	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/schedule"
 	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
@@ -42,7 +44,7 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 	if r.cfg.Files == nil && (len(w.Fetch) > 0 || w.Publish) {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
 	}
-	return r.fits(w.Resources)
+	return r.cfg.Schedule.Fits(schedule.For(w, time.Time{}))
 }
 
 // hasCommand leaves it to the image what to run, where there is one.
@@ -57,22 +59,6 @@ func (r *Runtime) hasCommand(ctx context.Context, plan runtime.Plan, w runtime.W
 		}
 	}
 	return resource.Invalid("command", "workload %s has no command", w.ID)
-}
-
-// fits refuses by name what is more than the machine has.
-func (r *Runtime) fits(want runtime.Resources) error {
-	var what string
-	switch {
-	case want.Cores > r.total.Cores:
-		what = fmt.Sprintf("%g CPU cores are asked for and this machine has %g", want.Cores, r.total.Cores)
-	case want.MemoryBytes > r.total.MemoryBytes:
-		what = fmt.Sprintf("%d MiB of memory are asked for and this machine has %d MiB", want.MemoryBytes>>20, r.total.MemoryBytes>>20)
-	case want.GPUs > r.total.GPUs:
-		what = fmt.Sprintf("%d GPUs are asked for and this machine has %d", want.GPUs, r.total.GPUs)
-	default:
-		return nil
-	}
-	return resource.Errorf(codes.FailedPrecondition, "%s", what).WithCause(resource.CauseResource).WithHint("ask for less, or run tategu on a larger machine")
 }
 
 // prepare makes everything the program needs and says how to run it.
@@ -145,7 +131,7 @@ func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv 
 	if w.Python != nil && w.Python.Script != "" && len(w.Command) == 0 {
 		command = slices.Concat(plan.Command, []string{"python3", script}, w.Args)
 	}
-	s := wrapper.Spec{Dir: work, Command: make([]string, len(command)), Note: in.r.mounts().say}
+	s := wrapper.Spec{Dir: work, Command: make([]string, len(command)), Note: in.r.mounts().say, GPUs: gpuIDs(in.gpus)}
 	if in.python != "" {
 		s.Note = in.python + "; " + s.Note
 	}
@@ -196,6 +182,7 @@ func (in *instance) variables(image runtime.ImageConfig, venv string) map[string
 	}
 	maps.Copy(env, w.Env)
 	maps.Copy(env, workload.PortVariables(in.rec.Port))
+	maps.Copy(env, workload.GPUVariables(in.gpus))
 	env[wrapper.DirVariable] = in.dir
 	if venv != "" {
 		activate(env, in.dir, venv)
@@ -207,7 +194,7 @@ func (in *instance) variables(image runtime.ImageConfig, venv string) map[string
 // last ones let pip inside a program find packages as the server does.
 func inherited() []string {
 	return []string{
-		"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
+		"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH",
 		"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 		"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_DEFAULT_TIMEOUT",
 		"UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS",

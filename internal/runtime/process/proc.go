@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	goruntime "runtime"
 	"time"
 
 	"tategu/internal/runtime/process/wrapper"
@@ -21,5 +20,3 @@ func pollExit(ctx context.Context, pid int, start string) error {
 	}
 	return nil
 }
-
-func cores() float64 { return float64(goruntime.NumCPU()) }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -52,30 +51,6 @@ func bootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
-
-// inventory counts what the machine, or the container we run in, has.
-func inventory(gpus int) runtime.Resources {
-	total := runtime.Resources{Cores: cores(), GPUs: gpus}
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) == nil {
-		total.MemoryBytes = int64(info.Totalram) * int64(info.Unit)
-	}
-	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		if limit, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && limit < total.MemoryBytes {
-			total.MemoryBytes = limit
-		}
-	}
-	if gpus == 0 {
-		if found, err := filepath.Glob("/proc/driver/nvidia/gpus/*"); err == nil {
-			total.GPUs = len(found)
-		}
-	}
-	return total
 }
 
 // mountMode says how programs get their /gcs.

@@ -6,8 +6,6 @@ import (
 	"context"
 	"syscall"
 
-	"tategu/internal/runtime"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -19,14 +17,6 @@ func bootID() string {
 		return ""
 	}
 	return id
-}
-
-func inventory(gpus int) runtime.Resources {
-	total := runtime.Resources{Cores: cores(), GPUs: gpus}
-	if mem, err := unix.SysctlUint64("hw.memsize"); err == nil {
-		total.MemoryBytes = int64(mem)
-	}
-	return total
 }
 
 type mountMode struct {

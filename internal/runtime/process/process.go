@@ -9,7 +9,7 @@
 // anybody hears of the end; a file without its content counts as absent:
 //
 //	record.json   the workload as accepted (Start returned)
-//	spec.json     what the wrapper runs (preparation is done)
+//	spec.json     what the wrapper runs, and on which GPUs (preparation is done)
 //	wrapper.json  pid and start time of the wrapper (the program may be running)
 //	stop.json     Stop was asked for
 //	exit.json     how the program ended, by the wrapper
@@ -19,7 +19,7 @@
 //	box/          what a container changes of its image, and where it is built
 //
 // A server that is killed at any point reads them again and goes on: before
-// wrapper.json it prepares anew, after it the wrapper is watched by pid and start
+// wrapper.json it waits for room and prepares anew, after it the wrapper is watched by pid and start
 // time, after exit.json the rest is done again.
 package process
 
@@ -39,9 +39,11 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/inventory"
 	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/record"
+	"tategu/internal/runtime/schedule"
 	"tategu/internal/runtime/workload"
 )
 
@@ -55,6 +57,7 @@ type Config struct {
 	Credentials runtime.Credentials // nil: no identity
 	Logs        runtime.LogSink     // nil: output stays in the working directory
 	ImageStore  runtime.Images      // nil: no image but those of Images is known
+	Schedule    *schedule.Scheduler // of the machine, shared with other adapters; nil = one of its own
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -68,7 +71,6 @@ type Config struct {
 	// nil or an error: python -m venv and pip do it.
 	InstallUV func(ctx context.Context) (path string, err error)
 
-	GPUs     int           // accelerators to hand out; 0 = counted
 	Keep     time.Duration // directories of ended workloads nobody released; 0 = a day
 	NoMounts bool          // map /gcs by the Python hook even where mounts work
 
@@ -85,7 +87,6 @@ type Runtime struct {
 	mounts   func() mountMode
 	launcher func() launcher
 	boxes    func() boxes
-	total    runtime.Resources
 	ids      *regexp.Regexp
 
 	spawn  func(func(ctx context.Context)) // runs under the context that Close ends
@@ -108,7 +109,7 @@ func New(cfg Config) (*Runtime, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	r := &Runtime{cfg: cfg, instances: map[string]*instance{}, total: inventory(cfg.GPUs), ids: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)}
+	r := &Runtime{cfg: cfg, instances: map[string]*instance{}, ids: regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$`)}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	r.spawn = func(f func(context.Context)) { r.wg.Go(func() { f(ctx) }) }
@@ -134,6 +135,13 @@ func (c *Config) defaults() error {
 		}
 		c.Self = self
 	}
+	if c.Schedule == nil {
+		inv, err := inventory.Find(context.Background(), inventory.Declared{}, c.Log)
+		if err != nil {
+			return err
+		}
+		c.Schedule = schedule.New(inv, c.Now, schedule.Options{})
+	}
 	if c.Keep == 0 {
 		c.Keep = 24 * time.Hour
 	}
@@ -154,17 +162,6 @@ func (c *Config) defaults() error {
 		*dir = abs
 	}
 	return nil
-}
-
-// begin makes the instance known and starts the goroutine that sees it to its end.
-func (r *Runtime) begin(in *instance) {
-	r.mu.Lock()
-	r.instances[in.rec.Workload.ID] = in
-	r.mu.Unlock()
-	if in.loadEnd() {
-		return
-	}
-	r.spawn(in.drive)
 }
 
 // Run removes old directories until ctx ends. It closes the runtime then;
@@ -220,9 +217,6 @@ func (r *Runtime) known() []*instance {
 	return slices.SortedFunc(maps.Values(r.instances), func(a, b *instance) int { return strings.Compare(a.ID(), b.ID()) })
 }
 
-// Inventory gives what this machine has in all.
-func (r *Runtime) Inventory() runtime.Resources { return r.total }
-
 // Start implements runtime.Runtime.
 func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instance, error) {
 	if err := ctx.Err(); err != nil {
@@ -255,6 +249,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in
+	r.cfg.Schedule.Enqueue(in.ask())
 	r.spawn(in.drive)
 	return in, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/schedule"
 )
 
 // Options are what a test gives the adapter it opens.
@@ -21,6 +22,7 @@ type Options struct {
 	Files       runtime.Files
 	Credentials runtime.Credentials
 	Logs        runtime.LogSink
+	Schedule    *schedule.Scheduler // to be used; nil = the adapter's own
 }
 
 // Adapter is an opened runtime; Close must leave its workloads alone.
@@ -43,6 +45,7 @@ func Run(t *testing.T, open Open) {
 		"Idempotent": testIdempotent, "Restart": testRestart, "RestartEnded": testRestartEnded, "Files": testFiles, "Literals": testLiterals,
 		"UploadFails": testUploadFails, "Environment": testEnvironment, "Port": testPort, "Refuses": testRefuses, "Release": testRelease,
 		"Credentials": testCredentials, "Script": testScript,
+		"Queue": testQueue, "QueueStop": testQueueStop, "QueueRestart": testQueueRestart,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -104,6 +104,40 @@ func Threads(want runtime.Resources) map[string]string {
 	return env
 }
 
+// GPUVariables show a program the GPUs that it was given, and none of the others.
+// They win over what the workload says itself.
+func GPUVariables(gpus []runtime.GPU) map[string]string {
+	ids := make([]string, len(gpus))
+	for i, g := range gpus {
+		ids[i] = g.ID
+	}
+	list := strings.Join(ids, ",")
+	if list == "" {
+		// An empty list is none to CUDA. To NVIDIA's container hooks that is "void".
+		return map[string]string{"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
+	}
+	return map[string]string{"CUDA_VISIBLE_DEVICES": list, "NVIDIA_VISIBLE_DEVICES": list}
+}
+
+// GPUNodes are the device nodes that a container needs for its GPUs: their own and
+// those that all share, where they exist.
+func GPUNodes(gpus []runtime.GPU) []string {
+	if len(gpus) == 0 {
+		return nil
+	}
+	var nodes []string
+	for _, g := range gpus {
+		nodes = append(nodes, g.Devices...)
+	}
+	for _, name := range []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset", "/dev/dxg"} {
+		if Exists(name) {
+			nodes = append(nodes, name)
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
 // HostName makes one of a workload's id, by the rules of sethostname(2).
 func HostName(id string) string {
 	if len(id) > 63 {

@@ -35,6 +35,7 @@ type User struct {
 type Bind struct {
 	From, To string
 	ReadOnly bool
+	Device   bool // a device node that may be used as such
 }
 
 // Rlimits are what setrlimit(2) keeps a program to; zero is the machine's own.

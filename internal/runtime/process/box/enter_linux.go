@@ -337,6 +337,9 @@ func bind(c *Container, from *os.File, b Bind) error {
 	if err := unix.Mount(fdPath(from), to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
 	}
+	if b.Device {
+		return nil
+	}
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	if b.ReadOnly {
 		flags |= unix.MS_RDONLY

@@ -22,9 +22,10 @@ type Spec struct {
 	Command []string
 	Env     []string
 	Dir     string
-	GCS     string // directory to bind on GCSRoot; "" = do not
-	GCSRoot string // where the program finds it
-	Note    string // for people
+	GCS     string   // directory to bind on GCSRoot; "" = do not
+	GCSRoot string   // where the program finds it
+	Note    string   // for people
+	GPUs    []string // ids of those that it was given
 
 	Container *box.Container // nil = a program of this machine
 }
