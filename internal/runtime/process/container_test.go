@@ -48,6 +48,7 @@ func containerContract(t *testing.T, set func(*process.Config)) {
 		t.Helper()
 		cfg := config(t)
 		cfg.Dir, cfg.CacheDir, cfg.Files, cfg.Credentials, cfg.Logs = filepath.Join(o.Dir, "w"), cache, o.Files, o.Credentials, o.Logs
+		cfg.Schedule = o.Schedule
 		cfg.ImageStore = kept
 		cfg.Images = []runtime.ImageRule{{Match: "shell:1", Image: true, Mounts: []string{o.Shared + ":" + o.Shared}}}
 		set(&cfg)
