@@ -41,7 +41,7 @@ func bare(dir, program string) *way {
 	}
 	return &way{name: nameBare, before: ready, run: func(ctx context.Context) (string, error) {
 		cmd := exec.CommandContext(ctx, self, wrapper.Verb, work)
-		cmd.SysProcAttr = box.Attr(ids)
+		cmd.SysProcAttr = box.Attr(ids, false)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}}

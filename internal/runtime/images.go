@@ -28,10 +28,19 @@ type ImageRule struct {
 	// Mounts shows files and directories of this machine in the container, each as
 	// FROM:TO or FROM:TO:ro.
 	Mounts []string `yaml:"mounts"`
+	// Network of the container: "host" (also "") is the machine's, "none" is one of its
+	// own in which there is nothing but itself.
+	Network string `yaml:"network"`
 	// Command is a host program that stands in for the image; the workload's
 	// command and arguments become its arguments.
 	Command []string `yaml:"command"`
 }
+
+// What ImageRule.Network may be.
+const (
+	networkHost = "host"
+	networkNone = "none"
+)
 
 // Plan is what the rules make of an image. The zero Plan is a plain host program.
 type Plan struct {
@@ -42,6 +51,7 @@ type Plan struct {
 	Rootfs    string   // runs in a container, in this directory ...
 	Kept      bool     // ... or in the kept image of the name that was asked for
 	Mounts    []string // FROM:TO[:ro], of the rule
+	NoNetwork bool     // the container reaches nothing but itself
 	// Files says that the kept image is files (ImageConfig.Base): they are copied
 	// into the working directory of a program that runs in no container.
 	Files    bool
@@ -66,7 +76,15 @@ func Resolve(rules []ImageRule, image string) (Plan, error) {
 				return Plan{}, resource.Invalid("images", "the images rule %q says more than one of image, rootfs, python and command", rule.Match).
 					WithHint("leave one of them in tategu.yaml")
 			}
-			return Plan{Rootfs: rule.Rootfs, Kept: rule.Image, Mounts: rule.Mounts}, nil
+			if rule.Network != "" && rule.Network != networkHost && rule.Network != networkNone {
+				return Plan{}, resource.Invalid("images", "the images rule %q has the network %.40q", rule.Match, rule.Network).
+					WithHint("say network: host or network: none in tategu.yaml")
+			}
+			return Plan{Rootfs: rule.Rootfs, Kept: rule.Image, Mounts: rule.Mounts, NoNetwork: rule.Network == networkNone}, nil
+		}
+		if rule.Network != "" {
+			return Plan{}, resource.Invalid("images", "the images rule %q has a network, which only containers have", rule.Match).
+				WithHint("add image: true or rootfs: DIR in tategu.yaml, or leave network out")
 		}
 		if rule.Python == "" && len(rule.Command) == 0 {
 			return Plan{}, resource.Invalid("images", "the images rule %q says neither image, rootfs, python nor command", rule.Match).
@@ -97,10 +115,13 @@ func Choose(ctx context.Context, rules []ImageRule, kept Images, image string) (
 			WithCause(resource.CauseInput).WithHint("name an unpacked image instead, with rootfs: in images: of tategu.yaml")
 	}
 	switch img, missing := kept.Image(ctx, image); {
+	case missing == nil && img.Config.Base != "" && plan.NoNetwork:
+		return Plan{}, resource.Invalid("images", "image %s is to have no network, and runs in no container: it has files for the base %s", image, img.Config.Base).
+			WithResource(image).WithHint("build it on an image: `tategu image build --base IMAGE`")
 	case missing == nil && img.Config.Base != "":
 		return filesPlan(rules, img)
 	case missing == nil:
-		return Plan{Kept: true, Mounts: plan.Mounts}, nil
+		return Plan{Kept: true, Mounts: plan.Mounts, NoNetwork: plan.NoNetwork}, nil
 	case unknown && resource.IsNotFound(missing):
 		return Plan{}, keptHint(err, missing)
 	default:

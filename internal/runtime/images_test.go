@@ -20,6 +20,10 @@ func TestResolve(t *testing.T) {
 		{Match: "nothing"},
 		{Match: "python:3.12-real", Image: true, Mounts: []string{"/a:/b"}},
 		{Match: "both", Image: true, Python: "3.11"},
+		{Match: "alone", Rootfs: "/srv/x", Network: "none"},
+		{Match: "shared", Image: true, Network: "host"},
+		{Match: "bridge", Image: true, Network: "bridge"},
+		{Match: "program", Command: []string{"x"}, Network: "none"},
 	}
 	tests := map[string]struct {
 		want Plan
@@ -42,6 +46,10 @@ func TestResolve(t *testing.T) {
 		"rootfs":                                  {want: Plan{Rootfs: "/srv/x"}},
 		"python:3.12-real":                        {want: Plan{Kept: true, Mounts: []string{"/a:/b"}}},
 		"both":                                    {code: codes.InvalidArgument, say: "more than one"},
+		"alone":                                   {want: Plan{Rootfs: "/srv/x", NoNetwork: true}},
+		"shared":                                  {want: Plan{Kept: true}},
+		"bridge":                                  {code: codes.InvalidArgument, say: `"bridge"`},
+		"program":                                 {code: codes.InvalidArgument, say: "which only containers have"},
 		"nothing":                                 {code: codes.InvalidArgument, say: "nothing"},
 	}
 	for image, tc := range tests {
@@ -86,9 +94,9 @@ func (k keeper) Image(_ context.Context, reference string) (Image, error) {
 // TestChoose: rules first, then Python images, then what is kept.
 func TestChoose(t *testing.T) {
 	t.Parallel()
-	rules := []ImageRule{{Match: "rule*", Command: []string{"x"}}, {Match: "real*", Image: true}, {Match: "bad"}}
+	rules := []ImageRule{{Match: "rule*", Command: []string{"x"}}, {Match: "real*", Image: true}, {Match: "bad"}, {Match: "*alone*", Image: true, Network: "none"}}
 	kept := keeper{
-		"ours:1": nil, "rule:1": nil, "python:3.11": nil, "real:1": nil, "bad": nil, "broken:1": resource.Errorf(codes.DataLoss, "damaged"),
+		"ours:1": nil, "rule:1": nil, "python:3.11": nil, "real:1": nil, "bad": nil, "alone:1": nil, "files_machine+alone": nil, "broken:1": resource.Errorf(codes.DataLoss, "damaged"),
 		"files_machine": nil, "files_python:3.12+six": nil, "files_machine+six": nil, "files_real:1": nil, "files_rule:9": nil, "files_nobody:1": nil,
 	}
 	tests := map[string]struct {
@@ -101,6 +109,8 @@ func TestChoose(t *testing.T) {
 		"rule:1":                {kept: kept, want: Plan{Command: []string{"x"}}},
 		"python:3.11":           {kept: kept, want: Plan{Python: true, Version: "3.11"}},
 		"real:1":                {kept: kept, want: Plan{Kept: true}},
+		"alone:1":               {kept: kept, want: Plan{Kept: true, NoNetwork: true}},
+		"files_machine+alone":   {kept: kept, code: codes.InvalidArgument, say: "no network"},
 		"real:2":                {kept: kept, code: codes.NotFound, say: "pull real:2"},
 		"other:1":               {kept: kept, code: codes.InvalidArgument, say: "pull other:1"},
 		"broken:1":              {kept: kept, code: codes.DataLoss, say: "damaged"},

@@ -114,7 +114,12 @@ func (b *draft) rootfs(ctx context.Context) (err error) {
 		return mode.Err
 	}
 	b.c.IDs, b.c.Overlay, b.c.Filter = mode.IDs, mode.Overlay, mode.Filter
-	b.notes = append(b.notes, mode.Say)
+	b.c.Alone = b.plan.NoNetwork
+	if b.c.Alone {
+		b.notes = append(b.notes, mode.Say+", no network")
+	} else {
+		b.notes = append(b.notes, mode.Say+", shares the machine's network")
+	}
 	if b.plan.Rootfs != "" {
 		return b.directory(mode)
 	}
@@ -252,7 +257,11 @@ func (b *draft) variables() map[string]string {
 			b.c.Binds = append(b.c.Binds, box.Bind{From: value, To: env[name], ReadOnly: true})
 		}
 	}
-	maps.Copy(env, in.credentials)
+	if b.c.Alone {
+		env["NO_GCE_CHECK"] = "true" // google-auth for Python would look for a metadata server that cannot be reached
+	} else {
+		maps.Copy(env, in.credentials)
+	}
 	maps.Copy(env, workload.Threads(w.Resources))
 	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
 	if w.Python != nil && w.Python.Script != "" {

@@ -19,8 +19,14 @@ import (
 	"tategu/internal/runtime/runtimetest"
 )
 
+// attackVariable names the attacking program for who cannot build it.
+const attackVariable = "TATEGU_TEST_ATTACK"
+
 // attacker is a static program; images from scratch hold nothing else.
 var attacker = sync.OnceValues(func() ([]byte, error) {
+	if made := os.Getenv(attackVariable); made != "" {
+		return os.ReadFile(made)
+	}
 	dir, err := os.MkdirTemp("", "attack-")
 	if err != nil {
 		return nil, err
@@ -57,9 +63,20 @@ type prison struct {
 
 func newPrison(t *testing.T) *prison {
 	t.Helper()
-	kept := images{"scratch:root": scratch(t, ""), "scratch:user": scratch(t, "1234"), "shell:1": shell(t)}
+	return newPrisonOf(t, &runtimetest.Credentials{})
+}
+
+func newPrisonOf(t *testing.T, credentials runtime.Credentials) *prison {
+	t.Helper()
+	kept := images{"scratch:root": scratch(t, ""), "scratch:user": scratch(t, "1234"), "shell:1": shell(t), "scratch:alone": scratch(t, ""), "shell:alone": shell(t)}
 	p := &prison{cfg: config(t), files: runtimetest.NewFiles(map[string]string{})}
-	p.cfg.ImageStore, p.cfg.Files, p.cfg.Credentials, p.cfg.Processes = kept, p.files, &runtimetest.Credentials{}, 64
+	p.cfg.ImageStore, p.cfg.Files, p.cfg.Credentials, p.cfg.Processes = kept, p.files, credentials, 64
+	p.cfg.Images = []runtime.ImageRule{{Match: "*:alone", Image: true, Network: "none"}}
+	t.Cleanup(func() { // overlays leave a directory that a plain user has to open before it can go
+		if out, err := exec.Command("chmod", "-R", "u+rwx", p.cfg.Dir).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 	p.Runtime = open(t, p.cfg)
 	needContainers(t, p.Runtime)
 	p.secret = filepath.Join(filepath.Dir(p.cfg.Dir), "operator.token")

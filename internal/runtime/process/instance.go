@@ -289,7 +289,7 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	}
 	attr := mode.sysProcAttr()
 	if s.Container != nil {
-		attr = box.Attr(s.Container.IDs)
+		attr = box.Attr(s.Container.IDs, s.Container.Alone)
 		defer func() { _ = in.tree.Close() }() // the wrapper holds it by now, or never will
 	}
 	taken, err := in.r.launcher().start(in.dir, out, attr)

@@ -35,6 +35,9 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 		if err := r.boxes().mode.Err; err != nil {
 			return err
 		}
+		if err := alone(plan, w); err != nil {
+			return err
+		}
 	}
 	if len(plan.Command)+len(w.Command)+len(w.Args) == 0 && (w.Python == nil || w.Python.Script == "") {
 		if err := r.hasCommand(ctx, plan, w); err != nil {
@@ -45,6 +48,23 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
 	}
 	return r.cfg.Schedule.Fits(schedule.For(w, time.Time{}))
+}
+
+// alone refuses by name what a container without a network cannot do.
+func alone(plan runtime.Plan, w runtime.Workload) error {
+	var what string
+	switch {
+	case !plan.NoNetwork:
+		return nil
+	case w.Port:
+		what = "serve a port"
+	case w.Python != nil && len(w.Python.Packages) > 0:
+		what = "install packages (" + strings.Join(w.Python.Packages, ", ") + ")"
+	default:
+		return nil
+	}
+	return resource.Errorf(codes.FailedPrecondition, "image %s runs without a network by its rule in images:, so that it cannot %s", w.Image, what).
+		WithResource(w.Image).WithCause(resource.CauseInput).WithHint("say network: host in that rule, or build what it needs into the image")
 }
 
 // hasCommand leaves it to the image what to run, where there is one.

@@ -63,7 +63,9 @@ func Argv(w runtime.Workload, c runtime.ImageConfig, script string, port int) ([
 // program that follows.
 func installing(p runtime.Python) []string {
 	pip := make([]string, 0, 1+2*len(p.Indexes))
-	pip = append(pip, "python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore")
+	// The files are the container's own: what a distribution installed may be changed
+	// (PEP 668). A pip that is older than the option ignores the variable.
+	pip = append(pip, "PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore")
 	for i, index := range p.Indexes {
 		option := "--extra-index-url"
 		if i == 0 {

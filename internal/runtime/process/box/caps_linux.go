@@ -20,7 +20,7 @@ func kept() []uintptr {
 // ambient are those of the wrapper itself in its user namespace. The user it runs
 // as is not root there, so it keeps them over its exec only in this way.
 func ambient() []uintptr {
-	return append(kept(), unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT)
+	return append(kept(), unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_NET_ADMIN)
 }
 
 // dropCapabilities leaves the calling thread, and what it starts, no way to ever

@@ -22,6 +22,7 @@ type Container struct {
 	Cgroup  Cgroup
 	Limits  Rlimits
 	Filter  bool // refuse system calls that no program of ours needs
+	Alone   bool // in a network of its own, in which there is nothing else
 }
 
 // User is who a program runs as, by the ids of the image.
@@ -55,7 +56,7 @@ type Mode struct {
 	IDs     Mapping
 	Overlay bool
 	Filter  bool
-	Say     string // what a person should know of the isolation
+	Say     string // what a person should know of the isolation, besides the network
 	Err     error  // why no container can run at all
 }
 
@@ -67,6 +68,6 @@ type Attempt struct {
 }
 
 func (m Mode) describe(notes []string) Mode {
-	m.Say = "container: " + strings.Join(notes, ", ")
+	m.Say = strings.Join(append([]string{"container"}, notes...), ", ")
 	return m
 }

@@ -15,10 +15,14 @@ import (
 )
 
 // Attr starts the wrapper as the first process of new namespaces. The network is
-// the machine's. It runs as the server's own user, who is nobody inside, so that
-// it reaches the workload's directory and no program in the container reaches it.
-func Attr(ids Mapping) *syscall.SysProcAttr {
+// the machine's, unless it is to be alone. It runs as the server's own user, who is
+// nobody inside, so that it reaches the workload's directory and no program in the
+// container reaches it.
+func Attr(ids Mapping, alone bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true, Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS}
+	if alone {
+		attr.Cloneflags |= unix.CLONE_NEWNET
+	}
 	if !ids.User {
 		return attr
 	}
@@ -76,6 +80,11 @@ func start(dir string, c *Container, command, env []string) (int, error) {
 	defer sources.close()
 	if err := becomeRoot(c.IDs); err != nil {
 		return 0, err
+	}
+	if c.Alone {
+		if err := raiseLoopback(); err != nil {
+			return 0, fmt.Errorf("raise the loopback interface: %w", err)
+		}
 	}
 	if err := build(c, sources); err != nil {
 		return 0, err

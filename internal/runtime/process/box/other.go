@@ -12,7 +12,7 @@ import (
 var errLinux = errors.New("containers need Linux")
 
 // Attr starts the wrapper in a session of its own.
-func Attr(Mapping) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+func Attr(Mapping, bool) *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 // HostPID is our own number.
 func HostPID() (int, error) { return os.Getpid(), nil }

@@ -106,7 +106,7 @@ func Probe(dir string, run func(cmd *exec.Cmd) *exec.Cmd) Mode {
 }
 
 func isolation(ids Mapping) []string {
-	notes := []string{"shares the machine's network"}
+	var notes []string
 	if ids.User && ids.Count <= 1 {
 		notes = append(notes, "one user only")
 	}
@@ -140,7 +140,7 @@ func tryOnce(dir string, try Attempt, run func(*exec.Cmd) *exec.Cmd) error {
 	if err != nil {
 		return err
 	}
-	cmd := run(&exec.Cmd{Args: []string{string(b)}, Dir: work, SysProcAttr: Attr(try.IDs)})
+	cmd := run(&exec.Cmd{Args: []string{string(b)}, Dir: work, SysProcAttr: Attr(try.IDs, false)})
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return errors.Join(err, errors.New(strings.TrimSpace(string(out))))

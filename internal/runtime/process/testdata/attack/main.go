@@ -94,7 +94,13 @@ func main() {
 		"rlimit": func([]string) error {
 			return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 		},
-		"devices": devices,
+		"devices":    devices,
+		"dial":       func(a []string) error { _, err := net.Dial("tcp", a[0]); return err },
+		"interfaces": interfaces,
+		"talk":       talk,
+		"tokens":     tokens,
+		"token":      token,
+		"own":        own,
 	}
 	err := attacks[os.Args[1]](os.Args[2:])
 	if err == nil {
