@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-registry conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
+	conformance-driver conformance-gcs conformance-registry conformance-containers conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
 
 build: bin/tategu
 
@@ -54,8 +54,10 @@ test-go: $(TOOLS)/.built $(CLIENTS)/.built
 test-buckets: build $(TOOLS)/versitygw
 	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_VERSITYGW=$(TOOLS)/versitygw go test -count=1 -v -run TestServices ./internal/blob/bucket
 
+# Of the images, only the one that cargo builds in a moment: conformance-containers has all.
 test-clients: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/containers/test_images.py -k rust
 
 ## Everything that is too long, or needs root, for `make test`.
 test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
@@ -66,13 +68,19 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) fuzz
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
 	$(MAKE) test-otherclients
+	$(MAKE) conformance-containers
 	$(MAKE) test-debian
 
 ## Python and the package manager in an image of Debian packages, where mmdebstrap is installed.
-test-debian:
-	@command -v mmdebstrap >/dev/null || { echo 'test-debian: skipped, mmdebstrap is not installed'; exit 0; }; \
-	mkdir -p bin && mmdebstrap --quiet --variant=minbase --include=python3 bookworm bin/debian.tar && \
+test-debian: bin/debian.tar
+	@[ -s bin/debian.tar ] || { echo 'test-debian: skipped, mmdebstrap is not installed or this is not root'; exit 0; }; \
 	TATEGU_TEST_DEBIAN=$(CURDIR)/bin/debian.tar go test -count=1 -run TestDebian ./internal/runtime/process
+
+# Made once; empty where it cannot be made.
+bin/debian.tar:
+	mkdir -p bin
+	if command -v mmdebstrap >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	mmdebstrap --quiet --variant=minbase --include=python3,python3-pip bookworm $@.new && mv $@.new $@; else touch $@; fi
 
 ## The storage clients for Go, Node and Java, unmodified.
 test-otherclients: build
@@ -106,6 +114,12 @@ conformance-gcs: build $(CLIENTS)/.built
 ## The OCI distribution specification's own suite, fetched as a Go module.
 conformance-registry: build
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/conformance/registry.py
+
+## Images made without Docker, as model server, job and step; and the clients that push and pull them.
+conformance-containers: build $(CLIENTS)/.built $(TOOLS)/crane bin/debian.tar
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_CRANE=$(TOOLS)/crane \
+	TATEGU_TEST_DEBIAN="$$(find $(CURDIR)/bin/debian.tar -size +0)" \
+	$(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/containers
 
 conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=
@@ -155,6 +169,9 @@ $(TOOLS)/.built: tools/go.mod tools/go.sum
 
 $(TOOLS)/versitygw: test/s3/go.mod test/s3/go.sum
 	cd test/s3 && CGO_ENABLED=0 go build -o $@ github.com/versity/versitygw/cmd/versitygw
+
+$(TOOLS)/crane: test/containers/crane/go.mod test/containers/crane/go.sum
+	cd test/containers/crane && CGO_ENABLED=0 go build -o $@ github.com/google/go-containerregistry/cmd/crane
 
 $(UV):
 	$(PYTHON) -m venv $(VENV)/uv
