@@ -74,7 +74,7 @@ that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell a
 	}
 	root.PersistentFlags().String("config", "", "configuration file (default: ./tategu.yaml when it exists)")
 	root.PersistentFlags().String("data", "", "data directory (default: $XDG_DATA_HOME/tategu)")
-	root.AddCommand(serveCommand(), envCommand(), demoCommand(), loginCommand(), tokenCommand(), keyCommand(), statusCommand(), logsCommand(), versionCommand(), compatCommand())
+	root.AddCommand(serveCommand(), envCommand(), demoCommand(), loginCommand(), tokenCommand(), keyCommand(), statusCommand(), queueCommand(), logsCommand(), versionCommand(), compatCommand())
 	root.AddCommand(backupCommand(), restoreCommand())
 	root.AddCommand(storageCommands()...)
 	root.AddCommand(imageCommand(), runCommand())

@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tategu/internal/api/console"
+
 	"tategu/internal/resource"
 )
 
@@ -40,6 +42,7 @@ type serverStatus struct {
 	Version       string   `json:"version"`
 	UptimeSeconds float64  `json:"uptimeSeconds"`
 	Warnings      []string `json:"warnings"`
+	Machine       console.Load
 	Resources     []struct {
 		Name, Kind, DisplayName, State, Error string
 		CreateTime                            time.Time
@@ -53,6 +56,11 @@ func (s serverStatus) print(w io.Writer, base string) error {
 	}
 	for _, warning := range s.Warnings {
 		if _, err := fmt.Fprintf(w, "WARNING: %s\n", warning); err != nil {
+			return err
+		}
+	}
+	if s.Machine.InUse != "" { // an older server does not say
+		if _, err := fmt.Fprintf(w, "%d running, %d waiting for room; in use: %s\n", s.Machine.Running, s.Machine.Waiting, s.Machine.InUse); err != nil {
 			return err
 		}
 	}

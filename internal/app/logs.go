@@ -54,7 +54,7 @@ func (l logs) taskNames(ctx context.Context, name string) (map[string]string, er
 	if err != nil || n.Collection() != resource.KindPipelineJobs {
 		return nil, err
 	}
-	details, err := pipeline.Details(ctx, l.m.store, name)
+	details, err := pipeline.Details(ctx, l.m.store, name, nil)
 	if err != nil {
 		return nil, err
 	}

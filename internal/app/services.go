@@ -29,7 +29,7 @@ func (m *Main) services() []service {
 		aiplatform.NewModels(std),
 		aiplatform.NewEndpoints(std, m.authority, may, public),
 		aiplatform.NewPrediction(m.engines.serving),
-		aiplatform.NewPipelineJobs(std, m.authority, may, pipelineHold),
+		aiplatform.NewPipelineJobs(std, m.authority, may, m.schedule.Place, pipelineHold),
 		aiplatform.NewCustomJobs(std, m.authority, may),
 		aiplatform.NewBatchJobs(std, m.authority, may),
 		aiplatform.NewMetadata(std),
@@ -70,7 +70,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	pages, err := console.New(m.store, m.authority, logs{m}, m.version, m.warnings, m.log, m.now)
+	pages, err := console.New(m.store, m.authority, logs{m}, machine{m.schedule}, m.version, m.warnings, m.log, m.now)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +80,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.Route{Name: "tokens", Handler: neighbours, Prefixes: []string{"/tategu/v1/tokens", "/tategu/v1/login", "/tategu/v1/audit"}})
 	routes = append(routes, wire.Route{Name: "storage", Audit: true, Handler: storage.Collector(), Exact: []string{gcs.CollectPath}})
 	routes = append(routes, wire.Route{Name: "backup", Handler: admin.New(m.authority, m.backup, m.log), Exact: []string{admin.BackupPath}})
+	routes = append(routes, wire.Route{Name: "queue", Handler: admin.NewQueue(m.authority, m.queue), Exact: []string{admin.QueuePath}})
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
 	routes = append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...)

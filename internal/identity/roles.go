@@ -20,6 +20,7 @@ const (
 	PermissionListAudit    = "tategu.audit.list"
 	PermissionBackup       = "tategu.backup.create"
 	PermissionCollect      = "tategu.storage.collect"
+	PermissionListQueue    = "tategu.queue.list"
 )
 
 // ParseRole reads a role's name.

@@ -10,16 +10,19 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/store"
 )
 
 // Details joins the task rows of a job into what job_detail.task_details shows,
-// the run itself first, then in the order of creation.
-func Details(ctx context.Context, r store.Reader, job string) ([]*pb.PipelineTaskDetail, error) {
+// the run itself first, then in the order of creation. Place says where a workload
+// waits for room; nil = nothing waits.
+func Details(ctx context.Context, r store.Reader, job string, place Place) ([]*pb.PipelineTaskDetail, error) {
 	rows, err := r.List(ctx, store.Query{Kind: KindTasks, Parent: job})
 	if err != nil {
 		return nil, fmt.Errorf("list tasks: %w", err)
@@ -47,8 +50,29 @@ func Details(ctx context.Context, r store.Reader, job string) ([]*pb.PipelineTas
 		if details[i], err = t.detail(name); err != nil {
 			return nil, err
 		}
+		if place != nil && t.State == Running && len(t.Workload) > 0 {
+			if q, waits := place(t.Workload[len(t.Workload)-1]); waits {
+				queued(details[i], q)
+			}
+		}
 	}
 	return details, nil
+}
+
+// Place gives the place of a workload that waits for room on this machine.
+type Place func(workload string) (runtime.Queue, bool)
+
+// queued shows a task that was handed to the runtime and has no room yet. The
+// error of a state that is not final says what keeps it.
+func queued(d *pb.PipelineTaskDetail, q runtime.Queue) {
+	d.State, d.StartTime = pb.PipelineTaskDetail_PENDING, nil
+	d.PipelineTaskStatus = append(d.PipelineTaskStatus, &pb.PipelineTaskDetail_PipelineTaskStatus{
+		UpdateTime: timestamppb.New(q.Since), State: pb.PipelineTaskDetail_PENDING,
+		Error: &status.Status{
+			Code:    int32(codes.ResourceExhausted),
+			Message: fmt.Sprintf("queued, number %d of %d: waits for %s", q.Position, q.Length, q.Waits),
+		},
+	})
 }
 
 // Delete removes what the engine keeps of a job.

@@ -292,7 +292,7 @@ func TestEngineTakesOutputsFromTheCache(t *testing.T) {
 	if tasks["b"].State != pipeline.Skipped || tasks["b"].Outputs.Parameters["out"] != "start a b" {
 		t.Errorf("b = %+v", tasks["b"])
 	}
-	details, err := pipeline.Details(t.Context(), b.store, second.Name)
+	details, err := pipeline.Details(t.Context(), b.store, second.Name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func TestRealPrograms(t *testing.T) {
 	if m := tasks["train"].Outputs.Artifacts["metrics"][0]; m.Metadata["rows"] != 10.0 || m.Content {
 		t.Errorf("metrics = %+v", m)
 	}
-	details, err := pipeline.Details(t.Context(), b.store, job.Name)
+	details, err := pipeline.Details(t.Context(), b.store, job.Name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ package runtime
 import (
 	"context"
 	"io"
+	"strconv"
 	"time"
 
 	"tategu/internal/resource"
@@ -87,6 +88,19 @@ const (
 	PriorityBatch                  // replicas of batch prediction
 	PriorityOnline                 // replicas of endpoints
 )
+
+// String gives the name that people see.
+func (p Priority) String() string {
+	switch p {
+	case PriorityOnline:
+		return "online"
+	case PriorityBatch:
+		return "batch"
+	case PriorityJob:
+		return "job"
+	}
+	return strconv.Itoa(int(p))
+}
 
 // Inventory is what a machine has to give.
 type Inventory struct {

@@ -45,15 +45,6 @@ func (a *actor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if job.State == pb.JobState_JOB_STATE_QUEUED {
-		if job, err = a.change(ctx, a.key, func(j *pb.CustomJob) {
-			if j.State == pb.JobState_JOB_STATE_QUEUED {
-				j.State = pb.JobState_JOB_STATE_PENDING
-			}
-		}); err != nil || job == nil {
-			return err
-		}
-	}
 	if err := a.start(ctx, job); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -122,6 +113,10 @@ func (a *actor) watch(ctx context.Context, job *pb.CustomJob) error {
 	}
 	tick := time.NewTicker(look)
 	defer tick.Stop()
+	job, err := a.started(ctx, job)
+	if err != nil {
+		return err
+	}
 	deadline := a.deadline(job)
 	for {
 		if job.State == pb.JobState_JOB_STATE_CANCELLING {
@@ -142,7 +137,7 @@ func (a *actor) watch(ctx context.Context, job *pb.CustomJob) error {
 			}
 			job = now
 		case <-tick.C:
-			if job.State != pb.JobState_JOB_STATE_PENDING {
+			if !early(job.State) {
 				tick.Stop()
 				break
 			}
@@ -165,19 +160,35 @@ func (a *actor) watch(ctx context.Context, job *pb.CustomJob) error {
 	}
 }
 
-// started writes RUNNING once every program is past its preparation.
+// early reports a job whose programs do not all run yet.
+func early(s pb.JobState) bool {
+	return s == pb.JobState_JOB_STATE_QUEUED || s == pb.JobState_JOB_STATE_PENDING
+}
+
+// started writes PENDING once there is room for every program, and RUNNING once
+// every one is past its preparation. Until then the job is QUEUED.
 func (a *actor) started(ctx context.Context, job *pb.CustomJob) (*pb.CustomJob, error) {
-	at := a.cfg.Now()
+	at, to := a.cfg.Now(), pb.JobState_JOB_STATE_RUNNING
 	for _, in := range a.instances {
 		st := in.Status()
-		if st.Phase == runtime.Preparing || st.Started.IsZero() {
+		if st.Phase == runtime.Queued {
 			return job, nil
 		}
-		at = st.Started
+		if st.Phase == runtime.Preparing || st.Started.IsZero() {
+			to = pb.JobState_JOB_STATE_PENDING
+		} else {
+			at = st.Started
+		}
+	}
+	if !early(job.State) || job.State == to {
+		return job, nil
 	}
 	now, err := a.change(ctx, a.key, func(j *pb.CustomJob) {
-		if j.State == pb.JobState_JOB_STATE_PENDING {
-			j.State, j.StartTime = pb.JobState_JOB_STATE_RUNNING, timestamppb.New(at)
+		if !early(j.State) {
+			return
+		}
+		if j.State = to; to == pb.JobState_JOB_STATE_RUNNING {
+			j.StartTime = timestamppb.New(at)
 		}
 	})
 	if err != nil || now == nil {
@@ -201,7 +212,7 @@ func (a *actor) ended(ctx context.Context, job *pb.CustomJob, e end) (done bool,
 	if e.exit.OK() && e.replica != 0 {
 		return false, nil
 	}
-	if job.State == pb.JobState_JOB_STATE_PENDING {
+	if early(job.State) {
 		// It was over before anybody looked.
 		if _, err := a.started(ctx, job); err != nil {
 			return true, err

@@ -57,6 +57,11 @@ func workloads(job *pb.CustomJob, addresses cluster) ([]runtime.Workload, error)
 			out = append(out, w)
 		}
 	}
+	for i := range out {
+		if len(out) > 1 { // replicas wait for each other when they run
+			out[i].Gang, out[i].GangSize = jobWorkloads(job.Name), len(out)
+		}
+	}
 	return out, nil
 }
 

@@ -26,13 +26,14 @@ type PipelineJobs struct {
 	std      *Standard
 	accounts Accounts
 	checker  WorkloadChecker
+	place    pipeline.Place
 	hold     time.Duration
 }
 
-// NewPipelineJobs makes the service. hold is how long a Get may wait for the end
+// NewPipelineJobs makes the service. place says which tasks wait for room; hold is how long a Get may wait for the end
 // of a job that is about to end; see get.
-func NewPipelineJobs(std *Standard, accounts Accounts, checker WorkloadChecker, hold time.Duration) *PipelineJobs {
-	return &PipelineJobs{std: std, accounts: accounts, checker: checker, hold: hold}
+func NewPipelineJobs(std *Standard, accounts Accounts, checker WorkloadChecker, place pipeline.Place, hold time.Duration) *PipelineJobs {
+	return &PipelineJobs{std: std, accounts: accounts, checker: checker, place: place, hold: hold}
 }
 
 // Methods gives the rows of the dispatch table.

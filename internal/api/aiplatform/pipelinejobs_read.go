@@ -116,7 +116,7 @@ func (s *PipelineJobs) join(ctx context.Context, job *pb.PipelineJob) error {
 		job.JobDetail = &pb.PipelineJobDetail{}
 	}
 	var err error
-	if job.JobDetail.TaskDetails, err = pipeline.Details(ctx, s.std.store, job.Name); err != nil {
+	if job.JobDetail.TaskDetails, err = pipeline.Details(ctx, s.std.store, job.Name, s.place); err != nil {
 		return err
 	}
 	return s.joinContexts(ctx, job.JobDetail)

@@ -52,7 +52,7 @@ const (
 func newPipelineServer(t *testing.T, hold time.Duration) *server {
 	t.Helper()
 	s := newServer(t)
-	methods, err := NewPipelineJobs(s.std, accounts{}, noGPU{}, hold).Methods()
+	methods, err := NewPipelineJobs(s.std, accounts{}, noGPU{}, nil, hold).Methods()
 	if err != nil {
 		t.Fatal(err)
 	}

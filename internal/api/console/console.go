@@ -19,6 +19,7 @@ import (
 
 	"tategu/internal/identity"
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/store"
 )
 
@@ -62,12 +63,34 @@ type Queue struct {
 	Waits    string `json:"waits,omitempty"` // for what
 }
 
+// Machine says how the machine is shared.
+type Machine interface {
+	// Place is where a workload waits for room; false when it does not.
+	Place(workload string) (runtime.Queue, bool)
+	Load() Load
+}
+
+// Load is how much work the machine has.
+type Load struct {
+	Running int      `json:"running"`
+	Waiting int      `json:"waiting"`
+	InUse   string   `json:"inUse"` // "1.5 of 2 cores, ..."
+	Queue   []Waiter `json:"-"`
+}
+
+// Waiter is a workload that waits for room.
+type Waiter struct {
+	Workload, Owner, Project, Asks string
+	Queue                          runtime.Queue
+}
+
 // Console is an http.Handler for the pages and for the JSON that the
 // command line reads (/tategu/v1/status, /tategu/v1/logs).
 type Console struct {
 	rows    store.Reader
 	auth    Authorizer
 	logs    Logs
+	machine Machine
 	log     *slog.Logger
 	now     func() time.Time
 	version string
@@ -83,12 +106,12 @@ const statusClientClosed = 499
 
 // New builds the handler. warn gives what keeps the server from its whole work, in
 // words for people.
-func New(rows store.Reader, auth Authorizer, logs Logs, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
+func New(rows store.Reader, auth Authorizer, logs Logs, machine Machine, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
 	page, err := template.New("page.html").Funcs(template.FuncMap{"short": shortTime, "took": took}).ParseFS(pages, "page.html")
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{rows: rows, auth: auth, logs: logs, log: log, now: now, version: version, warn: warn, started: now(), page: page, types: views(), mux: http.NewServeMux()}
+	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), page: page, types: views(), mux: http.NewServeMux()}
 	c.mux.HandleFunc("GET /{$}", c.handle(c.index))
 	c.mux.HandleFunc("GET /console/{name...}", c.handle(c.show))
 	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
@@ -180,6 +203,7 @@ type statusReply struct {
 	Version   string         `json:"version"`
 	UptimeSec float64        `json:"uptimeSeconds"`
 	Warnings  []string       `json:"warnings,omitempty"`
+	Machine   Load           `json:"machine"`
 	Resources []resourceView `json:"resources"`
 }
 
@@ -190,7 +214,7 @@ func (c *Console) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(statusReply{Version: c.version, UptimeSec: c.now().Sub(c.started).Seconds(), Warnings: c.warn(), Resources: list})
+	return json.NewEncoder(w).Encode(statusReply{Version: c.version, UptimeSec: c.now().Sub(c.started).Seconds(), Warnings: c.warn(), Machine: c.machine.Load(), Resources: list})
 }
 
 func shortTime(t time.Time) string {

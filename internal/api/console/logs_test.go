@@ -16,6 +16,7 @@ import (
 	"tategu/internal/api/console"
 	"tategu/internal/identity"
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 	"tategu/internal/store"
 	"tategu/internal/store/sqlite"
 
@@ -55,6 +56,12 @@ func (o *output) Read(_ context.Context, stream string, offset int64, limit int)
 // readers may see project p.
 type readers struct{}
 
+// idle is a machine on which nothing waits.
+type idle struct{}
+
+func (idle) Place(string) (runtime.Queue, bool) { return runtime.Queue{}, false }
+func (idle) Load() console.Load                 { return console.Load{} }
+
 func (readers) Authorize(_ context.Context, _ identity.Principal, project, _ string) error {
 	if project != "p" {
 		return resource.Errorf(codes.PermissionDenied, "no")
@@ -69,7 +76,7 @@ func serve(t *testing.T) (store.Store, *output, *httptest.Server) {
 		t.Fatal(err)
 	}
 	o := &output{texts: map[string]string{}}
-	c, err := console.New(rows, readers{}, o, "v", func() []string { return nil }, slog.New(slog.DiscardHandler), time.Now)
+	c, err := console.New(rows, readers{}, o, idle{}, "v", func() []string { return nil }, slog.New(slog.DiscardHandler), time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,6 +121,7 @@ type pageData struct {
 	Version string
 	List    []resourceView
 	One     *resourceView
+	Load    *Load
 	Tasks   []taskView
 	JSON    string
 	Logs    []logView
@@ -140,7 +141,12 @@ func (c *Console) index(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return c.page.Execute(w, pageData{Version: c.version, List: list})
+	load := c.machine.Load()
+	// Other projects' work is counted and not shown.
+	load.Queue = slices.DeleteFunc(load.Queue, func(q Waiter) bool {
+		return c.allow(r, q.Project, "aiplatform.customJobs.list") != nil
+	})
+	return c.page.Execute(w, pageData{Version: c.version, List: list, Load: &load})
 }
 
 func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
@@ -178,6 +184,7 @@ func hasEnd(m proto.Message) bool {
 // taskView is one task of a pipeline run, with its place on the time line.
 type taskView struct {
 	Name, State, Error string
+	Note               string // for people
 	Start              time.Time
 	Took               time.Duration
 	Left, Width        float64 // percent of the run
@@ -188,13 +195,16 @@ func (c *Console) tasks(ctx context.Context, v resourceView) ([]taskView, error)
 	if v.Kind != resource.KindPipelineJobs {
 		return nil, nil
 	}
-	details, err := pipeline.Details(ctx, c.rows, v.Name)
+	details, err := pipeline.Details(ctx, c.rows, v.Name, c.machine.Place)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]taskView, 0, len(details))
 	for _, d := range details {
 		t := taskView{Name: d.GetTaskName(), State: d.GetState().String(), Error: d.GetError().GetMessage()}
+		if last := d.GetPipelineTaskStatus(); d.GetState() == pb.PipelineTaskDetail_PENDING && len(last) > 0 {
+			t.Note = last[len(last)-1].GetError().GetMessage() // why it waits
+		}
 		if d.GetStartTime() != nil {
 			t.Start = d.GetStartTime().AsTime()
 			end := c.now()
