@@ -40,6 +40,7 @@ type runner struct {
 	parent string // projects/P/locations/L
 	name   string // of the job, once it is made
 	quiet  bool
+	as     string // name of the image that is packed; "" = its digest alone
 
 	mu sync.Mutex
 	c  *client

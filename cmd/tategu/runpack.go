@@ -54,7 +54,12 @@ func (r *runner) pack(o order, project string) (string, error) {
 		if err != nil {
 			return err
 		}
-		uri, err = send(r.cmd.Context(), images, project, imaging.Picture{Image: img})
+		picture := imaging.Picture{Image: img}
+		if r.as != "" {
+			uri, err = r.named(images, picture)
+			return err
+		}
+		uri, err = send(r.cmd.Context(), images, project, picture)
 		return err
 	})
 	return uri, err

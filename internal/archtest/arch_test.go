@@ -22,7 +22,7 @@ const module = "tategu"
 func layers() [][]string {
 	return [][]string{
 		{"cmd/*", "test/*", "bench/*", "bench/containers/program"},
-		{"internal/app", "internal/imaging", "internal/transfer"},
+		{"internal/app", "internal/component", "internal/imaging", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},
