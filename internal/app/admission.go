@@ -19,8 +19,7 @@ import (
 // caller may read the image. Runtimes and engines know no callers, so it is asked
 // when a job or a deployment is made.
 type admission struct {
-	runtime   *process.Runtime
-	fits      func(...runtime.Workload) error
+	capability
 	rules     []runtime.ImageRule
 	images    *image.Images
 	authority *identity.Authority
@@ -32,11 +31,29 @@ func (a *admission) Check(ctx context.Context, together ...runtime.Workload) err
 		if err := a.MayRun(ctx, w.Image); err != nil {
 			return err
 		}
-		if err := a.runtime.Check(w); err != nil {
+	}
+	return a.capability.Check(ctx, together...)
+}
+
+func (m *Main) admission() *admission {
+	return &admission{capability: capability{m.runtime, m.fits}, rules: m.cfg.Images, images: m.images, authority: m.authority}
+}
+
+// capability says what can run here, whoever asks: scheduled runs have no caller,
+// and what they start was asked for when their schedule was made.
+type capability struct {
+	runtime *process.Runtime
+	fits    func(...runtime.Workload) error
+}
+
+// Check implements aiplatform.WorkloadChecker.
+func (p capability) Check(_ context.Context, together ...runtime.Workload) error {
+	for _, w := range together {
+		if err := p.runtime.Check(w); err != nil {
 			return err
 		}
 	}
-	return a.fits(together...)
+	return p.fits(together...)
 }
 
 // MayRun implements aiplatform.ImageChecker: running an image shows what is in it,

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"tategu/internal/api/aiplatform"
 	"tategu/internal/blob"
 	"tategu/internal/blob/bucket"
 	"tategu/internal/identity"
@@ -58,6 +59,8 @@ type Main struct {
 	schedule   *schedule.Scheduler
 	runtime    *process.Runtime
 	images     *image.Images
+	jobs       *aiplatform.PipelineJobs
+	schedules  *aiplatform.Schedules
 	engines    engines
 	wire       *wire.Server
 	listener   net.Listener

@@ -3,8 +3,10 @@ package app
 import (
 	"context"
 
+	"tategu/internal/api/aiplatform"
 	"tategu/internal/batch"
 	"tategu/internal/pipeline"
+	"tategu/internal/schedule"
 	"tategu/internal/serving"
 	"tategu/internal/training"
 )
@@ -20,6 +22,7 @@ type engines struct {
 	training *training.Engine
 	serving  *serving.Engine
 	batch    *batch.Engine
+	schedule *schedule.Engine
 }
 
 type namedEngine struct {
@@ -34,17 +37,22 @@ func (e engines) list() []namedEngine {
 		{e.pipeline, "pipeline"},
 		{e.training, "training"},
 		{e.batch, "batch"},
+		{e.schedule, "schedule"},
 	}
 }
 
 func (m *Main) openEngines(context.Context) error {
+	std := aiplatform.NewStandard(m.store, m.now)
+	m.jobs = aiplatform.NewPipelineJobs(std, m.authority, m.admission(), m.schedule.Place, pipelineHold)
+	m.schedules = aiplatform.NewSchedules(std, m.jobs, capability{m.runtime, m.fits})
 	m.engines = engines{
 		pipeline: pipeline.New(pipeline.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{
 			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Log: m.log, Now: m.now,
 		}),
-		batch: batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Log: m.log, Now: m.now}),
+		batch:    batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Log: m.log, Now: m.now}),
+		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}
 	return nil
 }

@@ -24,12 +24,13 @@ type service interface {
 func (m *Main) services() []service {
 	std := aiplatform.NewStandard(m.store, m.now)
 	public := func() string { return m.state.Public }
-	may := &admission{runtime: m.runtime, fits: m.fits, rules: m.cfg.Images, images: m.images, authority: m.authority}
+	may := m.admission()
 	return []service{
 		aiplatform.NewModels(std),
 		aiplatform.NewEndpoints(std, m.authority, may, public),
 		aiplatform.NewPrediction(m.engines.serving),
-		aiplatform.NewPipelineJobs(std, m.authority, may, m.schedule.Place, pipelineHold),
+		m.jobs,
+		m.schedules,
 		aiplatform.NewCustomJobs(std, m.authority, may),
 		aiplatform.NewBatchJobs(std, m.authority, may),
 		aiplatform.NewMetadata(std),

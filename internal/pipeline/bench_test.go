@@ -124,13 +124,24 @@ func needPython(t *testing.T) {
 // submit writes a job row as the API does.
 func (b *bench) submit(id string, ir []byte, params map[string]any) string {
 	b.t.Helper()
+	return b.submitOf("", id, ir, params)
+}
+
+// submitScheduled submits a run of a schedule.
+func (b *bench) submitScheduled(id string, ir []byte) string {
+	b.t.Helper()
+	return b.submitOf(jobParent+"/schedules/1", id, ir, nil)
+}
+
+func (b *bench) submitOf(schedule, id string, ir []byte, params map[string]any) string {
+	b.t.Helper()
 	spec := &structpb.Struct{}
 	if err := protojson.Unmarshal(ir, spec); err != nil {
 		b.t.Fatal(err)
 	}
 	name := jobParent + "/pipelineJobs/" + id
 	job := &pb.PipelineJob{
-		Name: name, PipelineSpec: spec, State: pb.PipelineState_PIPELINE_STATE_PENDING, CreateTime: timestamppb.Now(),
+		Name: name, ScheduleName: schedule, PipelineSpec: spec, State: pb.PipelineState_PIPELINE_STATE_PENDING, CreateTime: timestamppb.Now(),
 		Labels:        map[string]string{pipeline.RunNumberLabel: "42"},
 		RuntimeConfig: &pb.PipelineJob_RuntimeConfig{GcsOutputDirectory: "gs://artifacts/root", ParameterValues: map[string]*structpb.Value{}},
 	}

@@ -15,6 +15,7 @@ import (
 	"tategu/internal/pipeline"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/store"
 )
 
 // fake runs workloads as functions that a test gives, by the first word of the
@@ -351,5 +352,20 @@ func TestEngineDropsACacheEntryWhoseArtifactIsGone(t *testing.T) {
 	b.wait(b.submit("miss", ir, nil))
 	if got := f.started(); got != "make make" {
 		t.Errorf("started %s: the artifact is gone, so the entry must not count", got)
+	}
+}
+
+func TestScheduledRunKnowsItsTick(t *testing.T) {
+	t.Parallel()
+	makeRuntime, _ := withFake(map[string]program{"a": write})
+	b := newBench(t, makeRuntime)
+	ir := []byte(strings.Replace(string(onePipeline(false, "a")), `"constant":"start"`, `"constant":"{{$.pipeline_job_schedule_time_utc}}"`, 1))
+	const tick = "2026-03-29T01:00:00Z"
+	b.update(func(tx store.Tx) error {
+		return tx.Put(t.Context(), store.Row{Kind: resource.KindScheduledRuns, Key: jobParent + "/pipelineJobs/one", Data: []byte(tick)})
+	})
+	job := b.wait(b.submitScheduled("one", ir))
+	if got := b.tasks(job.Name)["a"].Outputs.Parameters["out"]; got != tick+" a" {
+		t.Errorf("output %v of a run that was due at %s", got, tick)
 	}
 }

@@ -129,6 +129,9 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 		created: msg.CreateTime.AsTime(), parameters: params, artifacts: map[string][]Artifact{},
 		failFast: config.GetFailurePolicy() == pb.PipelineFailurePolicy_PIPELINE_FAILURE_POLICY_FAIL_FAST,
 	}
+	if r.scheduled, err = e.tick(ctx, msg); err != nil {
+		return run{}, err
+	}
 	for k, in := range config.GetInputArtifacts() {
 		a, err := InputArtifact(ctx, e.cfg.Store, name.Project(), name.Location(), in.GetArtifactId())
 		if err != nil {

@@ -30,6 +30,7 @@ type run struct {
 	context    string // name of the run's context in the metadata store
 	labels     map[string]string
 	created    time.Time
+	scheduled  time.Time // created, unless a schedule says otherwise
 	parameters map[string]any
 	artifacts  map[string][]Artifact
 	failFast   bool

@@ -1,12 +1,15 @@
 package pipeline
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"strconv"
 	"strings"
 	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
 	ps "tategu/internal/pipeline/pipelinespec"
 	"tategu/internal/resource"
@@ -23,8 +26,25 @@ func (m *machine) jobPlaceholders(n *node) map[string]string {
 		"pipeline_task_uuid":             strconv.FormatInt(n.ID, 10),
 		"pipeline_root":                  m.run.root,
 		"pipeline_job_create_time_utc":   created,
-		"pipeline_job_schedule_time_utc": created,
+		"pipeline_job_schedule_time_utc": m.run.scheduled.UTC().Format(time.RFC3339),
 	}
+}
+
+// tick is when a run was to start: as its schedule says, and without one when it
+// was made.
+func (e *Engine) tick(ctx context.Context, msg *pb.PipelineJob) (time.Time, error) {
+	created := msg.CreateTime.AsTime()
+	if msg.ScheduleName == "" {
+		return created, nil
+	}
+	row, err := e.cfg.Store.Get(ctx, resource.KindScheduledRuns, msg.Name)
+	if resource.IsNotFound(err) {
+		return created, nil
+	}
+	if err != nil {
+		return created, err
+	}
+	return time.Parse(time.RFC3339, string(row.Data))
 }
 
 // resolve works out the inputs of a task: values from their sources first, then

@@ -10,6 +10,9 @@ const (
 	KindDeployments         = "deployments"         // a DeployModelRequest; key ENDPOINT/deployedModels/ID, parent ENDPOINT
 	KindDeploymentOps       = "deploymentOps"       // key as in deployments; data is the operation's name
 	KindPipelineJobs        = "pipelineJobs"        // a PipelineJob
+	KindSchedules           = "schedules"           // a Schedule
+	KindScheduledRuns       = "scheduledRuns"       // key: a pipeline job, parent: its schedule; data is the time of the tick, RFC 3339
+	KindScheduleQueues      = "scheduleQueues"      // key: a schedule; data is the last tick that waits for a place
 	KindCustomJobs          = "customJobs"          // a CustomJob
 	KindBatchPredictionJobs = "batchPredictionJobs" // a BatchPredictionJob
 	KindMetadataStores      = "metadataStores"      // a MetadataStore

@@ -53,6 +53,31 @@ func (s *PipelineJobs) Methods() ([]api.Method, error) {
 // create checks the whole pipeline before it answers, so that what cannot run is
 // refused by name and not found out in the middle of a run.
 func (s *PipelineJobs) create(ctx context.Context, req *pb.CreatePipelineJobRequest) (*pb.PipelineJob, error) {
+	l, err := s.prepare(ctx, s.checker, req)
+	if err != nil {
+		return nil, err
+	}
+	if l.job.ServiceAccount, err = RunAs(ctx, s.accounts, l.parent.Project(), l.job.ServiceAccount); err != nil {
+		return nil, err
+	}
+	if err := s.std.store.Update(ctx, func(tx store.Tx) error { return l.Insert(ctx, tx) }); err != nil {
+		return nil, err
+	}
+	return l.job, nil
+}
+
+// launch is a job that passed every check that needs no transaction.
+type launch struct {
+	*PipelineJobs
+	parent resource.Name
+	id     string
+	plan   *pipeline.Plan
+	job    *pb.PipelineJob
+}
+
+// prepare checks a request and makes the job of it. Whether the service account and
+// the images may be used is up to the caller, who knows for whom it asks.
+func (s *PipelineJobs) prepare(ctx context.Context, checker WorkloadChecker, req *pb.CreatePipelineJobRequest) (*launch, error) {
 	if req.GetPipelineJob() == nil {
 		return nil, resource.Invalid("pipeline_job", "pipeline_job is missing")
 	}
@@ -62,14 +87,11 @@ func (s *PipelineJobs) create(ctx context.Context, req *pb.CreatePipelineJobRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := plan.Check(func(w runtime.Workload) error { return s.checker.Check(ctx, w) }); err != nil {
+	if err := plan.Check(func(w runtime.Workload) error { return checker.Check(ctx, w) }); err != nil {
 		return nil, err
 	}
 	parent, err := resource.ParseName(req.GetParent())
 	if err != nil {
-		return nil, err
-	}
-	if job.ServiceAccount, err = RunAs(ctx, s.accounts, parent.Project(), job.ServiceAccount); err != nil {
 		return nil, err
 	}
 	if err := fillRoot(job, plan, parent); err != nil {
@@ -84,21 +106,24 @@ func (s *PipelineJobs) create(ctx context.Context, req *pb.CreatePipelineJobRequ
 		id = plan.Name + "-" + resource.NewID()
 	}
 	job.State = pb.PipelineState_PIPELINE_STATE_PENDING
-	err = s.std.store.Update(ctx, func(tx store.Tx) error {
-		for _, in := range job.GetRuntimeConfig().GetInputArtifacts() {
-			if _, err := pipeline.InputArtifact(ctx, tx, parent.Project(), parent.Location(), in.GetArtifactId()); err != nil {
-				return err
-			}
-		}
-		if job.JobDetail, err = s.contexts(ctx, tx, req.GetParent(), plan.Name, id); err != nil {
+	return &launch{PipelineJobs: s, parent: parent, id: id, plan: plan, job: job}, nil
+}
+
+// Name is the full name that the job will have.
+func (l *launch) Name() string { return l.parent.Child("pipelineJobs", l.id).String() }
+
+// Insert writes the job and its contexts.
+func (l *launch) Insert(ctx context.Context, tx store.Tx) error {
+	for _, in := range l.job.GetRuntimeConfig().GetInputArtifacts() {
+		if _, err := pipeline.InputArtifact(ctx, tx, l.parent.Project(), l.parent.Location(), in.GetArtifactId()); err != nil {
 			return err
 		}
-		return s.std.Insert(ctx, tx, req.GetParent(), id, job, job.State.String())
-	})
-	if err != nil {
-		return nil, err
 	}
-	return job, nil
+	var err error
+	if l.job.JobDetail, err = l.contexts(ctx, tx, l.parent.String(), l.plan.Name, l.id); err != nil {
+		return err
+	}
+	return l.std.Insert(ctx, tx, l.parent.String(), l.id, l.job, l.job.State.String())
 }
 
 func checkPipelineJob(job *pb.PipelineJob) (*pipeline.Plan, error) {
@@ -178,6 +203,9 @@ func (s *PipelineJobs) forget(ctx context.Context, tx store.Tx, job *pb.Pipeline
 	if !pipeline.Finished(job.State) {
 		return resource.Errorf(codes.FailedPrecondition, "%s is in state %s", job.Name, job.State).
 			WithResource(job.Name).WithHint("cancel it and wait until it has ended")
+	}
+	if err := tx.Delete(ctx, resource.KindScheduledRuns, job.Name); err != nil {
+		return err
 	}
 	return pipeline.Delete(ctx, tx, job.Name)
 }

@@ -76,8 +76,8 @@ func (s *Standard) Insert(ctx context.Context, tx store.Tx, parent, id string, m
 	}
 	if id == "" {
 		id = resource.NewID()
-	} else if !s.ids.MatchString(id) {
-		return resource.Invalid(typ.singular+"_id", "%q is not an id: letters, digits and . _ : ~ - are allowed, 128 at most", id)
+	} else if err := s.checkID(typ.singular, id); err != nil {
+		return err
 	}
 	name := parent + "/" + typ.collection + "/" + id
 	if !typ.matches(name) || strings.Contains(name, "/-/") {
@@ -96,6 +96,13 @@ func (s *Standard) Insert(ctx context.Context, tx store.Tx, parent, id string, m
 	now := s.now()
 	setTime(m, "create_time", now)
 	return s.put(ctx, tx, msg, state, now)
+}
+
+func (s *Standard) checkID(singular, id string) error {
+	if s.ids.MatchString(id) {
+		return nil
+	}
+	return resource.Invalid(singular+"_id", "%q is not an id: letters, digits and . _ : ~ - are allowed, 128 at most", id)
 }
 
 // maxResource bounds one resource, so that a page of them fits into memory;

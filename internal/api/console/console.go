@@ -187,6 +187,8 @@ func cloudPath(path, project string) (string, bool) {
 	switch {
 	case len(seg) == 4 && seg[1] == "pipelines" && seg[2] == "runs":
 		return parent + "pipelineJobs/" + id, true
+	case len(seg) == 4 && seg[1] == "pipelines" && seg[2] == "schedules":
+		return parent + "schedules/" + id, true
 	case len(seg) == 3 && seg[1] == "training":
 		return parent + "customJobs/" + id, true
 	case len(seg) == 3 && seg[1] == "batch-predictions":

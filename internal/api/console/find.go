@@ -142,7 +142,7 @@ func (c *Console) ended(r *http.Request, at source) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !v.Ended.IsZero() || !hasEnd(v.message) {
+	if !v.Ended.IsZero() || !ends(v.message) {
 		return true, nil
 	}
 	if strings.HasPrefix(at.part, "/tasks/") {

@@ -101,7 +101,7 @@ func (c *Console) readOne(w http.ResponseWriter, r *http.Request, name, workload
 		if err != nil {
 			return err
 		}
-		ended := !v.Ended.IsZero() || !hasEnd(v.message)
+		ended := !v.Ended.IsZero() || !ends(v.message)
 		p, err := c.logs.Read(r.Context(), stream, offset, logChunk)
 		if err != nil {
 			return err

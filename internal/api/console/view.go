@@ -28,6 +28,7 @@ type resourceView struct {
 	Error   string        `json:"error,omitempty"`
 	Created time.Time     `json:"createTime"`
 	Ended   time.Time     `json:"endTime,omitzero"`
+	Next    time.Time     `json:"nextRunTime,omitzero"` // of a schedule
 	Took    time.Duration `json:"-"`
 	message proto.Message
 }
@@ -39,6 +40,7 @@ func views() map[store.Kind]func() resourceView {
 	}
 	return map[store.Kind]func() resourceView{
 		resource.KindPipelineJobs:        of(func() proto.Message { return &pb.PipelineJob{} }),
+		resource.KindSchedules:           of(func() proto.Message { return &pb.Schedule{} }),
 		resource.KindCustomJobs:          of(func() proto.Message { return &pb.CustomJob{} }),
 		resource.KindBatchPredictionJobs: of(func() proto.Message { return &pb.BatchPredictionJob{} }),
 		resource.KindEndpoints:           of(func() proto.Message { return &pb.Endpoint{} }),
@@ -49,7 +51,7 @@ func views() map[store.Kind]func() resourceView {
 
 // shown lists the kinds of the front page, jobs first.
 func shown() []store.Kind {
-	return []store.Kind{resource.KindPipelineJobs, resource.KindCustomJobs, resource.KindBatchPredictionJobs, resource.KindEndpoints, resource.KindModels}
+	return []store.Kind{resource.KindPipelineJobs, resource.KindSchedules, resource.KindCustomJobs, resource.KindBatchPredictionJobs, resource.KindEndpoints, resource.KindModels}
 }
 
 func (c *Console) view(row store.Row) (resourceView, error) {
@@ -65,12 +67,15 @@ func (c *Console) view(row store.Row) (resourceView, error) {
 	if m, ok := v.message.(interface{ GetDisplayName() string }); ok {
 		v.Title = m.GetDisplayName()
 	}
-	if m, ok := v.message.(interface{ GetEndTime() *timestamppb.Timestamp }); ok && m.GetEndTime() != nil {
+	if m, ok := v.message.(interface{ GetEndTime() *timestamppb.Timestamp }); ok && ends(v.message) && m.GetEndTime() != nil {
 		v.Ended = m.GetEndTime().AsTime()
 		v.Took = v.Ended.Sub(v.Created)
 	}
 	if m, ok := v.message.(interface{ GetError() *spb.Status }); ok {
 		v.Error = m.GetError().GetMessage()
+	}
+	if s, ok := v.message.(*pb.Schedule); ok && s.GetState() == pb.Schedule_ACTIVE && s.GetNextRunTime() != nil {
+		v.Next = s.GetNextRunTime().AsTime()
 	}
 	if e, ok := v.message.(*pb.Endpoint); ok {
 		v.State = strconv.Itoa(len(e.GetDeployedModels())) + " deployed"
@@ -158,7 +163,7 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("show %s: %w", v.Name, err)
 	}
-	data := pageData{Version: c.version, One: &v, JSON: string(text), Refresh: v.Ended.IsZero() && hasEnd(v.message)}
+	data := pageData{Version: c.version, One: &v, JSON: string(text), Refresh: v.Ended.IsZero() && ends(v.message)}
 	if data.Tasks, err = c.tasks(r.Context(), v); err != nil {
 		return err
 	}
@@ -176,9 +181,11 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
 	return c.page.Execute(w, data)
 }
 
-func hasEnd(m proto.Message) bool {
+// ends reports what runs to an end; the end of a schedule is a plan.
+func ends(m proto.Message) bool {
+	_, planned := m.(*pb.Schedule)
 	_, ok := m.(interface{ GetEndTime() *timestamppb.Timestamp })
-	return ok
+	return ok && !planned
 }
 
 // taskView is one task of a pipeline run, with its place on the time line.
