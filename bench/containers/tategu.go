@@ -81,27 +81,28 @@ func openTategu(binary, dir, program string) ([]*way, func() error, error) {
 		return nil, nil, err
 	}
 	started := 0
+	var last runtime.Instance
 	run := func(w runtime.Workload) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
 			started++
 			w.ID = fmt.Sprintf("start-%d", started)
-			in, err := r.Start(ctx, w)
-			if err != nil {
+			if last, err = r.Start(ctx, w); err != nil {
 				return "", err
 			}
-			exit, err := in.Wait(ctx)
+			exit, err := last.Wait(ctx)
 			if err != nil {
 				return "", err
 			}
 			if !exit.OK() {
 				return exit.Message, errors.New("it failed")
 			}
-			return strings.Join(exit.Tail, "\n"), in.Release(ctx)
+			return strings.Join(exit.Tail, "\n"), nil
 		}
 	}
+	release := func() error { return last.Release(context.Background()) }
 	ways := []*way{
-		{name: nameHost, run: run(runtime.Workload{Command: []string{program}})},
-		{name: nameContainer, run: run(runtime.Workload{Image: image.image.Reference})},
+		{name: nameHost, after: release, run: run(runtime.Workload{Command: []string{program}})},
+		{name: nameContainer, after: release, run: run(runtime.Workload{Image: image.image.Reference})},
 		bare(filepath.Join(dir, "bare"), program),
 	}
 	for _, w := range ways[:2] { // probes of the machine and the unpacking come once

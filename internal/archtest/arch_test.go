@@ -210,3 +210,22 @@ func TestNoCgoAndNoKubernetes(t *testing.T) {
 		}
 	}
 }
+
+// TestWrapperIsSmall: the wrapper starts with every program, and what it imports it
+// pays for each time.
+func TestWrapperIsSmall(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/wrapper")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := []string{"golang.org/x/sys/unix", "golang.org/x/net/bpf", module + "/cmd/wrapper", module + "/internal/runtime/record", module + "/internal/runtime/process/box", module + "/internal/runtime/process/wrapper"}
+	for pkg := range strings.FieldsSeq(string(out)) {
+		first, _, _ := strings.Cut(pkg, "/")
+		if (strings.Contains(first, ".") || first == module) && !slices.Contains(allowed, pkg) {
+			t.Errorf("the wrapper imports %s", pkg)
+		}
+	}
+}

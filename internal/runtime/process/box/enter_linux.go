@@ -209,7 +209,13 @@ func mountImage(c *Container, root *os.File) error {
 	if c.IDs.User {
 		options = "userxattr," + options // the others belong to the machine's root
 	}
-	if err := unix.Mount("overlay", boxRoot, "overlay", flags, options); err != nil {
+	// The changes go with the workload: volatile (Linux 5.10) keeps the end of a
+	// container from syncing the whole file system that they are on.
+	err := unix.Mount("overlay", boxRoot, "overlay", flags, "volatile,"+options)
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("overlay", boxRoot, "overlay", flags, options)
+	}
+	if err != nil {
 		return fmt.Errorf("lay the workload's files over the image: %w", err)
 	}
 	return nil

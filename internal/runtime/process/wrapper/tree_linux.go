@@ -2,6 +2,7 @@ package wrapper
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -96,6 +97,21 @@ func KillStrays(wrapper int, dir string) {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if s.session == wrapper || err == nil && bytes.Contains(append([]byte{0}, env...), mark) {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // gone already is fine
+		}
+	}
+}
+
+// childless collects what has ended and reports that nothing else of ours is left:
+// orphans would be our children by now.
+func childless() bool {
+	for {
+		var status syscall.WaitStatus
+		switch got, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil); {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil: // ECHILD
+			return true
+		case got == 0:
+			return false
 		}
 	}
 }

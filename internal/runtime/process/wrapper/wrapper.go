@@ -239,21 +239,24 @@ type family struct {
 // supervise waits for the program, then ends what it left behind. A SIGTERM
 // passes Stop on: the program's group is asked, and killed after the grace.
 func supervise(pid int, signals <-chan os.Signal, f family) (status syscall.WaitStatus, stopped bool) {
-	reaped := make(chan syscall.WaitStatus, 1)
+	program := make(chan death, 1)
 	none := make(chan struct{})
-	go reap(pid, reaped, none) // ends when no child is left
+	go reap(pid, program, none) // ends when no child is left
 	var grace <-chan time.Time
 	var again <-chan time.Time // kills anew what was forked meanwhile
 	ended := false
 	for {
 		select {
-		case status = <-reaped:
-			ended = true
+		case d := <-program:
+			status, ended = d.status, true
+			if d.last {
+				return status, stopped
+			}
 			f.kill()
 			again = time.After(10 * time.Millisecond)
 		case <-none:
 			if !ended {
-				status = <-reaped // sent before none was closed
+				status = (<-program).status // sent before none was closed
 			}
 			return status, stopped
 		case <-signals:
@@ -274,8 +277,14 @@ func supervise(pid int, signals <-chan os.Signal, f family) (status syscall.Wait
 	}
 }
 
+// death is the end of the program.
+type death struct {
+	status syscall.WaitStatus
+	last   bool // it left nothing behind: looking for it would take longer than many programs
+}
+
 // reap collects every child, also orphans that the kernel gave us.
-func reap(pid int, reaped chan<- syscall.WaitStatus, none chan<- struct{}) {
+func reap(pid int, program chan<- death, none chan<- struct{}) {
 	defer close(none)
 	for {
 		var status syscall.WaitStatus
@@ -285,7 +294,7 @@ func reap(pid int, reaped chan<- syscall.WaitStatus, none chan<- struct{}) {
 		case err != nil: // ECHILD
 			return
 		case got == pid:
-			reaped <- status
+			program <- death{status, childless()}
 		}
 	}
 }
