@@ -90,7 +90,7 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.output, "output", "", "gs://BUCKET/PREFIX that AIP_MODEL_DIR and its siblings are below")
 	s.DurationVar(&f.timeout, "timeout", 0, "end the job when it has run so long, such as 2h")
 	s.BoolVarP(&f.detach, "detach", "d", false, "print the job's name and do not wait for it")
-	s.BoolVarP(&f.quiet, "quiet", "q", false, "show the program's output alone")
+	s.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing of tategu's own; the job's log alone is shown")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit{code: exitOurs, err: err} })
 	_ = cmd.RegisterFlagCompletionFunc("image", completeImages) // fails only for an unknown flag
 }

@@ -298,7 +298,7 @@ func phase(w console.Workload) string {
 
 // verdict is the end of a job as an exit code.
 func verdict(job *pb.CustomJob) error {
-	message, _, _ := strings.Cut(job.GetError().GetMessage(), "; last lines of its output:") // they were shown
+	message, _, _ := strings.Cut(job.GetError().GetMessage(), "\nlast lines of its output:") // they were shown
 	failed := errors.New(strings.TrimPrefix(message, "replica "+training.ChiefWorkload(job.Name)+": "))
 	switch {
 	case job.State == pb.JobState_JOB_STATE_SUCCEEDED:

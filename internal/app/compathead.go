@@ -13,7 +13,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 - **Serving**: LightGBM text files natively (` + "`artifact_uri`" + ` holding the file, image absent or ` + "`tategu/lightgbm`" + `); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an
   ` + "`images:`" + ` rule. Replicas stay at min_replica_count (at least one). Prebuilt prediction images without a LightGBM file are refused by name.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
-- **Custom jobs**: container and Python package specs, several pools. TrainingPipelines, tuning and persistent resources are not served.
+- **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
+  ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.
 - **Containers** (Linux): an image pushed here, or an ` + "`images:`" + ` rule with rootfs, runs a task, custom job or model server in a container: own user, mount, process, IPC and host-name
   namespaces, an overlay, the machine's network or (` + "`network: none`" + `) none. Limits of memory, cores and processes need writable control groups (v1 or v2); a status says where they are refused.
   Not served: pulling images when they are needed (` + "`tategu image pull`" + ` brings them), networks between containers, GPUs in containers.

@@ -167,3 +167,26 @@ def test_compiled_yaml_of_a_program(server, bucket, folder, tmp_path):
 
     run(bucket, pipeline, tmp_path)
     assert bucket.blob("out").download_as_bytes() == b"rows"
+
+
+def test_files_as_base_image(server, bucket, folder, tmp_path):
+    """A lightweight component imports what is in the folder of its base image."""
+    (folder / "beside.py").write_text("NAME = 'beside'\n")
+    code, out, err = tategu(
+        server, "image", "build", ".", "--python", "3.11", "-t", "p/lib:v1", cwd=folder
+    )
+    assert code == 0, err
+
+    @dsl.component(base_image=out.strip().replace(":v1@", "@"))
+    def step(path: str):
+        import beside
+
+        with open(path, "w") as f:
+            f.write(beside.NAME)
+
+    @dsl.pipeline(name="task-from")
+    def pipeline():
+        step(path=f"/gcs/{bucket.name}/name.txt")
+
+    run(bucket, pipeline, tmp_path)
+    assert text_of(bucket, "name.txt") == "beside"
