@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-registry conformance-containers conformance-sdk kill-loop mutate fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
+	conformance-driver conformance-gcs conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
 
 build: bin/tategu
 
@@ -46,6 +46,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-clients
 	$(MAKE) kill-loop ROUNDS=5
 	$(MAKE) mutate N=1500
+	$(MAKE) faults
 
 test-go: $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
@@ -97,6 +98,10 @@ mutate: N ?= 10000
 mutate: SEED ?= 1
 mutate: build
 	CGO_ENABLED=0 go run -trimpath ./test/mutate -binary bin/tategu -n $(N) -seed $(SEED)
+
+## Real faults, each with the cause and the next step that a person is told.
+faults: build $(UV) $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" CGO_ENABLED=0 go run -trimpath ./test/fault -binary bin/tategu -python $(CLIENTS)/bin/python
 
 ## Every fuzz target in turn; what fails is kept in testdata/fuzz.
 fuzz: FUZZTIME ?= 20s

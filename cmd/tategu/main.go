@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tategu/internal/app"
+	"tategu/internal/resource"
 	"tategu/internal/runtime/process"
 )
 
@@ -41,7 +42,7 @@ func Main(args []string) int {
 		end = &exit{code: 1, err: err}
 	}
 	if end.err != nil {
-		fmt.Fprintln(os.Stderr, "tategu: "+end.err.Error())
+		fmt.Fprintln(os.Stderr, "tategu: "+told(end.err))
 	}
 	return end.code
 }
@@ -60,6 +61,15 @@ func (e *exit) Error() string {
 }
 
 func (e *exit) Unwrap() error { return e.err }
+
+// told is an error as the command line shows it: with its cause, unless that is
+// plainly what was typed.
+func told(err error) string {
+	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" && (e.Cause != resource.CauseInput || e.Reason != "") {
+		return resource.Outcome(err).Error()
+	}
+	return err.Error()
+}
 
 func command() *cobra.Command {
 	root := &cobra.Command{

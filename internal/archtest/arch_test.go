@@ -21,7 +21,7 @@ const module = "tategu"
 // layers, top first. A trailing /* stands for every direct child.
 func layers() [][]string {
 	return [][]string{
-		{"cmd/*", "test/*", "bench/*", "bench/containers/program"},
+		{"cmd/*", "test/*", "test/fault/program", "bench/*", "bench/containers/program"},
 		{"internal/app", "internal/component", "internal/imaging", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},

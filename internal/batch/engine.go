@@ -286,20 +286,11 @@ func (e *Engine) finish(ctx context.Context, name string, r result) error {
 			job.Error = errCancelled.GRPCStatus().Proto()
 		default:
 			job.State = pb.JobState_JOB_STATE_FAILED
-			job.Error = e.failure(name, r.err).GRPCStatus().Proto()
+			job.Error = resource.Outcome(r.err).WithLogs(path.Base(name)).GRPCStatus().Proto()
 		}
 	})
 	if resource.IsNotFound(err) {
 		return nil // deleted while it ran
 	}
 	return err
-}
-
-// failure is the error of a job; where a program of its ran, its output says more.
-func (e *Engine) failure(name string, err error) *resource.Error {
-	failed := resource.Outcome(err)
-	if failed.Program != nil && (failed.Program.ExitCode != resource.NeverStarted || len(failed.Program.Tail) > 0) {
-		failed = failed.WithNext("`tategu logs " + path.Base(name) + "` shows its whole output")
-	}
-	return failed
 }

@@ -46,7 +46,8 @@ func (e *Engine) inputs(ctx context.Context, uris []string) ([]object, error) {
 			return nil, err
 		}
 		if len(found) == 0 {
-			return nil, resource.Errorf(codes.NotFound, "no object matches the input %s", uri).WithCause(resource.CauseInput).WithResource(uri)
+			return nil, resource.Errorf(codes.NotFound, "no object matches the input %s", uri).WithCause(resource.CauseInput).WithResource(uri).
+				WithHint("`tategu ls -r gs://%s` shows what is there", at.bucket)
 		}
 		all = append(all, found...)
 	}

@@ -126,6 +126,10 @@ func isStatus(err error, status int) bool {
 // explain gives the registry's own words.
 func (c *Client) explain(err error) error {
 	e, ok := errors.AsType[*transport.Error](err)
+	if !ok && strings.Contains(err.Error(), "error verifying") { // the library's own word, whose type it keeps to itself
+		return resource.Errorf(codes.DataLoss, "what the registry sent is not what it named: %w", err).WithCause(resource.CauseDependency).
+			WithHint("fetch it again; if it stays so, the image must be pushed anew there")
+	}
 	if !ok {
 		return err
 	}
@@ -239,8 +243,7 @@ func (l Login) options(ctx context.Context) []remote.Option {
 func Fetch(ctx context.Context, ref name.Reference, platformOf string, all bool, login Login) (Picture, error) {
 	d, err := remote.Get(ref, append(login.options(ctx), remote.WithPlatform(platform(platformOf)))...)
 	if err != nil {
-		return Picture{}, resource.Errorf(codes.Unavailable, "fetch %s: %v", ref, err).WithCause(resource.CauseDependency).
-			WithHint("is the name right, and did you log in (`docker login`, or --username and --password-stdin)?")
+		return Picture{}, unfetched(ref, err)
 	}
 	p := Picture{Name: ref.String()}
 	if all && d.MediaType.IsIndex() {
@@ -252,6 +255,27 @@ func Fetch(ctx context.Context, ref name.Reference, platformOf string, all bool,
 		return p, fmt.Errorf("read %s: %w", ref, err)
 	}
 	return p, nil
+}
+
+// unfetched says whose turn it is when another registry gave no image.
+func unfetched(ref name.Reference, err error) *resource.Error {
+	e := resource.Errorf(codes.Unavailable, "fetch %s: %w", ref, err)
+	e.Message = strings.Join(strings.Fields(e.Message), " ") // registries answer in lines
+	host := ref.Context().RegistryStr()
+	switch {
+	case isStatus(err, http.StatusUnauthorized), isStatus(err, http.StatusForbidden):
+		e.Code, e.Cause, e.Reason = codes.PermissionDenied, resource.CauseInput, "REGISTRY_DENIED"
+		return e.WithHint("log in (`docker login %s`, or --username and --password-stdin); some registries say this of an image that does not exist", host)
+	case isStatus(err, http.StatusNotFound):
+		e.Code, e.Cause, e.Reason = codes.NotFound, resource.CauseInput, "IMAGE_UNKNOWN"
+		return e.WithHint("check the name and the tag: %s has no such image", host)
+	}
+	e.Cause, e.Reason = resource.CauseDependency, "REGISTRY_UNREACHABLE"
+	if _, answered := errors.AsType[*transport.Error](err); answered {
+		e.Reason = "REGISTRY_FAILS"
+		return e.WithHint("%s is out of order or limits how much is fetched: try again later", host)
+	}
+	return e.WithHint("check the name of the registry, and that this machine reaches %s", host)
 }
 
 // platform reads OS/ARCH[/VARIANT].

@@ -118,7 +118,7 @@ func (p *Planner) load(ctx context.Context, o object) (n *Native, err error) {
 	model, err := lightgbm.Parse(r)
 	if syntax, ok := errors.AsType[*lightgbm.SyntaxError](err); ok {
 		return nil, resource.Errorf(codes.FailedPrecondition, "%s is not a LightGBM model that can be served: %w", o.uri(), syntax).
-			WithCause(resource.CauseModel)
+			WithCause(resource.CauseModel).WithHint(`save it again with booster.save_model("model.txt"), and check that the whole file was uploaded`)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.uri(), err)

@@ -127,23 +127,17 @@ func (m *machine) outputArtifacts(n *node, k string, planned []Artifact, eo *exe
 
 // badExit is the failure of a program by its end.
 func (m *machine) badExit(n *node, exit runtime.Exit) *Failure {
-	e := exit.Err("")
-	if exit.Code != resource.NeverStarted || len(exit.Tail) > 0 {
-		e = e.WithNext(m.logsStep(n))
-	}
-	return newFailure(e)
-}
-
-// logsStep is where the whole output of a task is.
-func (m *machine) logsStep(n *node) string {
-	return "`tategu logs " + m.run.id + "/" + n.Path + "` shows its whole output"
+	return newFailure(exit.Err("").WithLogs(m.run.id + "/" + n.Path))
 }
 
 // badOutput is the failure of a program that ended well and left nothing of use.
 func (m *machine) badOutput(n *node, o outcome, format string, args ...any) *Failure {
-	return &Failure{
-		Message: fmt.Sprintf(format, args...), Hint: m.logsStep(n), Cause: resource.CauseUserCode, Reason: "BAD_OUTPUT", Tail: o.exit.Tail,
+	e := &resource.Error{
+		Message: fmt.Sprintf(format, args...), Cause: resource.CauseUserCode, Reason: "BAD_OUTPUT",
+		Hint:    "let the program write it: a component returns its outputs, another program writes them to the paths that it is given",
+		Program: &resource.Program{ExitCode: o.exit.Code, Tail: o.exit.Tail},
 	}
+	return newFailure(e.WithLogs(m.run.id + "/" + n.Path))
 }
 
 // program works out the running attempt of a container task.

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
@@ -26,13 +27,13 @@ func (p *Plan) Parameters(config *pb.PipelineJob_RuntimeConfig) (map[string]any,
 	for _, k := range sortedKeys(given) {
 		where := "pipeline_job.runtime_config.parameter_values[" + k + "]"
 		if defs[k] == nil {
-			return nil, resource.Invalid(where, "the pipeline has no parameter %q", k)
+			return nil, resource.Invalid(where, "the pipeline has no parameter %q", k).WithHint("its parameters are: %s", strings.Join(sortedKeys(defs), ", "))
 		}
 		if given[k] == nil {
 			continue
 		}
 		if err := checkType(given[k], typeOf(defs[k])); err != nil {
-			return nil, resource.Invalid(where, "parameter %q: %v", k, err)
+			return nil, resource.Invalid(where, "parameter %q: %v", k, err).WithHint("correct parameter_values of the run: nothing is converted")
 		}
 		if err := oneOf(given[k], defs[k].GetLiterals()); err != nil {
 			return nil, resource.Invalid(where, "parameter %q: %v", k, err)

@@ -139,6 +139,15 @@ func Outcome(err error) *Error {
 	return &e
 }
 
+// WithLogs returns a copy of e whose next step is also to read all the output of
+// what is called so; without any output there is nothing to read.
+func (e *Error) WithLogs(of string) *Error {
+	if e.Program == nil || len(e.Program.Tail) == 0 {
+		return e
+	}
+	return e.WithNext("`tategu logs " + of + "` shows its whole output")
+}
+
 // WithNext returns a copy of e with a further step after those it has.
 func (e *Error) WithNext(step string) *Error {
 	c := *e

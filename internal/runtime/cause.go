@@ -114,6 +114,9 @@ func signalled(e End) finding {
 		name = map[int]string{128 + 4: "SIGILL", 128 + 6: "SIGABRT", 128 + 7: "SIGBUS", 128 + 8: "SIGFPE", 128 + 9: "SIGKILL", 128 + 11: "SIGSEGV", 128 + 15: "SIGTERM"}[e.Code]
 	}
 	if name == "" {
+		if len(e.Tail) == 0 {
+			f.hint = "it printed nothing: let it say what it does (set -x in a shell script, logging in Python)"
+		}
 		return f
 	}
 	f.reason, f.message = "SIGNAL", "the program was ended by "+name

@@ -67,7 +67,7 @@ func saidRules() []textRule {
 		{[]int{127}, `[‘'"]?([^\s:‘'’"]+)[’'"]?: No such file or directory$`, "COMMAND_NOT_FOUND", resource.CauseInput, "there is no program $1", "install $1 in the image, or name it by its full path"},
 		{[]int{126, 127}, `(?:Exec format error|cannot execute binary file)`, "WRONG_FORMAT", resource.CauseInput, "", "build the program for this processor; a script needs a first line such as #!/bin/sh"},
 		{[]int{126}, `[‘'"]?([^\s:‘'’"]+)[’'"]?: Permission denied$`, "NOT_EXECUTABLE", resource.CauseInput, "$1 may not be executed", "give the file the right to be executed (chmod a+x, in the image before it is pushed)"},
-		{nil, `(?:No space left on device|Disk quota exceeded)`, "DISK_FULL", resource.CauseResource, "", "free space on the disk of the data directory, or let the program write less"},
+		{nil, `(?i)(?:no space left on device|disk quota exceeded)`, "DISK_FULL", resource.CauseResource, "", "free space on the disk of the data directory, or let the program write less"},
 		{[]int{1, 3}, `java\.lang\.OutOfMemoryError`, "OUT_OF_MEMORY", resource.CauseResource, "", memory},
 		{[]int{2}, `^fatal error: runtime: (?:out of memory|cannot allocate memory)`, "OUT_OF_MEMORY", resource.CauseResource, "", memory},
 		{[]int{aborted}, `(?:std::bad_alloc|memory allocation of \d+ bytes failed)`, "OUT_OF_MEMORY", resource.CauseResource, "", memory},
@@ -96,7 +96,7 @@ const packageLines = 60
 func packageRules() []textRule {
 	unreachable := "check that the package index is reachable from this machine (PIP_INDEX_URL, UV_DEFAULT_INDEX, pip_index_urls of the component), then run it again"
 	return []textRule{
-		{nil, `No space left on device|Disk quota exceeded`, "DISK_FULL", resource.CauseResource, "the disk is full", "free space on the disk of the cache directory"},
+		{nil, `(?i)no space left on device|disk quota exceeded`, "DISK_FULL", resource.CauseResource, "the disk is full", "free space on the disk of the cache directory"},
 		{nil, `(?i)HTTP (?:status client error|error) ?\(?(401|403)\b|(?:401|403) (?:Unauthorized|Forbidden)|(?:401|403) (?:Client )?Error`, "INDEX_DENIED", resource.CauseInput, "the package index does not let us in", "put the credentials into the URL of the index, or into ~/.netrc of the server's user"},
 		{nil, `(?i)connection refused|failed to establish a new connection|name or service not known|temporary failure in name resolution|dns error|network is unreachable|connect(?:ion)? timed? ?out|operation timed out|connection reset|proxyerror|error sending request|could not connect|max retries exceeded`, "INDEX_UNREACHABLE", resource.CauseDependency, "the package index cannot be reached", unreachable},
 		{nil, `(?i)HTTP status server error|5\d\d Server Error|HTTP error 5\d\d`, "INDEX_UNREACHABLE", resource.CauseDependency, "the package index is out of order", unreachable},

@@ -242,10 +242,10 @@ func (a *actor) failed(ctx context.Context, cause error) error {
 func withLogs(err error, key string) error {
 	e := resource.Outcome(err)
 	name, bad := resource.ParseName(key)
-	if bad != nil || e.Program == nil || e.Program.ExitCode == resource.NeverStarted && len(e.Program.Tail) == 0 {
+	if bad != nil {
 		return e
 	}
-	return e.WithNext("`tategu logs " + path.Base(name.Parent().String()) + "` shows the whole output")
+	return e.WithLogs(path.Base(name.Parent().String()))
 }
 
 // undeploy drains and ends the replicas and removes the row. An operation that

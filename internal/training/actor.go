@@ -237,12 +237,7 @@ func (a *actor) ended(ctx context.Context, job *pb.CustomJob, e end) (done bool,
 
 // failure is the error of a job by the end of one of its replicas.
 func (a *actor) failure(in runtime.Instance, exit runtime.Exit) *resource.Error {
-	return exit.Err("replica " + in.ID()).WithResource(in.ID()).WithNext(logsStep(a.key))
-}
-
-// logsStep is where the whole output of a job is.
-func logsStep(job string) string {
-	return "`tategu logs " + path.Base(job) + "` shows its whole output"
+	return exit.Err("replica " + in.ID()).WithResource(in.ID()).WithLogs(path.Base(a.key))
 }
 
 // overtime is the error of a job that was ended by its timeout.
@@ -256,7 +251,7 @@ func (a *actor) overtime(ctx context.Context, job *pb.CustomJob) *resource.Error
 	if exit, err := a.instances[0].Wait(ctx); err == nil {
 		e.Program.Tail = exit.Tail
 	}
-	return e.WithNext(logsStep(a.key))
+	return e.WithLogs(path.Base(a.key))
 }
 
 func cancelled() *resource.Error { return resource.Errorf(codes.Canceled, "the job was cancelled") }

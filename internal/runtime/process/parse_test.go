@@ -19,7 +19,7 @@ func TestGroups(t *testing.T) {
 		t.Fatal(d)
 	}
 	flags := uvFlags([]string{"https://a", "https://b"}, []string{"--trusted-host", "a", "--quiet"})
-	if d := cmp.Diff([]string{"--index-url", "https://a", "--extra-index-url", "https://b", "--allow-insecure-host", "a"}, flags); d != "" {
+	if d := cmp.Diff([]string{"--default-index", "https://a", "--index", "https://b", "--allow-insecure-host", "a"}, flags); d != "" {
 		t.Fatal(d)
 	}
 }

@@ -149,12 +149,16 @@ func cutFlags(entry string) (flags []string, requirement string) {
 	return flags, rest
 }
 
-// uvFlags speaks of indexes as uv does.
+// uvFlags speaks of indexes as uv does. To its old names for them, which are pip's,
+// it prefers a variable of the server such as UV_DEFAULT_INDEX.
 func uvFlags(indexes, flags []string) []string {
 	out := pipFlags(indexes, flags)
+	ours := map[string]string{
+		"--trusted-host": "--allow-insecure-host", "--index-url": "--default-index", "-i": "--default-index", "--extra-index-url": "--index",
+	}
 	for i, f := range out {
-		if f == "--trusted-host" {
-			out[i] = "--allow-insecure-host"
+		if name, ok := ours[f]; ok {
+			out[i] = name
 		}
 	}
 	return slices.DeleteFunc(out, func(f string) bool {
