@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
+	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
 
 build: bin/tategu
 
@@ -115,6 +115,12 @@ conformance-driver: build $(CLIENTS)/.built
 conformance-gcs: DIR ?= $(SHARED)/conformance/gcs
 conformance-gcs: build $(CLIENTS)/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/gcs.py --dir "$(DIR)"
+
+## Compiled pipelines, beside kfp.local where it can run them.
+conformance-kfp: DIR ?= $(SHARED)/conformance/kfp
+conformance-kfp: ONLY ?=
+conformance-kfp: build $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/pipelines.py --dir "$(DIR)" --only "$(ONLY)"
 
 ## The OCI distribution specification's own suite, fetched as a Go module.
 conformance-registry: build

@@ -227,7 +227,7 @@ func (m *Main) openRuntime(ctx context.Context) error {
 		return err
 	}
 	m.runtime, err = process.New(process.Config{
-		Dir: filepath.Join(m.cfg.Data, "workloads"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
+		Dir: filepath.Join(m.cfg.Data, "workloads"), Volumes: filepath.Join(m.cfg.Data, "volumes"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
 		Schedule: m.schedule, ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
 		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
 		Wrapper: process.Packed(),

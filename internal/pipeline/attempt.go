@@ -38,6 +38,9 @@ func (j *job) start(ctx context.Context, a start) event {
 	}
 	p := j.m.program(n)
 	w, err := p.workload(n.def)
+	if err == nil {
+		w.Volumes, err = j.m.volumes(n)
+	}
 	if err != nil {
 		exit := runtime.Refuse(resource.Invalid("", "%w", err), j.cfg.Now())
 		return ended{path: a.path, attempt: a.attempt, outcome: outcome{exit: exit}}

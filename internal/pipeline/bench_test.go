@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,7 @@ type bench struct {
 	objects *blob.Store
 	runtime runtime.Runtime
 	log     *slog.Logger
+	runs    int    // submitted so far
 	stop    func() // ends the engine as a killed process would, save for its goroutines
 }
 
@@ -68,7 +70,8 @@ func newBench(t *testing.T, makeRuntime func(b *bench) runtime.Runtime) *bench {
 // start runs an engine until stop.
 func (b *bench) start() {
 	b.t.Helper()
-	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Log: b.log, Now: time.Now})
+	volumes, _ := b.runtime.(runtime.Volumes) // the fake has none
+	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Volumes: volumes, Log: b.log, Now: time.Now})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()
@@ -90,7 +93,7 @@ func processRuntime(t *testing.T) func(b *bench) runtime.Runtime {
 			cache = filepath.Join(os.TempDir(), "tategu-test-cache")
 		}
 		r, err := process.New(process.Config{
-			Dir: filepath.Join(b.t.TempDir(), "workloads"), CacheDir: cache, Files: b.objects, Logs: b.objects,
+			Dir: filepath.Join(b.t.TempDir(), "workloads"), Volumes: filepath.Join(b.t.TempDir(), "volumes"), CacheDir: cache, Files: b.objects, Logs: b.objects,
 			Images: []runtime.ImageRule{
 				{Match: "alpine*", Command: []string{"env"}},
 				{Match: "jetbrainsinfra/jq", Command: []string{"env"}}, // jq of the host
@@ -140,9 +143,10 @@ func (b *bench) submitOf(schedule, id string, ir []byte, params map[string]any) 
 		b.t.Fatal(err)
 	}
 	name := jobParent + "/pipelineJobs/" + id
+	b.runs++
 	job := &pb.PipelineJob{
 		Name: name, ScheduleName: schedule, PipelineSpec: spec, State: pb.PipelineState_PIPELINE_STATE_PENDING, CreateTime: timestamppb.Now(),
-		Labels:        map[string]string{pipeline.RunNumberLabel: "42"},
+		Labels:        map[string]string{pipeline.RunNumberLabel: strconv.Itoa(b.runs)},
 		RuntimeConfig: &pb.PipelineJob_RuntimeConfig{GcsOutputDirectory: "gs://artifacts/root", ParameterValues: map[string]*structpb.Value{}},
 	}
 	for k, v := range params {

@@ -50,7 +50,7 @@ func conformanceCases(t *testing.T) (dir string, cases []conformanceCase) {
 	return dir, cases
 }
 
-// readIR gives the first YAML document (or the JSON) of a file as JSON.
+// readIR gives the YAML documents (or the JSON) of a file as one JSON object.
 func readIR(t *testing.T, file string) []byte {
 	t.Helper()
 	f, err := os.Open(file)
@@ -58,9 +58,13 @@ func readIR(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var doc map[string]any
-	if err := yaml.NewDecoder(f).Decode(&doc); err != nil {
+	var doc, platforms map[string]any
+	documents := yaml.NewDecoder(f)
+	if err := documents.Decode(&doc); err != nil {
 		t.Fatal(err)
+	}
+	if err := documents.Decode(&platforms); err == nil {
+		doc["platforms"] = platforms["platforms"]
 	}
 	if inner, ok := doc["pipelineSpec"].(map[string]any); ok {
 		doc = inner

@@ -153,6 +153,9 @@ func (t *Task) execution(metadata string) (*pb.Execution, error) {
 	for k, v := range t.Outputs.Parameters {
 		fields["output:"+k] = v
 	}
+	for i, w := range t.Warnings {
+		fields["warning:"+strconv.Itoa(i+1)] = w
+	}
 	var err error
 	if e.Metadata, err = structpb.NewStruct(fields); err != nil {
 		return nil, fmt.Errorf("parameters of task %s: %w", t.Path, err)

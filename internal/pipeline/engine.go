@@ -47,6 +47,7 @@ type Config struct {
 	Store   store.Store
 	Objects Objects
 	Runtime runtime.Runtime
+	Volumes runtime.Volumes // nil: the runtime has none
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -77,6 +78,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	w := e.cfg.Store.Watch(kindJobs)
 	defer w.Close()
 	e.releaseEnded(ctx)
+	e.dropWorkspaces(ctx)
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: kindJobs, States: unfinished()})
 	switch {
 	case ctx.Err() != nil:

@@ -165,6 +165,8 @@ func runToEnd(t *testing.T, plan *Plan, params map[string]any) {
 			switch a := a.(type) {
 			case lookup:
 				queue = append(queue, looked{path: a.path})
+			case find:
+				queue = append(queue, found{path: a.path})
 			case grow:
 				queue = append(queue, grown(a))
 			case start:

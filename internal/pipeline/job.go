@@ -62,6 +62,9 @@ func (e *Engine) runJob(ctx context.Context, name string, o *owner) error {
 			return err
 		}
 		if j.m.done() {
+			if j.m.plan.workspace {
+				j.dropWorkspace(ctx, j.m.run.number)
+			}
 			return nil
 		}
 		if queue, err = j.next(ctx, o); err != nil {
@@ -246,6 +249,9 @@ func (j *job) act(ctx context.Context, a action) (event, error) {
 		j.stop(ctx, a.workload)
 	case wake:
 		j.wakes = append(j.wakes, a)
+	case find:
+		name, err := j.findArtifact(ctx, a.want)
+		return found{path: a.path, name: name}, err
 	case grow:
 		return grown(a), nil
 	}
@@ -268,6 +274,11 @@ func (j *job) commit(ctx context.Context) error {
 				return err
 			}
 		}
+		for _, i := range m.imports {
+			if err := tx.Put(ctx, store.Row{Kind: kindImports, Key: j.importRow(i.key), Data: []byte(i.name)}); err != nil {
+				return err
+			}
+		}
 		for _, n := range m.notes {
 			if err := tx.Append(ctx, m.run.name, "task."+strings.ToLower(string(n.State)), encode(n)); err != nil {
 				return err
@@ -279,7 +290,7 @@ func (j *job) commit(ctx context.Context) error {
 		return fmt.Errorf("write the state of the run: %w", err)
 	}
 	clear(m.changed)
-	m.entries, m.notes = nil, nil
+	m.entries, m.imports, m.notes = nil, nil, nil
 	j.started = true
 	return nil
 }

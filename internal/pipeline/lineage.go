@@ -61,7 +61,10 @@ func (m *machine) record(ctx context.Context, tx store.Tx, n *node) error {
 // putArtifacts writes the outputs of a task that ran.
 func (m *machine) putArtifacts(ctx context.Context, tx store.Tx, metadata string, n *node) error {
 	for _, k := range sortedKeys(n.Outputs.Artifacts) {
-		for _, a := range n.Outputs.Artifacts[k] {
+		for i, a := range n.Outputs.Artifacts[k] {
+			if a.Name != m.artifactName(n, k, i) {
+				continue // it was there before
+			}
 			msg := a.message(k)
 			msg.CreateTime, msg.UpdateTime = timestamppb.New(n.Ended), timestamppb.New(n.Ended)
 			if err := put(ctx, tx, resource.KindArtifacts, a.Name, metadata, msg.State.String(), msg); err != nil {

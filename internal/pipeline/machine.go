@@ -56,6 +56,8 @@ type (
 	due struct{ path string }
 	// grown goes on with a loop that has more iterations to start.
 	grown struct{ path string }
+	// found answers a find; name is "" where there is none.
+	found struct{ path, name string }
 	// cancel asks for the end of the run.
 	cancel struct{}
 )
@@ -65,6 +67,7 @@ func (looked) event() {}
 func (ended) event()  {}
 func (due) event()    {}
 func (grown) event()  {}
+func (found) event()  {}
 func (cancel) event() {}
 
 // Actions.
@@ -86,6 +89,11 @@ type (
 	}
 	// grow asks for a grown event once what was decided is durable.
 	grow struct{ path string }
+	// find asks for an artifact that exists.
+	find struct {
+		path string
+		want Artifact
+	}
 )
 
 func (lookup) action() {}
@@ -93,6 +101,7 @@ func (start) action()  {}
 func (stop) action()   {}
 func (wake) action()   {}
 func (grow) action()   {}
+func (find) action()   {}
 
 // node is a Task with its place in the plan.
 type node struct {
@@ -136,6 +145,7 @@ type machine struct {
 	actions []action
 	changed map[string]bool // tasks to write
 	entries []cacheEntry    // cache entries to write
+	imports []importEntry   // rows to write
 	notes   []note          // events to append
 }
 
@@ -166,6 +176,10 @@ func (m *machine) step(now time.Time, ev event) []action {
 			n.loop.asked = false
 			m.grow(n)
 		}
+	case found:
+		if n := m.nodes[ev.path]; n != nil && n.State == Pending {
+			m.imported(n, ev.name)
+		}
 	case cancel:
 		m.cancel()
 	}
@@ -181,7 +195,7 @@ func (m *machine) begin() {
 		m.root = m.add(nil, nil, m.run.id)
 		m.root.graph, m.root.Kind = m.plan.root, kindRoot
 		m.root.Inputs = Values{Parameters: m.run.parameters, Artifacts: m.run.artifacts}
-		m.root.inputs = m.root.Inputs
+		m.root.inputs, m.root.Warnings = m.root.Inputs, m.plan.Warnings
 		m.open(m.root)
 		return
 	}

@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "write the results into the test files")
 //	fail PATH MESSAGE       it failed
 //	miss PATH | hit PATH    a cache lookup answered; a hit gives what the last end of
 //	                        this task in this script gave
+//	found PATH NAME         the artifact that an importer wants exists; no NAME: it does not
 //	due PATH                the pause before a retry is over
 //	cancel                  the caller asked for the end
 //	restart                 the process was killed; the rows are all that is left
@@ -142,6 +143,8 @@ func (p *player) line(line string) {
 		p.send(line, looked{path: path})
 	case "hit":
 		p.send(line, looked{path: path, entry: &cacheEntry{Task: "earlier", Outputs: newValues()}})
+	case "found":
+		p.send(line, found{path: path, name: rest})
 	case "due":
 		p.send(line, due{path: path})
 	case "cancel":
@@ -195,6 +198,8 @@ func (p *player) send(line string, ev event) {
 			fmt.Fprintf(&p.out, "  start %s attempt %d %s%s\n", a.path, a.attempt, encode(p.m.nodes[a.path].inputs.Parameters), artifactsOf(p.m.nodes[a.path]))
 		case stop:
 			fmt.Fprintf(&p.out, "  stop %s\n", a.path)
+		case find:
+			fmt.Fprintf(&p.out, "  find %s %s\n", a.path, a.want.URI)
 		case wake:
 			fmt.Fprintf(&p.out, "  wake %s in %s\n", a.path, a.at.Sub(p.now))
 		}

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 const (
 	maxTasks = 20_000
 	maxDepth = 64
+	maxSpec  = 16 << 20 // bytes of a pipeline spec
 )
 
 // field is where a client finds the IR in its request.
@@ -39,6 +41,13 @@ func Parse(spec *structpb.Struct) (*Plan, error) {
 
 // ParseJSON is Parse for the IR as JSON text.
 func ParseJSON(text []byte) (*Plan, error) {
+	if len(text) > maxSpec {
+		return nil, resource.Invalid(field, "the pipeline spec has %d bytes; %d (16 MiB) is the most", len(text), maxSpec)
+	}
+	text, platform, err := cutPlatforms(text)
+	if err != nil {
+		return nil, err
+	}
 	ir := &ps.PipelineSpec{}
 	if err := protojson.Unmarshal(text, ir); err != nil {
 		return nil, resource.Invalid(field, "the pipeline spec is not KFP IR: %s", protoError(err))
@@ -71,12 +80,14 @@ func ParseJSON(text []byte) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parser{ir: ir, executors: config.GetExecutors(), exprs: exprs, graphs: map[string]*graph{}}
+	p := &parser{ir: ir, executors: config.GetExecutors(), platform: platform, exprs: exprs, graphs: map[string]*graph{}}
 	root, err := p.graph("root", ir.GetRoot(), nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Plan{Name: ir.GetPipelineInfo().GetName(), Root: ir.GetDefaultPipelineRoot(), root: root}, nil
+	plan := &Plan{Name: ir.GetPipelineInfo().GetName(), Root: ir.GetDefaultPipelineRoot(), Warnings: platform.warnings(root), root: root}
+	plan.workspace = platform.Config["workspace"] != nil || bytes.Contains(text, []byte("{{$.workspace_path}}"))
+	return plan, nil
 }
 
 // protoError drops what protojson varies on purpose between builds.
@@ -88,6 +99,7 @@ func protoError(err error) string {
 type parser struct {
 	ir        *ps.PipelineSpec
 	executors map[string]*ps.PipelineDeploymentConfig_ExecutorSpec
+	platform  platform
 	exprs     *expressions
 	graphs    map[string]*graph
 }
@@ -185,7 +197,7 @@ func (p *parser) task(g *graph, name string, spec *ps.PipelineTaskSpec, above []
 	return t, p.executor(g, t)
 }
 
-func (p *parser) executor(g *graph, t *task) error {
+func (p *parser) executor(g *graph, t *task) (err error) {
 	label := t.comp.GetExecutorLabel()
 	t.exec = p.executors[label]
 	if t.exec == nil {
@@ -199,11 +211,11 @@ func (p *parser) executor(g *graph, t *task) error {
 		if x.Container.GetImage() == "" && len(x.Container.GetCommand()) == 0 {
 			return invalid(g, t.name, "", "its container has neither an image nor a command")
 		}
+		if t.kubernetes, err = p.platform.kubernetesOf(g, t, label); err != nil {
+			return err
+		}
 		return checkPlaceholders(g, t)
 	case *ps.PipelineDeploymentConfig_ExecutorSpec_Importer:
-		if x.Importer.GetDownloadToWorkspace() {
-			return unsupported(t.name, "an importer that downloads to a workspace")
-		}
 		if len(t.comp.GetOutputDefinitions().GetArtifacts()) != 1 {
 			return invalid(g, t.name, "", "an importer has exactly one output artifact")
 		}

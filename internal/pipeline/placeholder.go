@@ -269,9 +269,6 @@ func checkString(g *graph, t *task, where, str string) error {
 }
 
 func checkKey(g *graph, t *task, where, key string) error {
-	if key == ".workspace_path" {
-		return unsupported(t.name, "a workspace ({{$.workspace_path}})")
-	}
 	r, ok := parseReference(key)
 	if !ok || declared(t, r) {
 		return nil

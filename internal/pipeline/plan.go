@@ -16,8 +16,11 @@ type Plan struct {
 	Name string
 	// Root is the default pipeline root, "" without one.
 	Root string
+	// Warnings tell of what the pipeline asks for and does not get.
+	Warnings []string
 
-	root *graph
+	workspace bool // the tasks of a run share a directory
+	root      *graph
 }
 
 // graph is a component made of tasks. A component used twice is one graph.
@@ -36,6 +39,8 @@ type task struct {
 	comp  *ps.ComponentSpec
 	graph *graph // set for a component made of tasks
 	exec  *ps.PipelineDeploymentConfig_ExecutorSpec
+
+	kubernetes kubernetes
 
 	deps      []string // tasks that must be done first
 	users     []string // tasks that have this one in deps

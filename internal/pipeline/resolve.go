@@ -27,6 +27,7 @@ func (m *machine) jobPlaceholders(n *node) map[string]string {
 		"pipeline_root":                  m.run.root,
 		"pipeline_job_create_time_utc":   created,
 		"pipeline_job_schedule_time_utc": m.run.scheduled.UTC().Format(time.RFC3339),
+		"workspace_path":                 workspacePath,
 	}
 }
 
@@ -94,22 +95,31 @@ func (m *machine) resolve(n *node) (Values, error) {
 
 // source gives the value that an input names; ok is false when it is absent.
 func (m *machine) source(n *node, in *ps.TaskInputsSpec_InputParameterSpec) (value any, ok bool, err error) {
+	p := n.around()
 	switch x := in.GetKind().(type) {
 	case *ps.TaskInputsSpec_InputParameterSpec_ComponentInputParameter:
-		value, ok = n.parent.inputs.Parameters[x.ComponentInputParameter]
+		value, ok = p.inputs.Parameters[x.ComponentInputParameter]
 	case *ps.TaskInputsSpec_InputParameterSpec_TaskOutputParameter:
-		producer := n.parent.children[x.TaskOutputParameter.GetProducerTask()]
+		producer := p.children[x.TaskOutputParameter.GetProducerTask()]
 		value, ok = producer.Outputs.Parameters[x.TaskOutputParameter.GetOutputParameterKey()]
 	case *ps.TaskInputsSpec_InputParameterSpec_TaskFinalStatus_:
-		value, ok = m.finalStatus(n.parent.children[x.TaskFinalStatus.GetProducerTask()]), true
+		value, ok = m.finalStatus(p.children[x.TaskFinalStatus.GetProducerTask()]), true
 	case *ps.TaskInputsSpec_InputParameterSpec_RuntimeValue:
 		if value, ok = constant(x.RuntimeValue); !ok {
-			value, ok = n.parent.inputs.Parameters[x.RuntimeValue.GetRuntimeParameter()]
+			value, ok = p.inputs.Parameters[x.RuntimeValue.GetRuntimeParameter()]
 		}
 	default:
 		return nil, false, errors.New("an input has no source")
 	}
 	return value, ok, nil
+}
+
+// around is the graph that a task stands in.
+func (n *node) around() *node {
+	if n.parent.loop != nil {
+		return n.parent.parent
+	}
+	return n.parent
 }
 
 // sourceTypes gives the types of inputs, also of those that the component does
@@ -122,9 +132,9 @@ func (m *machine) sourceTypes(n *node) map[string]paramType {
 		}
 		switch x := in.GetKind().(type) {
 		case *ps.TaskInputsSpec_InputParameterSpec_ComponentInputParameter:
-			types[k] = inputTypes(n.parent.graph.comp)[x.ComponentInputParameter]
+			types[k] = inputTypes(n.around().graph.comp)[x.ComponentInputParameter]
 		case *ps.TaskInputsSpec_InputParameterSpec_TaskOutputParameter:
-			producer := n.parent.graph.tasks[x.TaskOutputParameter.GetProducerTask()]
+			producer := n.around().graph.tasks[x.TaskOutputParameter.GetProducerTask()]
 			types[k] = outputTypes(producer.comp)[x.TaskOutputParameter.GetOutputParameterKey()]
 		default:
 		}
@@ -246,29 +256,6 @@ func graphOutputs(n *node) Values {
 		}
 	}
 	return v
-}
-
-// importArtifact runs an importer: it only says that an artifact exists.
-func (m *machine) importArtifact(n *node) {
-	spec := n.def.importer()
-	s := &scope{inputs: n.inputs, types: inputTypes(n.def.comp), job: m.jobPlaceholders(n)}
-	uri := ""
-	if c, ok := constant(spec.GetArtifactUri()); ok {
-		uri = expand(plainText(c), s.lookup)
-	} else if name := spec.GetArtifactUri().GetRuntimeParameter(); strings.Contains(name, "{{$") {
-		uri = expand(name, s.lookup)
-	} else {
-		uri = plainText(n.inputs.Parameters[name])
-	}
-	if uri == "" || uri == "null" {
-		m.finish(n, Failed, &Failure{Message: "the importer has no artifact URI", Cause: resource.CauseInput})
-		return
-	}
-	metadata, _ := expandAll(spec.GetMetadata().AsMap(), s).(map[string]any)
-	for k := range n.def.comp.GetOutputDefinitions().GetArtifacts() {
-		n.Outputs.Artifacts[k] = []Artifact{{Name: m.artifactName(n, k, 0), URI: uri, Schema: schemaOf(spec.GetTypeSchema()), Metadata: metadata}}
-	}
-	m.finish(n, Succeeded, nil)
 }
 
 // expandAll replaces placeholders in every string of a JSON value. A string that

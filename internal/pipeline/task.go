@@ -51,6 +51,8 @@ type Task struct {
 	// input can help those that wait for this one.
 	Blocked bool `json:"blocked,omitempty"`
 
+	Warnings []string `json:"warnings,omitempty"` // of the run: what it asked for and did not get
+
 	Inputs  Values `json:"inputs"` // of an iteration only its own item, the rest is its loop's
 	Outputs Values `json:"outputs"`
 

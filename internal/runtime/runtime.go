@@ -45,6 +45,8 @@ type Workload struct {
 	// Dirs lists /gcs/... directories that must exist, empty or not, before the
 	// program starts: programs write their outputs without making directories.
 	Dirs []string
+	// Volumes are directories that are no objects.
+	Volumes []Volume
 
 	Resources Resources
 	// Priority orders what waits for room; the zero value is that of pipelines.
@@ -56,6 +58,23 @@ type Workload struct {
 	// Port hands out a free loopback port: env PORT and AIP_HTTP_PORT, which the
 	// command, arguments and environment may name as $(PORT), and Instance.Address.
 	Port bool
+}
+
+// Volume is a directory that a program sees at an absolute path. One with a name
+// is kept, and shown to all that name it; one without is the workload's own and
+// goes with it.
+type Volume struct {
+	Name    string // [A-Za-z0-9._-]{1,200}
+	Path    string // where the program sees it
+	SubPath string // a directory below it, made when it is not there; "" = all of it
+}
+
+// Volumes keeps the directories of named volumes. Runtimes that have some are one.
+type Volumes interface {
+	// VolumeNames lists those that exist.
+	VolumeNames() ([]string, error)
+	// DropVolume removes one with its content; one that does not exist is no error.
+	DropVolume(name string) error
 }
 
 // Python describes an environment; its hash names it.

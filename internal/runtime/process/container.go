@@ -222,6 +222,13 @@ func (b *draft) mounts() error {
 	for _, node := range workload.GPUNodes(b.in.gpus) {
 		b.c.Binds = append(b.c.Binds, box.Bind{From: node, To: node, Device: true})
 	}
+	volumes, err := b.in.r.volumes().Mounts(b.in.rec.Workload, dir)
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		b.c.Binds = append(b.c.Binds, box.Bind{From: v.From, To: v.To})
+	}
 	for _, m := range b.plan.Mounts {
 		parts := strings.Split(m, ":")
 		if len(parts) < 2 || len(parts) > 3 || !filepath.IsAbs(parts[0]) || !path.IsAbs(parts[1]) || path.Clean(parts[1]) == "/" || len(parts) == 3 && parts[2] != "ro" {

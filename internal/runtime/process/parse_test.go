@@ -24,14 +24,15 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-func TestRewriteGCS(t *testing.T) {
+func TestRewritePaths(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"/gcs/b/x": "/d$1/gcs/b/x", "a=/gcs": "a=/d$1/gcs", `{"f":"/gcs/b/x"}`: `{"f":"/d$1/gcs/b/x"}`,
 		"/home/gcs/x": "/home/gcs/x", "gs://gcs/x": "gs://gcs/x", "/gcsfuse": "/gcsfuse",
+		`["/gcs","/gcs"]`: `["/d$1/gcs","/d$1/gcs"]`, "/gcs/gcs /gcs": "/d$1/gcs/gcs /d$1/gcs",
 	} {
-		if got := rewriteGCS(in, "/d$1/gcs"); got != want {
-			t.Errorf("rewriteGCS(%q) = %q, want %q", in, got, want)
+		if got := rewriteAt(in, "/gcs", "/d$1/gcs"); got != want {
+			t.Errorf("rewriteAt(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
@@ -53,10 +54,10 @@ func FuzzGroups(f *testing.F) {
 	})
 }
 
-func FuzzRewriteGCS(f *testing.F) {
+func FuzzRewritePaths(f *testing.F) {
 	f.Add("cat /gcs/b1/x a=/gcs")
 	f.Fuzz(func(t *testing.T, text string) {
-		if got := rewriteGCS(text, "/gcs"); got != text {
+		if got := rewriteAt(text, "/gcs", "/gcs"); got != text {
 			t.Fatalf("%q became %q where nothing is to move", text, got)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 
+	"tategu/internal/runtime"
 	"tategu/internal/runtime/workload"
 )
 
@@ -32,7 +33,32 @@ func (in *instance) untilStop(ctx context.Context) (context.Context, context.Can
 	return workload.UntilStop(ctx, in.stop)
 }
 
-// rewriteGCS points /gcs/... at the real directory where it cannot be mounted.
-func rewriteGCS(text, dir string) string {
-	return regexp.MustCompile(`(^|[^\w./-])/gcs(/|$)`).ReplaceAllString(text, "${1}"+strings.ReplaceAll(dir, "$", "$$")+"${2}")
+// rewrite points /gcs/... and volumes at the real directories where they cannot be
+// mounted.
+func rewrite(text, dir string, volumes []workload.Mount) string {
+	text = rewriteAt(text, runtime.GCSRoot, filepath.Join(dir, dirGCS))
+	for _, v := range volumes {
+		text = rewriteAt(text, v.To, v.From)
+	}
+	return text
+}
+
+// rewriteAt replaces a path, and what is below it, in a text.
+func rewriteAt(text, at, dir string) string {
+	within := regexp.MustCompile(`^[\w.-]$`) // of a longer name
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(text, at)
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		last := b.String()[max(b.Len()-1, 0):]
+		if within.MatchString(last) || last == "/" || after != "" && within.MatchString(after[:1]) {
+			b.WriteString(at)
+		} else {
+			b.WriteString(dir)
+		}
+		text = after
+	}
 }

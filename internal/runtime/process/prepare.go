@@ -155,22 +155,29 @@ func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv 
 	if in.python != "" {
 		s.Note = in.python + "; " + s.Note
 	}
-	mapGCS := func(text string) string { return text }
+	volumes, err := in.r.volumes().Mounts(w, in.dir)
+	if err != nil {
+		return wrapper.Spec{}, err
+	}
+	show := func(text string) string { return text }
 	env := in.variables(image, venv)
 	if in.r.mounts().flags != 0 {
 		s.GCS, s.GCSRoot = filepath.Join(in.dir, dirGCS), runtime.GCSRoot
+		for _, v := range volumes {
+			s.Volumes = append(s.Volumes, wrapper.Mount(v))
+		}
 	} else {
-		mapGCS = func(text string) string { return rewriteGCS(text, filepath.Join(in.dir, dirGCS)) }
+		show = func(text string) string { return rewrite(text, in.dir, volumes) }
 		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
 	}
 	port := workload.PortReplacer(in.rec.Port)
 	for i, arg := range command {
-		s.Command[i] = port(mapGCS(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
+		s.Command[i] = port(show(strings.ReplaceAll(arg, runtime.ScriptPath, script)))
 	}
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		value := env[name]
 		if _, ours := w.Env[name]; ours {
-			value = port(mapGCS(value))
+			value = port(show(value))
 		}
 		s.Env = append(s.Env, name+"="+value)
 	}

@@ -51,6 +51,7 @@ import (
 type Config struct {
 	Dir      string // one directory a workload
 	CacheDir string // Python environments and unpacked images, safe to delete while nothing runs
+	Volumes  string // one directory a named volume; "" = there are none
 
 	Images      []runtime.ImageRule
 	Files       runtime.Files       // nil: workloads with Fetch or Publish are refused
@@ -284,3 +285,11 @@ type accepted struct {
 
 // Whole implements record.Whole.
 func (a *accepted) Whole() bool { return a.Workload.ID != "" }
+
+func (r *Runtime) volumes() workload.Volumes { return workload.Volumes(r.cfg.Volumes) }
+
+// VolumeNames implements runtime.Volumes.
+func (r *Runtime) VolumeNames() ([]string, error) { return r.volumes().VolumeNames() }
+
+// DropVolume implements runtime.Volumes.
+func (r *Runtime) DropVolume(name string) error { return r.volumes().DropVolume(name) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +15,7 @@ const ProbeFile = "probe"
 
 // probe is the child of a server that wants to know whether gcs can be shown as root.
 func probe(dir, root string) error {
-	if err := mountGCS(dir, filepath.Join(dir, DirGCS), root); err != nil {
+	if err := mount(dir, []Mount{{From: filepath.Join(dir, DirGCS), To: root}}); err != nil {
 		return err
 	}
 	if st, err := os.Stat(filepath.Join(root, ProbeFile)); err != nil || !st.IsDir() {
@@ -23,15 +24,23 @@ func probe(dir, root string) error {
 	return nil
 }
 
-// mountGCS makes gcs visible as on in our own mount namespace. Where / has no
-// such directory, a new root with the same entries and that one is built; the
-// machine's own root is never changed.
-func mountGCS(dir, gcs, on string) error {
+// mount shows directories in our own mount namespace. Where / has no directory for
+// one, a new root with the same entries and that one is built; the machine's own
+// directories are never changed.
+func mount(dir string, mounts []Mount) error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("leave the mounts of the machine: %w", err)
 	}
-	if st, err := os.Stat(on); err == nil && st.IsDir() {
-		return unix.Mount(gcs, on, "", unix.MS_BIND|unix.MS_REC, "")
+	var missing []Mount
+	for _, m := range mounts {
+		if st, err := os.Stat(m.To); err != nil || !st.IsDir() {
+			missing = append(missing, m)
+		} else if err := unix.Mount(m.From, m.To, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("bind %s: %w", m.To, err)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
 	}
 	root := filepath.Join(dir, "root")
 	if err := os.MkdirAll(root, 0o700); err != nil {
@@ -43,14 +52,28 @@ func mountGCS(dir, gcs, on string) error {
 	if err := copyRoot(root); err != nil {
 		return err
 	}
-	target := filepath.Join(root, on)
-	if err := os.Mkdir(target, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount(gcs, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind %s: %w", on, err)
+	for _, m := range missing {
+		if err := mountNew(root, m); err != nil {
+			return err
+		}
 	}
 	return enterRoot(root)
+}
+
+// mountNew shows a directory at a path that the machine does not have.
+func mountNew(root string, m Mount) error {
+	top, _, deep := strings.Cut(m.To[1:], "/")
+	if _, err := os.Lstat("/" + top); deep && err == nil {
+		return fmt.Errorf("bind %s: this machine has /%s, and nothing is made in it; run the program in a container, or mount below a directory that the machine does not have", m.To, top)
+	}
+	target := filepath.Join(root, m.To)
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(m.From, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind %s: %w", m.To, err)
+	}
+	return nil
 }
 
 // copyRoot shows every entry of / under root.

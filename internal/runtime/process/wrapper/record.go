@@ -24,11 +24,15 @@ type Spec struct {
 	Dir     string
 	GCS     string   // directory to bind on GCSRoot; "" = do not
 	GCSRoot string   // where the program finds it
+	Volumes []Mount  // further directories, where GCS is bound
 	Note    string   // for people
 	GPUs    []string // ids of those that it was given
 
 	Container *box.Container // nil = a program of this machine
 }
+
+// Mount is a directory of the machine and where the program sees it.
+type Mount struct{ From, To string }
 
 // Whole implements record.Whole.
 func (s *Spec) Whole() bool { return len(s.Command) > 0 }

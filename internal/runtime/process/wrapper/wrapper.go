@@ -145,8 +145,8 @@ func insist(write func() error) error {
 // run starts the program and sees its whole tree to the end.
 func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 	if s.GCS != "" {
-		if err := mountGCS(dir, s.GCS, s.GCSRoot); err != nil {
-			return Exit{Code: -1, Error: "map " + s.GCSRoot + ": " + err.Error()}
+		if err := mount(dir, append([]Mount{{From: s.GCS, To: s.GCSRoot}}, s.Volumes...)); err != nil {
+			return Exit{Code: -1, Error: "show directories to the program: " + err.Error()}
 		}
 	}
 	if err := becomeReaper(); err != nil {
