@@ -84,8 +84,9 @@ func ParseArgument(s string) (Argument, error) {
 		}
 	case Int:
 		if given {
-			_, err = strconv.ParseInt(m[3], 10, 53)
-			a.Default = m[3]
+			var n int64
+			n, err = strconv.ParseInt(m[3], 10, 53)
+			a.Default = strconv.FormatInt(n, 10)
 		}
 	case Float:
 		if given {

@@ -101,6 +101,7 @@ func TestArguments(t *testing.T) {
 func TestParseArgument(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]component.Argument{
+		"rows:int=+007":   {Name: "rows", Flag: "--rows", Type: "int", Default: "7"}, // 007 is no Python
 		"rows:int=100":    {Name: "rows", Flag: "--rows", Type: "int", Default: "100"},
 		"model-dir:out":   {Name: "model_dir", Flag: "--model-dir", Type: "out", Required: true},
 		"-x":              {Name: "x", Flag: "-x", Type: "str", Required: true},
@@ -200,6 +201,33 @@ func FuzzArguments(f *testing.F) {
 		var back map[string]any
 		if err := yaml.Unmarshal(text, &back); err != nil {
 			t.Fatalf("%v in\n%s", err, text)
+		}
+	})
+}
+
+func FuzzParseArgument(f *testing.F) {
+	for _, s := range []string{"rows:int=100", "-x", "a.b:words=x y", "n=\"\\\n", "r:float=1e-3"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		a, err := component.ParseArgument(s)
+		if err != nil {
+			return
+		}
+		if a.Name == "" || strings.Trim(a.Name, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+			t.Fatalf("%q is named %q", s, a.Name)
+		}
+		c := component.Component{Name: "c", Image: "i", Command: []string{"x"}, Arguments: []component.Argument{a}}
+		text, err := c.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back map[string]any
+		if err := yaml.Unmarshal(text, &back); err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+		if strings.Count(c.Python(), "def c(\n") != 1 {
+			t.Fatalf("%q gives\n%s", s, c.Python())
 		}
 	})
 }
