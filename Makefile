@@ -22,12 +22,15 @@ export TATEGU_SHARED := $(abspath $(SHARED))
 
 build: bin/tategu
 
-# The small wrapper is packed into the binary (docs/adr/0008).
+# The small wrapper is packed into the binary (docs/adr/0013).
 WRAPPER := internal/runtime/process/wrapper.gz
+# Generated code of clients and messages is called once a request: without inlining it
+# is 2.3 MB smaller. grpc's own tracing pages are not served.
+SMALL := -tags embedwrapper,grpcnotrace $(foreach p,github.com/aws github.com/Azure github.com/AzureAD cloud.google.com/go/aiplatform,-gcflags='$(p)/...=-l')
 
 .PHONY: bin/tategu $(WRAPPER)
 bin/tategu: $(WRAPPER)
-	CGO_ENABLED=0 go build -trimpath -tags embedwrapper -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
+	CGO_ENABLED=0 go build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
 
 $(WRAPPER):
 	@mkdir -p bin

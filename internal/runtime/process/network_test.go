@@ -143,6 +143,7 @@ func TestOthersGoOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	await(t, func() bool { return victim.Status().Phase == runtime.Running }) // its program may say so first
 	if note := victim.Status().Message; strings.Contains(note, "limits are not enforced") {
 		t.Skip(note)
 	}
