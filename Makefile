@@ -37,7 +37,7 @@ $(WRAPPER):
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/wrapper ./cmd/wrapper
 	gzip -9nc bin/wrapper > $@.new && mv $@.new $@ && rm bin/wrapper
 
-## The main job, end to end, on real input.
+## The main job, end to end, on real input; its features step is built by cargo where that is installed.
 demo: build $(UV)
 	PATH="$(dir $(UV)):$$PATH" bin/tategu demo
 

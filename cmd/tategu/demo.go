@@ -78,7 +78,15 @@ func (d demo) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	run := exec.CommandContext(ctx, python, "run.py", "--cache", filepath.Join(d.cache, "downloads"))
+	args := []string{"run.py", "--cache", filepath.Join(d.cache, "downloads")}
+	image, err := d.features(ctx, cmd, data, state)
+	if err != nil {
+		return err
+	}
+	if image != "" {
+		args = append(args, "--features-image", image)
+	}
+	run := exec.CommandContext(ctx, python, args...)
 	run.Dir, run.Stdout, run.Stderr = d.example, out, cmd.ErrOrStderr()
 	// Compiled modules save the next run six seconds of imports.
 	run.Env = overlay(os.Environ(), append(state.InterceptEnv(), app.Variable{Name: "PYTHONDONTWRITEBYTECODE"}))

@@ -4,7 +4,7 @@ Each component is a plain function that runs in an environment of its own, so it
 imports what it needs inside.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -68,7 +68,6 @@ def features(
 
     window, windows, negatives, half_life = 10, 5, 40, 14
     day_seconds = 86_400
-    rng = np.random.default_rng(7)
 
     table = pd.read_csv(orders.path, dtype={"buyer": str, "supplier": str})
     table = table.sort_values(["buyer", "time"], kind="stable")
@@ -222,6 +221,21 @@ def features(
         )
         return stacked.astype(np.float16), own.astype(np.float16), history > 0
 
+    def mix(value):
+        """SplitMix64, so that a step in another language draws the same numbers."""
+        value = value + np.uint64(0x9E3779B97F4A7C15)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+    def draws(stream, moment, which):
+        """A number in (0, 1] for each supplier, by its place alone."""
+        buyer, start, _, _ = moment
+        hash_ = mix(np.array([stream], np.uint64))
+        for place in (buyer, start, which):
+            hash_ = mix(hash_ ^ np.asarray(place, np.uint64))
+        return ((hash_ >> np.uint64(11)) + np.uint64(1)) / 2.0**53
+
     def add_examples(kind, moment, block, own, history):
         """One group: the window's orders, with unseen suppliers beside them."""
         _, start, end, _ = moment
@@ -231,12 +245,15 @@ def features(
         free = ~history
         free[positives] = False
         unseen = np.flatnonzero(free)
-        weight = orders_n[unseen] + 1
         half = min(negatives // 2, len(unseen))
+        evenly = draws(0, moment, unseen)
+        # Exponential clocks: the chance to be early is as large as the weight.
+        weight = orders_n[unseen].astype(np.float64) + 1
+        by_orders = -np.log(draws(1, moment, unseen)) / weight
         sampled = np.concatenate(
             [
-                rng.choice(unseen, half, replace=False),
-                rng.choice(unseen, half, p=weight / weight.sum()),
+                unseen[np.argsort(key, kind="stable")[:half]]
+                for key in (evenly, by_orders)
             ]
         )
         # Sorted, so that equal scores favour nobody.
@@ -317,6 +334,29 @@ def features(
         np.savez(f, **arrays)
     examples.metadata["features"] = len(names)
     print(f"{len(names)} features, {len(fit['train'][2])} groups to train on")
+
+
+def features_in(image: str) -> Any:
+    """The features step as a program in an image, built from ../rust-features."""
+
+    @dsl.container_component
+    def features(
+        orders: dsl.Input[dsl.Dataset],
+        purpose: str,
+        positive: float,
+        examples: dsl.Output[dsl.Dataset],
+        candidates: dsl.Output[dsl.Dataset],
+    ):
+        return dsl.ContainerSpec(
+            image=image,
+            args=[
+                *("--orders", orders.path, "--purpose", purpose),
+                *("--positive", positive, "--examples", examples.path),
+                *("--candidates", candidates.path),
+            ],
+        )
+
+    return features
 
 
 @dsl.component(base_image=BASE_IMAGE, packages_to_install=PACKAGES)
@@ -462,34 +502,39 @@ def publish(
         published.metadata.update(json.load(f))
 
 
-@dsl.pipeline(name="train-supplier-recommendation")
-def train_pipeline(
-    orders_uri: str,
-    positive: float = 4.0,
-    test_size: int = 10,
-    validation_size: int = 10,
-    num_leaves: int = 15,
-    learning_rate: float = 0.1,
-    rounds: int = 150,
-) -> None:
-    """From an order history to a model that beat popularity."""
-    orders = dsl.importer(
-        artifact_uri=orders_uri, artifact_class=dsl.Dataset, reimport=False
-    )
-    parts = split(
-        orders=orders.output, test_size=test_size, validation_size=validation_size
-    )
-    described = features(
-        orders=parts.outputs["parts"], purpose="train", positive=positive
-    )
-    trained = train(
-        examples=described.outputs["examples"],
-        num_leaves=num_leaves,
-        learning_rate=learning_rate,
-        rounds=rounds,
-    )
-    evaluated = evaluate(
-        candidates=described.outputs["candidates"], model=trained.outputs["model"]
-    )
-    with dsl.If(evaluated.outputs["better"] == True, name="better than popularity"):
-        publish(model=trained.outputs["model"], report=evaluated.outputs["report"])
+def train_pipeline(describe: Any = features) -> Any:
+    """The pipeline with one of the features steps."""
+
+    @dsl.pipeline(name="train-supplier-recommendation")
+    def train_pipeline(
+        orders_uri: str,
+        positive: float = 4.0,
+        test_size: int = 10,
+        validation_size: int = 10,
+        num_leaves: int = 15,
+        learning_rate: float = 0.1,
+        rounds: int = 150,
+    ) -> None:
+        """From an order history to a model that beat popularity."""
+        orders = dsl.importer(
+            artifact_uri=orders_uri, artifact_class=dsl.Dataset, reimport=False
+        )
+        parts = split(
+            orders=orders.output, test_size=test_size, validation_size=validation_size
+        )
+        described = describe(
+            orders=parts.outputs["parts"], purpose="train", positive=positive
+        )
+        trained = train(
+            examples=described.outputs["examples"],
+            num_leaves=num_leaves,
+            learning_rate=learning_rate,
+            rounds=rounds,
+        )
+        evaluated = evaluate(
+            candidates=described.outputs["candidates"], model=trained.outputs["model"]
+        )
+        with dsl.If(evaluated.outputs["better"] == True, name="better than popularity"):
+            publish(model=trained.outputs["model"], report=evaluated.outputs["report"])
+
+    return train_pipeline

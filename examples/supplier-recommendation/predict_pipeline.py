@@ -1,5 +1,7 @@
 """The predict pipeline: score all suppliers for the buyers asked for."""
 
+from typing import Any
+
 from kfp import dsl
 
 from pipeline import BASE_IMAGE, PACKAGES, features
@@ -61,28 +63,33 @@ def score(
     print(f"{len(instances)} buyers, {lines} recommendations")
 
 
-@dsl.pipeline(name="predict-supplier-recommendation")
-def predict_pipeline(
-    orders_uri: str,
-    model_uri: str,
-    buyers_uri: str,
-    positive: float = 4.0,
-    top: int = 10,
-) -> None:
-    """From an order history, a model and a list of buyers to recommendations."""
-    orders = dsl.importer(
-        artifact_uri=orders_uri, artifact_class=dsl.Dataset, reimport=False
-    )
-    model = dsl.importer(
-        artifact_uri=model_uri, artifact_class=dsl.Model, reimport=False
-    )
-    buyers = dsl.importer(
-        artifact_uri=buyers_uri, artifact_class=dsl.Dataset, reimport=False
-    )
-    described = features(orders=orders.output, purpose="predict", positive=positive)
-    score(
-        candidates=described.outputs["candidates"],
-        model=model.output,
-        buyers=buyers.output,
-        top=top,
-    )
+def predict_pipeline(describe: Any = features) -> Any:
+    """The pipeline with one of the features steps."""
+
+    @dsl.pipeline(name="predict-supplier-recommendation")
+    def predict_pipeline(
+        orders_uri: str,
+        model_uri: str,
+        buyers_uri: str,
+        positive: float = 4.0,
+        top: int = 10,
+    ) -> None:
+        """From an order history, a model and a list of buyers to recommendations."""
+        orders = dsl.importer(
+            artifact_uri=orders_uri, artifact_class=dsl.Dataset, reimport=False
+        )
+        model = dsl.importer(
+            artifact_uri=model_uri, artifact_class=dsl.Model, reimport=False
+        )
+        buyers = dsl.importer(
+            artifact_uri=buyers_uri, artifact_class=dsl.Dataset, reimport=False
+        )
+        described = describe(orders=orders.output, purpose="predict", positive=positive)
+        score(
+            candidates=described.outputs["candidates"],
+            model=model.output,
+            buyers=buyers.output,
+            top=top,
+        )
+
+    return predict_pipeline

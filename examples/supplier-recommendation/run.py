@@ -77,7 +77,9 @@ class Trained:
 class Demo:
     """The whole example, one method a step."""
 
-    def __init__(self, project: str, location: str, bucket: str) -> None:
+    def __init__(
+        self, project: str, location: str, bucket: str, features_image: str | None
+    ) -> None:
         self.steps = Steps()
         self.bucket_name = bucket
         self.storage = storage.Client(project=project)
@@ -86,6 +88,11 @@ class Demo:
         )
         self.folder = Path(tempfile.mkdtemp(prefix="supplier-recommendation-"))
         self.task_times: list[tuple[str, str, float]] = []
+        step = pipeline.features
+        if features_image:
+            step = pipeline.features_in(features_image)
+        self.train_pipeline = pipeline.train_pipeline(step)
+        self.predict_pipeline = predict_pipeline.predict_pipeline(step)
 
     # Storage.
 
@@ -121,7 +128,7 @@ class Demo:
 
     def compile(self) -> None:
         """Compile both pipelines to IR."""
-        for function in (pipeline.train_pipeline, predict_pipeline.predict_pipeline):
+        for function in (self.train_pipeline, self.predict_pipeline):
             path = self.folder / f"{function.name}.yaml"
             compiler.Compiler().compile(function, str(path))
 
@@ -148,7 +155,7 @@ class Demo:
     ) -> tuple[Trained, aiplatform.PipelineJob]:
         """Run the training pipeline; a model that is not better is a failure."""
         values = {"orders_uri": orders_uri, "positive": positive, **parameters}
-        job = self.run_pipeline(pipeline.train_pipeline, label, values)
+        job = self.run_pipeline(self.train_pipeline, label, values)
         report = json.loads(self.read(output_uri(job, "evaluate", "report")))
         lower, upper = report["difference_lower"], report["difference_upper"]
         if lower <= 0:
@@ -255,9 +262,7 @@ def recommend(
             "buyers_uri": demo.upload(name, path),
             "positive": positive,
         }
-        job = demo.run_pipeline(
-            predict_pipeline.predict_pipeline, "predict", parameters
-        )
+        job = demo.run_pipeline(demo.predict_pipeline, "predict", parameters)
         text = demo.read(output_uri(job, "score", "recommendations"))
         lines = [json.loads(line) for line in text.splitlines()]
         if [line["instance"]["buyer"] for line in lines] != buyers:
@@ -364,7 +369,7 @@ def run(options: argparse.Namespace) -> None:
     if not project:
         raise Failed("no project: set GOOGLE_CLOUD_PROJECT")
     bucket = options.bucket or f"{project}-supplier-recommendation"
-    demo = Demo(project, options.location, bucket)
+    demo = Demo(project, options.location, bucket, options.features_image)
     steps = demo.steps
     steps.add("import the clients", time.monotonic() - STARTED)
     with steps.step("get the order history") as notes:
@@ -414,6 +419,10 @@ def parse() -> argparse.Namespace:
         "--buyers", type=int, default=SHOWN, help="how many buyers to score"
     )
     parser.add_argument("--serving-image", default="tategu/lightgbm")
+    parser.add_argument(
+        "--features-image",
+        help="do the features step in this image of ../rust-features, not in Python",
+    )
     return parser.parse_args()
 
 

@@ -1,5 +1,7 @@
 """The example's own promises: no leakage, and the real order history's shape."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,3 +115,75 @@ def test_what_was_ordered_is_no_candidate(pipeline, orders, tmp_path):
         assert {suppliers[k] for k in np.flatnonzero(candidates["seen"][row])} == set(
             early
         )
+
+
+@pytest.fixture(scope="module")
+def program():
+    """The features step in Rust, built by cargo."""
+    # Clients have an environment of their own; tools are found by pytest's.
+    started = dict(
+        entry.partition("=")[::2]
+        for entry in Path("/proc/self/environ").read_text().split("\0")
+        if "=" in entry
+    )
+    cargo = shutil.which("cargo", path=started.get("PATH"))
+    if cargo is None:
+        pytest.skip("cargo is not installed")
+    folder = EXAMPLE.parent / "rust-features"
+    build = [cargo, "build", "--quiet", "--release", "--locked", "--offline"]
+    build += ["--target-dir", "target"]
+    subprocess.run(build, cwd=folder, env=started, check=True)
+    return folder / "target/release/rust-features"
+
+
+@pytest.mark.parametrize("purpose", ["train", "predict"])
+def test_features_in_rust_are_those_in_python(
+    pipeline, program, orders, tmp_path, purpose
+):
+    orders.loc[orders["supplier"] == "s7", "supplier_tags"] = 'tag1 "x, y"'
+    orders.loc[orders["supplier"] == "s9", "supplier_tags"] = None
+    orders["supplier_year"] = 1990 + orders["supplier"].str[1:].astype(int) % 7
+    orders.loc[orders["supplier"] == "s8", "supplier_year"] = None
+    jobs = {"b1": "cook", "b12": "cook", "b7": "Künstler"}
+    orders["buyer_job"] = orders["buyer"].map(jobs)
+    parts, _, _ = described(pipeline, orders, tmp_path / "split")
+    table = tmp_path / "parts.csv"
+    parts.to_csv(table, index=False)
+    names = ("examples", "candidates")
+    python, rust = ({n: tmp_path / f"{of}-{n}" for n in names} for of in ("py", "rs"))
+    pipeline.features.python_func(
+        orders=artifact(table),
+        purpose=purpose,
+        positive=4.0,
+        **{name: artifact(path) for name, path in python.items()},
+    )
+    command = [program, "--orders", table, "--purpose", purpose, "--positive", "4.0"]
+    for name, path in rust.items():
+        command += [f"--{name}", path]
+    subprocess.run(command, check=True)
+    for name in names:
+        want, got = np.load(python[name]), np.load(rust[name])
+        assert want.files == got.files
+        for key in want.files:
+            a, b = want[key], got[key]
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            if a.dtype != np.float16:
+                assert np.array_equal(a, b), key
+                continue
+            # Sums in another order may be rounded to the next half-precision number.
+            assert np.allclose(a.astype(float), b.astype(float), rtol=2**-10), key
+            assert (a != b).mean() < 0.001, key
+    if purpose == "train":
+        groups = np.load(rust["examples"])["train_group"]
+        assert len(groups) and groups.min() > 20
+
+
+def test_rust_says_what_is_wrong_with_a_table(program, tmp_path):
+    table = tmp_path / "orders.csv"
+    table.write_text("buyer,supplier,outcome,time\na,x,good,1\n")
+    command = [program, "--orders", table, "--purpose", "train", "--positive", "4"]
+    command += ["--examples", tmp_path / "e", "--candidates", tmp_path / "c"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'row 1: "good" is no outcome' in done.stderr
+    assert not (tmp_path / "c").exists()

@@ -91,7 +91,8 @@ class Docker:
 
 
 START = """
-mount --bind "$1/etc" /etc/docker && mount --bind "$1/hosts" /etc/hosts && exec dockerd \\
+mount --bind "$1/etc" /etc/docker && mount --bind "$1/hosts" /etc/hosts &&
+exec dockerd \\
   --iptables=false --ip6tables=false --bridge=none --data-root "$1/data" \\
   --exec-root "$1/exec" --pidfile "$1/pid" -H "unix://$1/docker.sock"
 """
