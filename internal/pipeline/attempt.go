@@ -22,10 +22,9 @@ const (
 
 // attempt is a started program of this process's run of the engine.
 type attempt struct {
-	path    string
-	ready   chan struct{} // closed when inst is set or starting failed
-	inst    runtime.Instance
-	settled chan struct{} // closed when its outcome was sent
+	path  string
+	ready chan struct{} // closed when inst is set or starting failed
+	inst  runtime.Instance
 }
 
 // start runs an attempt; the same one twice is one. An event says at once that
@@ -49,11 +48,10 @@ func (j *job) start(ctx context.Context, a start) event {
 	if _, set := w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"]; !set {
 		w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"] = string(encode(j.m.run.labels)) // how kfp knows where it runs
 	}
-	att := &attempt{path: a.path, ready: make(chan struct{}), settled: make(chan struct{})}
+	att := &attempt{path: a.path, ready: make(chan struct{})}
 	j.attempts[id] = att
 	j.wg.Go(func() {
 		o, err := j.run(ctx, att, w, p)
-		close(att.settled)
 		if ctx.Err() != nil {
 			return // the program goes on; the next process adopts it
 		}
@@ -171,27 +169,27 @@ func (j *job) stop(ctx context.Context, workload string) {
 	})
 }
 
-// releaseDone removes the working directories of attempts whose outcome is
-// durable.
-func (j *job) releaseDone(ctx context.Context) {
-	for id, att := range j.attempts {
-		n := j.m.nodes[att.path]
-		current := n.State == Running && n.Workload[len(n.Workload)-1] == id
-		if current || !settled(att) {
-			continue
-		}
-		delete(j.attempts, id)
-		if att.inst != nil {
-			j.release(ctx, att.inst)
+// ended gives the workloads whose end the events tell of.
+func (j *job) ended(queue []event) []string {
+	var ids []string
+	for _, ev := range queue {
+		if ev, ok := ev.(ended); ok {
+			if n := j.m.nodes[ev.path]; ev.attempt <= len(n.Workload) {
+				ids = append(ids, n.Workload[ev.attempt-1])
+			}
 		}
 	}
+	return ids
 }
 
-func settled(att *attempt) bool {
-	select {
-	case <-att.settled:
-		return true
-	default:
-		return false
+// releaseDone removes the working directories of attempts whose outcome is
+// durable by now.
+func (j *job) releaseDone(ctx context.Context, ids []string) {
+	for _, id := range ids {
+		att := j.attempts[id]
+		delete(j.attempts, id)
+		if att != nil && att.inst != nil {
+			j.release(ctx, att.inst)
+		}
 	}
 }

@@ -369,3 +369,61 @@ func TestScheduledRunKnowsItsTick(t *testing.T) {
 		t.Errorf("output %v of a run that was due at %s", got, tick)
 	}
 }
+
+// TestEngineGoesOnWithALoop: a process that is killed in the middle of a loop of
+// 100 iterations, five at once, leaves nothing undone and nothing done twice.
+func TestEngineGoesOnWithALoop(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	running, most, count := 0, 0, 0
+	half := make(chan struct{})
+	makeRuntime, f := withFake(map[string]program{"work": func(ctx context.Context, b *bench, args []string) runtime.Exit {
+		mu.Lock()
+		running++
+		most = max(most, running)
+		if count++; count == 50 {
+			close(half)
+		}
+		mu.Unlock()
+		exit := write(ctx, b, args)
+		mu.Lock()
+		running--
+		mu.Unlock()
+		return exit
+	}})
+	b := newBench(t, makeRuntime)
+	items := make([]any, 100)
+	for i := range items {
+		items[i] = i
+	}
+	name := b.submit("loop", pipeline.LoopIR(5), map[string]any{"items": items})
+	<-half
+	b.stop()
+	b.start()
+	job := b.wait(name)
+	if job.State != pb.PipelineState_PIPELINE_STATE_SUCCEEDED {
+		t.Fatalf("%s: %s", job.State, job.Error.GetMessage())
+	}
+	if got := strings.Count(f.started(), "work"); got != 100 || most > 5 {
+		t.Errorf("%d programs were started, %d at once", got, most)
+	}
+	out, _ := b.tasks(name)["loop"].Outputs.Parameters["out"].([]any)
+	for i := range items {
+		if i >= len(out) || out[i] != float64(i) {
+			t.Fatalf("the outputs are %v", out)
+		}
+	}
+	details, err := pipeline.Details(t.Context(), b.store, name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parents := map[int64]string{}
+	for _, d := range details {
+		parents[d.TaskId] = d.TaskName
+	}
+	for _, d := range details {
+		if d.TaskName == "work" && !strings.HasPrefix(parents[d.ParentTaskId], "loop-") || strings.HasPrefix(d.TaskName, "loop-") && parents[d.ParentTaskId] != "loop" {
+			t.Errorf("%s is below %s", d.TaskUniqueName, parents[d.ParentTaskId])
+		}
+	}
+}

@@ -215,6 +215,7 @@ func (j *job) due() []event {
 // apply steps through events, makes the result durable, then acts. Lookups in the
 // cache give further events at once.
 func (j *job) apply(ctx context.Context, queue []event) error {
+	over := j.ended(queue)
 	for len(queue) > 0 {
 		actions := make([]action, 0, len(queue))
 		for _, ev := range queue {
@@ -234,7 +235,7 @@ func (j *job) apply(ctx context.Context, queue []event) error {
 			}
 		}
 	}
-	j.releaseDone(ctx)
+	j.releaseDone(ctx, over)
 	return nil
 }
 

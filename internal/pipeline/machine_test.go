@@ -159,23 +159,7 @@ func (p *player) line(line string) {
 // restart makes a new machine of the rows alone.
 func (p *player) restart() {
 	p.t.Helper()
-	var tasks []*Task
-	for _, path := range sortedKeys(p.m.nodes) {
-		data, err := json.Marshal(p.m.nodes[path].Task)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		task := &Task{}
-		if err := json.Unmarshal(data, task); err != nil {
-			p.t.Fatal(err)
-		}
-		tasks = append(tasks, task)
-	}
-	cancelling := p.m.cancelling
-	p.m = newMachine(p.m.plan, p.m.run)
-	if err := p.m.restore(tasks, cancelling); err != nil {
-		p.t.Fatal(err)
-	}
+	p.m = restored(p.t, p.m)
 	p.send("restart", began{})
 }
 

@@ -39,6 +39,43 @@ def sleep_long() -> None:
     time.sleep(600)
 
 
+@dsl.component(base_image="python:3.11")
+def halves(number: int) -> list[int]:
+    return [number // 2, number - number // 2]
+
+
+@dsl.component(base_image="python:3.11")
+def say_all(rows: list, tables: dsl.Input[list[dsl.Dataset]]) -> str:
+    words = []
+    for table in tables:
+        with open(table.path) as f:
+            words.append(f.read())
+    return f"{rows} {words}"
+
+
+@dsl.component(base_image="python:3.11")
+def tell(status: dsl.PipelineTaskFinalStatus) -> str:
+    return f"{status.state} {status.pipeline_task_name} {status.error_message[:80]}"
+
+
+@dsl.pipeline(name="loops")
+def loops(numbers: list[int]) -> str:
+    with dsl.ParallelFor(numbers, parallelism=2) as number:
+        parts = halves(number=number)
+        with dsl.ParallelFor(parts.output) as part:
+            one = add(a=part, b=1)
+            table = write(number=part)
+    return say_all(
+        rows=dsl.Collected(one.output), tables=dsl.Collected(table.outputs["table"])
+    ).output
+
+
+@dsl.pipeline(name="breaks-in-a-loop")
+def breaks_in_a_loop():
+    with dsl.ExitHandler(tell()), dsl.ParallelFor(["a", "b"]) as word:
+        break_down(word=word)
+
+
 @dsl.pipeline(name="sum-and-say")
 def sum_and_say(a: int, b: int = 2):
     total = add(a=a, b=b)
@@ -162,3 +199,34 @@ def wait_for(holds, seconds=120):
     while not holds():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.2)
+
+
+def test_loops_nest_and_are_collected(job_of):
+    first = int(uuid.uuid4().int % 10**6) * 2
+    job = job_of(loops, numbers=[first, 6, 4])
+    job.run()
+    half = first // 2
+    done = tasks(job)
+    rows = [[half + 1, half + 1], [4, 4], [3, 3]]
+    words = [f"number {n}" for n in (half, half, 3, 3, 2, 2)]
+    said = done["say-all"].execution.metadata["output:Output"]
+    assert said == f"{rows} {words}"
+    names = {task.task_id: task.task_name for task in job.task_details}
+    parents = {
+        (task.task_name, names.get(task.parent_task_id)) for task in job.task_details
+    }
+    for name in ("for-loop-1-0", "for-loop-1-2"):
+        assert (name, "for-loop-1") in parents
+        assert ("halves", name) in parents
+        assert ("for-loop-2", name) in parents
+    assert sum(task.task_name == "write" for task in job.task_details) == 6
+
+
+def test_exit_handler_hears_of_a_failed_loop(job_of):
+    job = job_of(breaks_in_a_loop)
+    with pytest.raises(RuntimeError) as failure:
+        job.run()
+    assert "ValueError: the word is" in str(failure.value)
+    told = tasks(job)["tell"].execution.metadata["output:Output"]
+    assert told.startswith("FAILED exit-handler-1 ")
+    assert "break-down" in told

@@ -41,7 +41,11 @@ def run(path: str, inputs: dict[str, Any], scratch: str) -> dict[str, Any]:
         workspace_root=workspace,
         raise_on_error=True,
     )
-    task = components.load_component_from_file(path)(**inputs)
+    given = {
+        k: v.replace("@FOLDER@", scratch) if isinstance(v, str) else v
+        for k, v in inputs.items()
+    }
+    task = components.load_component_from_file(path)(**given)
 
     def parameter(value: Any) -> bool:
         if isinstance(value, list):

@@ -108,7 +108,11 @@ def load(folder: Path, only: list[str]) -> list[Case]:
     return cases
 
 
-def fill(c: Case, scratch: Path) -> dict[str, Any]:
+# Stands for a folder of the run: what one run left there is not another's.
+FOLDER = "@FOLDER@"
+
+
+def fill(c: Case) -> dict[str, Any]:
     """Give every required parameter a value: by its type, paths by their name."""
     values = {}
     definitions = c.ir["root"].get("inputDefinitions", {})
@@ -118,7 +122,7 @@ def fill(c: Case, scratch: Path) -> dict[str, Any]:
         kind = p.get("parameterType") or OLD_TYPES[p["type"]]
         values[name] = VALUES.get(kind, VALUES["STRUCT"])
         if kind == "STRING" and name.endswith("path"):
-            values[name] = str(scratch / f"{c.id}-{name}")
+            values[name] = f"{FOLDER}/{c.id}-{name}"
     return values
 
 
@@ -131,6 +135,14 @@ def strings(value: Any) -> list[str]:
     return (
         [s for v in value for s in strings(v)] if isinstance(value, list) else []
     )
+
+
+def at(inputs: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Put a folder where the inputs name one."""
+    return {
+        k: v.replace(FOLDER, folder) if isinstance(v, str) else v
+        for k, v in inputs.items()
+    }
 
 
 def seed(server: Server, cases: list[Case]) -> None:
@@ -177,11 +189,11 @@ def post(server: Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def submit(server: Server, c: Case) -> None:
+def submit(server: Server, c: Case, folder: Path) -> None:
     """Create the run; what the server says when it refuses is kept."""
     config = {
         "gcsOutputDirectory": "gs://conformance-kfp/root",
-        "parameterValues": c.inputs,
+        "parameterValues": at(c.inputs, str(folder)),
     }
     try:
         config["inputArtifacts"] = artifacts(server, c)
@@ -283,11 +295,11 @@ def main() -> int:
         inputs.mkdir()
         for c in cases:
             c.ir = read(c.path)
-            c.inputs = fill(c, inputs)
+            c.inputs = fill(c)
         with Server(folder, CONFIG + RESOURCES) as server:
             seed(server, cases)
             for c in cases:
-                submit(server, c)
+                submit(server, c, inputs)
             await_all(server, cases, options.timeout)
         for c in cases:
             wrong, note = judge(c, ROOT / "bin" / "conformance-kfp", 300)

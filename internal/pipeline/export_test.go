@@ -1,0 +1,4 @@
+package pipeline
+
+// LoopIR is for the tests of the engine.
+func LoopIR(limit int) []byte { return loopIR(limit) }
