@@ -74,6 +74,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-otherclients
 	$(MAKE) conformance-containers
 	$(MAKE) test-debian
+	$(MAKE) test-docker
 
 ## Python and the package manager in an image of Debian packages, where mmdebstrap is installed.
 test-debian: bin/debian.tar
@@ -85,6 +86,11 @@ bin/debian.tar:
 	mkdir -p bin
 	if command -v mmdebstrap >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	mmdebstrap --quiet --variant=minbase --include=python3,python3-pip bookworm $@.new && mv $@.new $@; else touch $@; fi
+
+## The docker adapter against a dockerd and a Podman of its own, where they are installed (root).
+.PHONY: test-docker
+test-docker:
+	$(PYTHON) test/engines/run $(RACE)
 
 ## The storage clients for Go, Node and Java, unmodified.
 test-otherclients: build

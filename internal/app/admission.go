@@ -12,7 +12,7 @@ import (
 	"tategu/internal/image"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/process"
+	"tategu/internal/runtime/router"
 )
 
 // admission says what may be started: what can run here at all, and whether the
@@ -42,7 +42,7 @@ func (m *Main) admission() *admission {
 // capability says what can run here, whoever asks: scheduled runs have no caller,
 // and what they start was asked for when their schedule was made.
 type capability struct {
-	runtime *process.Runtime
+	runtime router.Part
 	fits    func(...runtime.Workload) error
 }
 

@@ -31,6 +31,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
+	"tategu/internal/runtime/router"
 	"tategu/internal/runtime/schedule"
 	"tategu/internal/store/sqlite"
 	"tategu/internal/telemetry"
@@ -57,7 +58,7 @@ type Main struct {
 	ca         *wire.CA
 	metadata   *metadata.Server
 	schedule   *schedule.Scheduler
-	runtime    *process.Runtime
+	runtime    router.Machine
 	images     *image.Images
 	jobs       *aiplatform.PipelineJobs
 	schedules  *aiplatform.Schedules
@@ -226,13 +227,18 @@ func (m *Main) openRuntime(ctx context.Context) error {
 	if err := m.openSchedule(ctx); err != nil {
 		return err
 	}
-	m.runtime, err = process.New(process.Config{
+	logs := &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}
+	programs, err := process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), Volumes: filepath.Join(m.cfg.Data, "volumes"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
 		Schedule: m.schedule, ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
-		Files: m.blobs, Credentials: m.metadata, Logs: &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
+		Files: m.blobs, Credentials: m.metadata, Logs: logs, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
 		Wrapper: process.Packed(),
 	})
 	if err != nil {
+		return err
+	}
+	m.runtime = programs
+	if err := m.openEngine(ctx, programs, logs); err != nil {
 		return err
 	}
 	adopted := prometheus.NewCounterFunc(prometheus.CounterOpts{

@@ -40,6 +40,7 @@ type Config struct {
 	// Resources is what workloads share; what is not declared is found.
 	Resources inventory.Declared `yaml:"resources"`
 	Registry  Registry           `yaml:"registry"`
+	Runtime   Runtime            `yaml:"runtime"`
 }
 
 // Registry is the policy for container images that are kept here.
@@ -48,6 +49,16 @@ type Registry struct {
 	Untagged time.Duration `yaml:"untagged"`
 	// Packed is how long what `tategu run` packed is kept after its last start; 0 = for good.
 	Packed time.Duration `yaml:"packed"`
+}
+
+// Runtime says who runs containers.
+type Runtime struct {
+	// Containers is namespaces, docker (or Podman), or auto: namespaces where they
+	// work, else a container engine whose socket is there.
+	Containers string `yaml:"containers"`
+	Socket     string `yaml:"socket"` // path of the engine's unix socket; "" = where engines put it
+	// Pull is missing or never: whether the engine pulls images that nobody has.
+	Pull string `yaml:"pull"`
 }
 
 // TLS names a certificate to serve instead of one by our local CA.
@@ -72,6 +83,7 @@ func Defaults() Config {
 		Project: "tategu", Location: "us-central1", Tunnel: true, LogLevel: "info",
 		Limits:   Limits{BodyBytes: 64 << 20, Predict: time.Minute},
 		Registry: Registry{Packed: 14 * 24 * time.Hour},
+		Runtime:  Runtime{Containers: containersAuto, Pull: pullMissing},
 	}
 }
 
@@ -122,6 +134,9 @@ func (c Config) Validate() error {
 		}
 	}
 	if err := c.Resources.Validate(); err != nil {
+		return err
+	}
+	if err := c.Runtime.validate(); err != nil {
 		return err
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {

@@ -38,7 +38,7 @@ func layers() [][]string {
 
 // adapters live below their port; tests and app import them.
 func adapters() []string {
-	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/blob/bucket", "internal/runtime/process", "internal/identity/metadata"}
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata"}
 }
 
 // private children are imported by their parent (and by the listed packages) only.
@@ -51,6 +51,7 @@ func private() map[string][]string {
 		"internal/runtime/runtimetest":     {},
 		"internal/runtime/workload":        {}, // adapters share it
 		"internal/runtime/record":          {"bench/containers", "internal/runtime/process/box", "internal/runtime/process/oci", "internal/runtime/process/wrapper"},
+		"internal/runtime/oom":             {"internal/runtime/process/wrapper"},
 		"internal/runtime/process/oci":     {"internal/runtime/process"},
 		"internal/runtime/process/box":     {"internal/runtime/process", "bench/containers"},
 		"internal/runtime/process/wrapper": {"internal/runtime/process", "cmd/wrapper", "bench/containers"},
@@ -221,7 +222,7 @@ func TestWrapperIsSmall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := []string{"golang.org/x/sys/unix", "golang.org/x/net/bpf", module + "/cmd/wrapper", module + "/internal/runtime/record", module + "/internal/runtime/process/box", module + "/internal/runtime/process/wrapper"}
+	allowed := []string{"golang.org/x/sys/unix", "golang.org/x/net/bpf", module + "/cmd/wrapper", module + "/internal/runtime/record", module + "/internal/runtime/oom", module + "/internal/runtime/process/box", module + "/internal/runtime/process/wrapper"}
 	for pkg := range strings.FieldsSeq(string(out)) {
 		first, _, _ := strings.Cut(pkg, "/")
 		if (strings.Contains(first, ".") || first == module) && !slices.Contains(allowed, pkg) {

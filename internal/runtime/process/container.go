@@ -54,6 +54,9 @@ func openBoxes(cfg Config, wrappers launcher) boxes {
 	return b
 }
 
+// Containers says why no container can run here; nil = they can.
+func (r *Runtime) Containers() error { return r.boxes().mode.Err }
+
 // cgroups are those of one data directory.
 func cgroups(cfg Config) *box.Cgroups {
 	sum := sha256.Sum256([]byte(cfg.Dir))
@@ -247,8 +250,8 @@ func (b *draft) mounts() error {
 func (b *draft) variables() map[string]string {
 	in, w := b.in, b.in.rec.Workload
 	env := map[string]string{"PATH": defaultPath, "HOME": b.c.User.Home}
-	for _, name := range inherited() {
-		if value, ok := os.LookupEnv(name); ok && (strings.HasPrefix(name, "PIP_") || strings.HasPrefix(name, "UV_")) {
+	for _, name := range workload.PackageVariables() {
+		if value, ok := os.LookupEnv(name); ok {
 			env[name] = value
 		}
 	}

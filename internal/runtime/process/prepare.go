@@ -35,7 +35,7 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 		if err := r.boxes().mode.Err; err != nil {
 			return err
 		}
-		if err := alone(plan, w); err != nil {
+		if err := workload.Alone(plan, w); err != nil {
 			return err
 		}
 	}
@@ -48,23 +48,6 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
 	}
 	return r.cfg.Schedule.Fits(schedule.For(w, time.Time{}))
-}
-
-// alone refuses by name what a container without a network cannot do.
-func alone(plan runtime.Plan, w runtime.Workload) error {
-	var what string
-	switch {
-	case !plan.NoNetwork:
-		return nil
-	case w.Port:
-		what = "serve a port"
-	case w.Python != nil && len(w.Python.Packages) > 0:
-		what = "install packages (" + strings.Join(w.Python.Packages, ", ") + ")"
-	default:
-		return nil
-	}
-	return resource.Errorf(codes.FailedPrecondition, "image %s runs without a network by its rule in images:, so that it cannot %s", w.Image, what).
-		WithResource(w.Image).WithCause(resource.CauseInput).WithHint("say network: host in that rule, or build what it needs into the image")
 }
 
 // hasCommand leaves it to the image what to run, where there is one.
@@ -217,13 +200,10 @@ func (in *instance) variables(image runtime.ImageConfig, venv string) map[string
 	return env
 }
 
-// inherited names what a program takes over from the server's environment. The
-// last ones let pip inside a program find packages as the server does.
+// inherited names what a program takes over from the server's environment.
 func inherited() []string {
-	return []string{
+	return append([]string{
 		"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH",
 		"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-		"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_DEFAULT_TIMEOUT",
-		"UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS",
-	}
+	}, workload.PackageVariables()...)
 }

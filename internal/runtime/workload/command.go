@@ -11,6 +11,8 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+
+	"google.golang.org/grpc/codes"
 )
 
 // ScriptFile is the name of Python.Script's file. The directory may hold files of a
@@ -149,6 +151,15 @@ func HostName(id string) string {
 	return id
 }
 
+// PackageVariables name what a program takes over from the server's environment so
+// that package managers inside find packages as the server does.
+func PackageVariables() []string {
+	return []string{
+		"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_DEFAULT_TIMEOUT",
+		"UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS",
+	}
+}
+
 // PortVariables name the port that was handed out; 0 = none was.
 func PortVariables(port int) map[string]string {
 	if port == 0 {
@@ -164,4 +175,21 @@ func PortReplacer(port int) func(string) string {
 	}
 	text := strconv.Itoa(port)
 	return strings.NewReplacer("$(PORT)", text, "$(AIP_HTTP_PORT)", text).Replace
+}
+
+// Alone refuses by name what a container without a network cannot do.
+func Alone(plan runtime.Plan, w runtime.Workload) error {
+	var what string
+	switch {
+	case !plan.NoNetwork:
+		return nil
+	case w.Port:
+		what = "serve a port"
+	case w.Python != nil && len(w.Python.Packages) > 0:
+		what = "install packages (" + strings.Join(w.Python.Packages, ", ") + ")"
+	default:
+		return nil
+	}
+	return resource.Errorf(codes.FailedPrecondition, "image %s runs without a network by its rule in images:, so that it cannot %s", w.Image, what).
+		WithResource(w.Image).WithCause(resource.CauseInput).WithHint("say network: host in that rule, or build what it needs into the image")
 }

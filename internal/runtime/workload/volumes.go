@@ -42,7 +42,7 @@ func (v Volumes) Mounts(w runtime.Workload, dir string) ([]Mount, error) {
 			if err != nil {
 				return nil, err
 			}
-			err = inside.MkdirAll(filepath.Clean(vol.SubPath), 0o777)
+			err = sharedBelow(inside, filepath.Clean(vol.SubPath))
 			if err = errors.Join(err, inside.Close()); err != nil {
 				return nil, err
 			}
@@ -63,6 +63,18 @@ func shared(dir string) error {
 		return err
 	}
 	return os.Chmod(dir, 0o777) //nolint:gosec // containers write to it as users of their own
+}
+
+// sharedBelow makes a directory in a volume unless it is there: then programs have
+// decided who may write to it.
+func sharedBelow(volume *os.Root, dir string) error {
+	if _, err := volume.Stat(dir); err == nil {
+		return nil
+	}
+	if err := volume.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	return volume.Chmod(dir, 0o777) // whatever our umask is
 }
 
 // VolumeNames lists the volumes that exist.

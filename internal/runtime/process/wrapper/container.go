@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"tategu/internal/runtime/oom"
 	"tategu/internal/runtime/process/box"
 )
 
@@ -41,7 +42,7 @@ func wrapContainer(dir string, s Spec, server *os.File, signals <-chan os.Signal
 
 func runContainer(dir string, root *os.Root, s Spec, signals <-chan os.Signal) Exit {
 	counter := box.OpenOOM(s.Container.Cgroup)
-	ooms := oomKills()
+	ooms := oom.Kills()
 	pid, err := box.Start(dir, s.Container, s.Command, s.Env)
 	if err != nil {
 		return notStarted(err, s.Container.Dir, fmt.Sprintf("%d:%d", s.Container.User.UID, s.Container.User.GID))
@@ -64,7 +65,7 @@ func runContainer(dir string, root *os.Root, s Spec, signals <-chan os.Signal) E
 	if n, ok := counter.Count(); ok {
 		exit.OOM, exit.Counted = n > 0, true
 	} else {
-		exit.OOM = oomKills() > ooms
+		exit.OOM = oom.Kills() > ooms
 	}
 	return exit
 }

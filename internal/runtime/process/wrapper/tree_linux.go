@@ -117,21 +117,3 @@ func childless() bool {
 }
 
 func becomeReaper() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }
-
-// oomKills counts processes that the kernel killed for memory since boot.
-func oomKills() int {
-	b, err := os.ReadFile("/proc/vmstat")
-	if err != nil {
-		return 0
-	}
-	_, rest, ok := strings.Cut(string(b), "\noom_kill ")
-	if !ok {
-		return 0
-	}
-	value, _, _ := strings.Cut(rest, "\n")
-	n, err := strconv.Atoi(value)
-	if err != nil {
-		return 0
-	}
-	return n
-}

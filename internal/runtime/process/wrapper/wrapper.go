@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"tategu/internal/runtime/oom"
 	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/record"
 )
@@ -152,7 +153,7 @@ func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 	if err := becomeReaper(); err != nil {
 		return Exit{Code: -1, Error: "become the parent of orphans: " + err.Error()}
 	}
-	ooms := oomKills()
+	ooms := oom.Kills()
 	pid, err := spawn(s)
 	if err != nil {
 		return notStarted(err, s.Dir, "")
@@ -168,7 +169,7 @@ func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 		kill: func() { killTree(pid) },
 	})
 	exit := ended(status)
-	exit.Stopped, exit.OOM = stopped, oomKills() > ooms
+	exit.Stopped, exit.OOM = stopped, oom.Kills() > ooms
 	return exit
 }
 

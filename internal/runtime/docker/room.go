@@ -1,0 +1,99 @@
+package docker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"tategu/internal/runtime"
+	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/workload"
+)
+
+// ask is what the scheduler decides by; its age is that of the record.
+func (in *instance) ask() schedule.Ask { return schedule.For(in.rec.Workload, in.rec.Created) }
+
+// take takes up what an earlier server accepted. The scheduler hears of all that
+// may run before it hears of what waits, and of that at once.
+func (r *Runtime) take(found []*instance) {
+	slices.SortFunc(found, func(a, b *instance) int {
+		return cmp.Or(a.rec.Created.Compare(b.rec.Created), cmp.Compare(a.ID(), b.ID()))
+	})
+	var asks []schedule.Ask
+	for _, in := range found {
+		r.instances[in.ID()] = in
+		switch {
+		case workload.Exists(in.path(fileEnd)):
+		case workload.Exists(in.path(fileContainer)):
+			r.adopted++
+			in.keep()
+		default:
+			asks = append(asks, in.ask())
+		}
+	}
+	r.cfg.Schedule.Enqueue(asks...)
+	for _, in := range found {
+		if !in.loadEnd() {
+			r.spawn(in.drive)
+		}
+	}
+}
+
+// keep counts a container of an earlier server, with the GPUs it was given.
+func (in *instance) keep() {
+	var c containerFile
+	if err := workload.ReadJSON(in.path(fileContainer), &c); err != nil {
+		in.r.cfg.Log.Warn("read which GPUs a container has", slog.String("workload", in.ID()), slog.Any("error", err))
+	}
+	in.status.GPUs = c.GPUs // nobody reads it yet
+	if in.r.cfg.Schedule.Adopt(in.ask(), schedule.Grant{GPUs: c.GPUs}) {
+		in.r.cfg.Log.Warn("containers that were found hold more than this machine has; others wait until enough of them have ended", slog.String("workload", in.ID()))
+	}
+}
+
+// admit returns once the workload may run. One whose container was made may.
+func (in *instance) admit(ctx context.Context) error {
+	if workload.Exists(in.path(fileContainer)) {
+		return nil
+	}
+	if in.stopping() {
+		return workload.ErrStopped
+	}
+	waiting, cancel := workload.UntilStop(ctx, in.stop)
+	defer cancel()
+	g, err := in.r.cfg.Schedule.Wait(waiting, in.ID())
+	switch {
+	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
+		return workload.ErrStopped
+	case err != nil:
+		return err
+	}
+	in.gpus = g.GPUs
+	in.mu.Lock()
+	in.status.GPUs = g.GPUs
+	in.mu.Unlock()
+	if g.Reason == "" {
+		return nil
+	}
+	out, err := in.output()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "tategu: waited %v for %s\n", g.Waited.Round(time.Millisecond), g.Reason)
+	return errors.Join(err, out.Close())
+}
+
+// queued shows in a status that the workload waits for room.
+func (in *instance) queued(st runtime.Status) runtime.Status {
+	if st.Phase != runtime.Preparing {
+		return st
+	}
+	if q, waits := in.r.cfg.Schedule.Place(in.ID()); waits {
+		st.Phase, st.Queue, st.Message = runtime.Queued, &q, fmt.Sprintf("waits for %s; number %d of %d", q.Waits, q.Position, q.Length)
+	}
+	return st
+}
