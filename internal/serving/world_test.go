@@ -61,6 +61,7 @@ type world struct {
 	store   store.Store
 	engine  *serving.Engine
 	runtime runtime.Runtime
+	fits    func(...runtime.Workload) error
 	objects files
 	random  int
 	stop    func()
@@ -91,8 +92,8 @@ func (w *world) open() {
 	w.store = st
 	w.engine = serving.New(serving.Config{
 		Store: st, Objects: w.objects, Runtime: w.runtime, Log: slog.New(slog.DiscardHandler), Now: time.Now, Limit: 20 * time.Second,
-		HasImage: func(image string) bool { return image == "echo" },
-		Random:   func(int) int { return w.random },
+		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits,
+		Random: func(int) int { return w.random },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
