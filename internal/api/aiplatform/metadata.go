@@ -43,7 +43,7 @@ func (s *Metadata) Methods() ([]api.Method, error) {
 		creates[i].Unary = s.inStore(creates[i].Unary)
 	}
 	name := func(m string) string { return MethodName(metadataService, m) }
-	return append(append(standard, creates...),
+	return append(append(append(standard, creates...), s.purges()...),
 		api.Unary(name("DeleteMetadataStore"), "aiplatform.metadataStores.delete", s.deleteStore),
 		api.Unary(name("ListContexts"), "aiplatform.contexts.list", s.listContexts),
 		api.Unary(name("ListExecutions"), "aiplatform.executions.list", s.listExecutions),

@@ -186,3 +186,44 @@ func TestLineage(t *testing.T) {
 	call[*emptypb.Empty](t, s, "DeleteArtifact", &pb.DeleteArtifactRequest{Name: mid})
 	check("after delete", query("QueryExecutionInputsAndOutputs", &pb.QueryExecutionInputsAndOutputsRequest{Execution: first}), []string{"a1"}, []string{"e1"}, 1)
 }
+
+func TestPurge(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	run := execution(t, s, "e1")
+	in := contextOf(t, s, "c1")
+	for _, id := range []string{"a1", "a2", "a3"} {
+		artifact(t, s, id, &pb.Artifact{SchemaTitle: "system.Dataset", Metadata: metadataOf(t, map[string]any{"id": id})})
+	}
+	call[*pb.AddContextArtifactsAndExecutionsResponse](t, s, "AddContextArtifactsAndExecutions", &pb.AddContextArtifactsAndExecutionsRequest{
+		Context: in, Artifacts: []string{defaultStore + "/artifacts/a1", defaultStore + "/artifacts/a2"}, Executions: []string{run},
+	})
+	purge := func(filter string, force bool) *pb.PurgeArtifactsResponse {
+		return call[*pb.PurgeArtifactsResponse](t, s, "PurgeArtifacts", &pb.PurgeArtifactsRequest{Parent: defaultStore, Filter: filter, Force: force})
+	}
+	left := func() []string {
+		return names(call[*pb.ListArtifactsResponse](t, s, "ListArtifacts", &pb.ListArtifactsRequest{Parent: defaultStore}).Artifacts)
+	}
+	if r := purge(`in_context("`+in+`")`, false); r.PurgeCount != 2 || len(r.PurgeSample) != 2 || len(left()) != 3 {
+		t.Errorf("a purge without force: %v, left %v", r, left())
+	}
+	if r := purge(`in_context("`+in+`") AND metadata.id.string_value="a1"`, true); r.PurgeCount != 1 || len(r.PurgeSample) != 0 {
+		t.Errorf("purged %v", r)
+	}
+	if got := left(); !slices.Equal(got, []string{"a2", "a3"}) {
+		t.Errorf("left %v", got)
+	}
+	graph := call[*pb.LineageSubgraph](t, s, "QueryContextLineageSubgraph", &pb.QueryContextLineageSubgraphRequest{Context: in})
+	if got := names(graph.Artifacts); !slices.Equal(got, []string{"a2"}) {
+		t.Errorf("the context still has %v", got)
+	}
+	if r := call[*pb.PurgeExecutionsResponse](t, s, "PurgeExecutions", &pb.PurgeExecutionsRequest{Parent: defaultStore, Filter: "state=RUNNING", Force: true}); r.PurgeCount != 1 {
+		t.Errorf("purged executions %v", r)
+	}
+	if r := call[*pb.PurgeContextsResponse](t, s, "PurgeContexts", &pb.PurgeContextsRequest{Parent: defaultStore, Filter: `display_name="c1"`, Force: true}); r.PurgeCount != 1 {
+		t.Errorf("purged contexts %v", r)
+	}
+	refuse(t, s, "PurgeArtifacts", &pb.PurgeArtifactsRequest{Parent: defaultStore}, codes.InvalidArgument, "filter")
+	refuse(t, s, "PurgeArtifacts", &pb.PurgeArtifactsRequest{Parent: defaultStore, Filter: "nothing=1"}, codes.InvalidArgument, "nothing")
+	refuse(t, s, "PurgeArtifacts", &pb.PurgeArtifactsRequest{Parent: location + "/metadataStores/other", Filter: "state=LIVE"}, codes.NotFound, "other")
+}
