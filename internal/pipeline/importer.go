@@ -21,6 +21,7 @@ const kindImports store.Kind = "pipelineImports"
 // importArtifact works out what an importer imports.
 func (m *machine) importArtifact(n *node) {
 	spec := n.def.importer()
+	n.Started = m.now // it has an execution like any other task
 	s := &scope{inputs: n.inputs, types: m.sourceTypes(n), job: m.jobPlaceholders(n)}
 	uri := ""
 	if c, ok := constant(spec.GetArtifactUri()); ok {
