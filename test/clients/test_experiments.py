@@ -13,7 +13,9 @@ def experiment(mode):
     from google.cloud import aiplatform
 
     name = f"e-{uuid.uuid4().hex}"
-    aiplatform.init(experiment=name, experiment_description="words", experiment_tensorboard=False)
+    aiplatform.init(
+        experiment=name, experiment_description="words", experiment_tensorboard=False
+    )
     yield name
     aiplatform.metadata.metadata._experiment_tracker.reset()
 
@@ -41,11 +43,20 @@ def test_run(experiment):
     assert run.get_params() == {"rate": 0.5, "layers": 3, "kind": "tree"}
     assert run.get_metrics() == {"accuracy": 0.8}
     (matrix,) = run.get_classification_metrics()
-    assert (matrix["display_name"], matrix["matrix"]) == ("matrix", [[4.0, 1.0], [0.0, 5.0]])
+    assert (matrix["display_name"], matrix["matrix"]) == (
+        "matrix",
+        [[4.0, 1.0], [0.0, 5.0]],
+    )
     assert run.state == aiplatform.gapic.Execution.State.COMPLETE
-    assert [r.name for r in aiplatform.ExperimentRun.list(experiment=experiment)] == ["one"]
+    assert [r.name for r in aiplatform.ExperimentRun.list(experiment=experiment)] == [
+        "one"
+    ]
     (row,) = aiplatform.get_experiment_df(experiment).to_dict("records")
-    assert (row["run_name"], row["param.kind"], row["metric.accuracy"]) == ("one", "tree", 0.8)
+    assert (row["run_name"], row["param.kind"], row["metric.accuracy"]) == (
+        "one",
+        "tree",
+        0.8,
+    )
     assert experiment in [e.name for e in aiplatform.Experiment.list()]
     run.delete()
     aiplatform.Experiment(experiment).delete()
@@ -58,12 +69,20 @@ def test_pipeline_of_an_experiment(experiment, tmp_path):
 
     template = tmp_path / "import.json"
     template.write_text(json.dumps(IMPORT))
-    job = aiplatform.PipelineJob(display_name="import", template_path=str(template), pipeline_root="gs://experiment-root")
+    job = aiplatform.PipelineJob(
+        display_name="import",
+        template_path=str(template),
+        pipeline_root="gs://experiment-root",
+    )
     job.submit(experiment=experiment)
     job.wait()
     assert job.get_associated_experiment().name == experiment
     (row,) = aiplatform.get_experiment_df(experiment).to_dict("records")
-    assert (row["run_name"], row["run_type"], row["state"]) == (job.name, "system.PipelineRun", "COMPLETE")
+    assert (row["run_name"], row["run_type"], row["state"]) == (
+        job.name,
+        "system.PipelineRun",
+        "COMPLETE",
+    )
     titles = {d.task_name: d.execution.schema_title for d in job.task_details}
     assert titles["load"] == "system.ImporterExecution"
     assert sorted(titles.values()) == ["system.ImporterExecution", "system.Run"]
@@ -75,21 +94,37 @@ def test_lineage(experiment):
     from google.cloud import aiplatform
 
     with aiplatform.start_run("line"):
-        data = aiplatform.Artifact.create("system.Dataset", uri=f"gs://b/{experiment}", metadata={"rows": 3})
-        with aiplatform.start_execution(schema_title="system.ContainerExecution", display_name="train") as train:
+        data = aiplatform.Artifact.create(
+            "system.Dataset", uri=f"gs://b/{experiment}", metadata={"rows": 3}
+        )
+        with aiplatform.start_execution(
+            schema_title="system.ContainerExecution", display_name="train"
+        ) as train:
             train.assign_input_artifacts([data])
             model = aiplatform.Artifact.create("system.Model", display_name="model")
             train.assign_output_artifacts([model])
     assert [a.name for a in train.get_input_artifacts()] == [data.name]
     assert [a.name for a in train.get_output_artifacts()] == [model.name]
     assert train.state == aiplatform.gapic.Execution.State.COMPLETE
-    found = aiplatform.Artifact.list(filter=f'schema_title="system.Dataset" AND uri="gs://b/{experiment}"')
+    found = aiplatform.Artifact.list(
+        filter=f'schema_title="system.Dataset" AND uri="gs://b/{experiment}"'
+    )
     assert [a.name for a in found] == [data.name]
     client = data.api_client
-    graph = client.query_artifact_lineage_subgraph(request={"artifact": data.resource_name, "max_hops": 1})
-    assert ([e.name for e in graph.executions], len(graph.events)) == ([train.resource_name], 1)
-    whole = client.query_artifact_lineage_subgraph(request={"artifact": data.resource_name})
-    assert {a.name for a in whole.artifacts} == {data.resource_name, model.resource_name}
+    graph = client.query_artifact_lineage_subgraph(
+        request={"artifact": data.resource_name, "max_hops": 1}
+    )
+    assert ([e.name for e in graph.executions], len(graph.events)) == (
+        [train.resource_name],
+        1,
+    )
+    whole = client.query_artifact_lineage_subgraph(
+        request={"artifact": data.resource_name}
+    )
+    assert {a.name for a in whole.artifacts} == {
+        data.resource_name,
+        model.resource_name,
+    }
     run = client.query_context_lineage_subgraph(
         context=f"{data.resource_name.split('/artifacts/')[0]}/contexts/{experiment}-line"
     )

@@ -14,7 +14,12 @@ IMPORT = {
             "executorLabel": "exec",
             "outputDefinitions": {
                 "artifacts": {
-                    "artifact": {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+                    "artifact": {
+                        "artifactType": {
+                            "schemaTitle": "system.Artifact",
+                            "schemaVersion": "0.0.1",
+                        }
+                    }
                 }
             },
         }
@@ -24,12 +29,21 @@ IMPORT = {
             "exec": {
                 "importer": {
                     "artifactUri": {"constant": "gs://bucket/x"},
-                    "typeSchema": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"},
+                    "typeSchema": {
+                        "schemaTitle": "system.Artifact",
+                        "schemaVersion": "0.0.1",
+                    },
                 }
             }
         }
     },
-    "root": {"dag": {"tasks": {"load": {"taskInfo": {"name": "load"}, "componentRef": {"name": "comp"}}}}},
+    "root": {
+        "dag": {
+            "tasks": {
+                "load": {"taskInfo": {"name": "load"}, "componentRef": {"name": "comp"}}
+            }
+        }
+    },
 }
 
 
@@ -41,7 +55,10 @@ def pipeline(mode, tmp_path):
     template = tmp_path / "import.json"
     template.write_text(json.dumps(IMPORT))
     return aiplatform.PipelineJob(
-        display_name="import", template_path=str(template), pipeline_root="gs://schedule-root", labels={"team": "blue"}
+        display_name="import",
+        template_path=str(template),
+        pipeline_root="gs://schedule-root",
+        labels={"team": "blue"},
     )
 
 
@@ -51,7 +68,7 @@ def test_life_of_a_schedule(pipeline):
     from google.cloud.aiplatform_v1.types import Schedule
 
     name = f"yearly-{uuid.uuid4().hex}"
-    end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=800)
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=800)
     schedule = pipeline.create_schedule(
         cron="TZ=Europe/Berlin 30 2 1 1 *",
         display_name=name,
@@ -63,19 +80,35 @@ def test_life_of_a_schedule(pipeline):
     )
     got = aiplatform.PipelineJobSchedule.get(schedule.resource_name)
     assert got.state == Schedule.State.ACTIVE
-    assert (got.cron, got.max_run_count, got.allow_queueing) == ("TZ=Europe/Berlin 30 2 1 1 *", 3, True)
+    assert (got.cron, got.max_run_count, got.allow_queueing) == (
+        "TZ=Europe/Berlin 30 2 1 1 *",
+        3,
+        True,
+    )
     assert (got.max_concurrent_run_count, got.max_concurrent_active_run_count) == (2, 1)
     resource = got.gca_resource
     next_run = resource.next_run_time
-    assert (next_run.month, next_run.day, next_run.hour, next_run.minute) == (1, 1, 1, 30)
+    assert (next_run.month, next_run.day, next_run.hour, next_run.minute) == (
+        1,
+        1,
+        1,
+        30,
+    )
     assert resource.start_time == resource.create_time or resource.start_time < next_run
     assert resource.create_pipeline_job_request.pipeline_job.labels["team"] == "blue"
 
-    listed = aiplatform.PipelineJobSchedule.list(filter=f'display_name="{name}" AND state="ACTIVE"')
+    listed = aiplatform.PipelineJobSchedule.list(
+        filter=f'display_name="{name}" AND state="ACTIVE"'
+    )
     assert [s.resource_name for s in listed] == [schedule.resource_name]
 
-    schedule.update(cron="CRON_TZ=America/New_York 0 4 1 6 *", max_run_count=5, allow_queueing=False)
-    assert (schedule.cron, schedule.max_run_count) == ("CRON_TZ=America/New_York 0 4 1 6 *", 5)
+    schedule.update(
+        cron="CRON_TZ=America/New_York 0 4 1 6 *", max_run_count=5, allow_queueing=False
+    )
+    assert (schedule.cron, schedule.max_run_count) == (
+        "CRON_TZ=America/New_York 0 4 1 6 *",
+        5,
+    )
     assert not schedule.allow_queueing
     schedule.pause()
     assert schedule.state == Schedule.State.PAUSED
@@ -91,7 +124,11 @@ def test_refusals(pipeline):
     """What cannot be scheduled says why."""
     from google.api_core.exceptions import BadRequest
 
-    for cron, word in [("TZ=Nowhere/None * * * * *", "Nowhere"), ("61 * * * *", "61"), ("0 0 30 2 *", "never")]:
+    for cron, word in [
+        ("TZ=Nowhere/None * * * * *", "Nowhere"),
+        ("61 * * * *", "61"),
+        ("0 0 30 2 *", "never"),
+    ]:
         with pytest.raises(BadRequest, match=word):
             pipeline.create_schedule(cron=cron, display_name="bad")
 
@@ -100,7 +137,9 @@ def test_runs_and_completes(pipeline, mode):
     """The next minute has a run, and the only one."""
     if mode == "http":
         pytest.skip("waits for a minute of the clock, which is the same in every mode")
-    schedule = pipeline.create_schedule(cron="* * * * *", display_name="once", max_run_count=1)
+    schedule = pipeline.create_schedule(
+        cron="* * * * *", display_name="once", max_run_count=1
+    )
     schedule.wait()
     (job,) = schedule.list_jobs()
     job.wait()
