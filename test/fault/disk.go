@@ -35,7 +35,7 @@ func fullDisk(ctx context.Context, w *world) (told []shown, err error) {
 // fullCache lets an image be unpacked to a disk that is too small for it, by a
 // server of its own.
 func fullCache(ctx context.Context, w *world) (told []shown, err error) {
-	if err := w.containers(); err != nil {
+	if err := w.containers(ctx); err != nil {
 		return nil, err
 	}
 	cache, end, err := w.smallDisk("8m")

@@ -83,7 +83,7 @@ type image struct {
 // inImage makes a fault of an image that runs.
 func inImage(i image) func(context.Context, *world) ([]shown, error) {
 	return func(ctx context.Context, w *world) ([]shown, error) {
-		if err := w.containers(); err != nil {
+		if err := w.containers(ctx); err != nil {
 			return nil, err
 		}
 		layer, err := i.layer(w)
@@ -110,6 +110,32 @@ func inImage(i image) func(context.Context, *world) ([]shown, error) {
 		}
 		return w.job(ctx, spec{image: called})
 	}
+}
+
+// containers skips where a sound image does not run either, with what it says.
+func (w *world) containers(ctx context.Context) error {
+	w.probing.Lock()
+	defer w.probing.Unlock()
+	if w.probed {
+		return w.boxes
+	}
+	layer, err := theProgram(0o755)(w)
+	if err != nil {
+		return err
+	}
+	called, err := w.push(ctx, w.server, layer, runtime.GOARCH, v1.Config{Entrypoint: []string{"/program"}, Cmd: []string{"exit"}})
+	if err != nil {
+		return err
+	}
+	told, err := w.job(ctx, spec{image: called})
+	if err != nil {
+		return err
+	}
+	w.probed = true
+	if info := told[0].info(); info.Metadata["exitCode"] != "5" {
+		w.boxes = skipError{"no container runs here: " + told[0].Message}
+	}
+	return w.boxes
 }
 
 // theProgram is a layer with the misbehaving program as /program.
