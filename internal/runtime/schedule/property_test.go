@@ -254,10 +254,10 @@ func TestNobodyStarves(t *testing.T) {
 		big := schedule.Ask{ID: "big", Project: "p", Resources: runtime.Resources{Cores: 4, GPUs: 1}}
 		w.ended.Add(1)
 		w.run(big, time.Second, 0)
+		w.ended.Wait()
 		if waited := w.longest[runtime.PriorityJob]; waited > 3*schedule.DefaultAge+time.Minute {
 			t.Errorf("it waited %v", waited)
 		}
-		w.ended.Wait()
 		w.stop()
 	})
 }
