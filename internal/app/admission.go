@@ -36,7 +36,7 @@ func (a *admission) Check(ctx context.Context, together ...runtime.Workload) err
 }
 
 func (m *Main) admission() *admission {
-	return &admission{capability: capability{m.runtime, m.fits}, rules: m.cfg.Images, images: m.images, authority: m.authority}
+	return &admission{capability: m.capability(), rules: m.cfg.Images, images: m.images, authority: m.authority}
 }
 
 // capability says what can run here, whoever asks: scheduled runs have no caller,
@@ -44,12 +44,20 @@ func (m *Main) admission() *admission {
 type capability struct {
 	runtime router.Part
 	fits    func(...runtime.Workload) error
+	secrets secretDir
+}
+
+func (m *Main) capability() capability {
+	return capability{m.runtime, m.fits, secretDir(m.cfg.Secrets)}
 }
 
 // Check implements aiplatform.WorkloadChecker.
 func (p capability) Check(_ context.Context, together ...runtime.Workload) error {
 	for _, w := range together {
 		if err := p.runtime.Check(w); err != nil {
+			return err
+		}
+		if err := p.secrets.check(w.Secrets); err != nil {
 			return err
 		}
 	}

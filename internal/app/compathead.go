@@ -9,7 +9,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 ## Beyond the list of methods
 - **Pipelines**: schema 2.0.0 and 2.1.0; DAGs, conditions, OneOf, loops (ParallelFor over parameters and artifacts, nested, with limits, Collected), exit handlers, retries of tasks
   and DAGs, importer, caching, and of platformSpec (a field ` + "`platforms`" + ` of the pipeline spec) workspaces, persistent volume claims and empty directories, as directories of this
-  machine; secrets and configuration maps that are not optional are refused at create by task and field, the rest is listed as ` + "`warning:N`" + ` in the run's execution metadata.
+  machine, and secrets as variables, from the files of ` + "`secrets:`" + `; secrets as volumes and configuration maps that are not optional are refused at create by task and
+  field, the rest is listed as ` + "`warning:N`" + ` in the run's execution metadata.
   Resolvers and rerun configurations are refused at create, by task and feature.
 - **Schedules**: pipeline jobs by cron with time zones; requests for notebook execution and model monitoring jobs are refused by name.
 - **Serving**: LightGBM text files natively (` + "`artifact_uri`" + ` holding the file, image absent or ` + "`tategu/lightgbm`" + `); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an

@@ -41,6 +41,8 @@ type Config struct {
 	Resources inventory.Declared `yaml:"resources"`
 	Registry  Registry           `yaml:"registry"`
 	Runtime   Runtime            `yaml:"runtime"`
+	// Secrets is a directory of PROJECT/NAME/KEY files; "" = there are no secrets.
+	Secrets string `yaml:"secrets"`
 }
 
 // Registry is the policy for container images that are kept here.

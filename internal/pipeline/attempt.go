@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path"
 	"strings"
 	"time"
@@ -39,6 +40,11 @@ func (j *job) start(ctx context.Context, a start) event {
 	w, err := p.workload(n.def)
 	if err == nil {
 		w.Volumes, err = j.m.volumes(n)
+	}
+	if err == nil {
+		var secrets map[string]string
+		secrets, err = j.secretEnv(ctx, n)
+		maps.Copy(w.Env, secrets)
 	}
 	if err != nil {
 		exit := runtime.Refuse(resource.Invalid("", "%w", err), j.cfg.Now())

@@ -45,6 +45,7 @@ type bench struct {
 	objects *blob.Store
 	runtime runtime.Runtime
 	log     *slog.Logger
+	secrets pipeline.Secrets
 	runs    int    // submitted so far
 	stop    func() // ends the engine as a killed process would, save for its goroutines
 }
@@ -71,7 +72,7 @@ func newBench(t *testing.T, makeRuntime func(b *bench) runtime.Runtime) *bench {
 func (b *bench) start() {
 	b.t.Helper()
 	volumes, _ := b.runtime.(runtime.Volumes) // the fake has none
-	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Volumes: volumes, Log: b.log, Now: time.Now})
+	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Volumes: volumes, Secrets: b.secrets, Log: b.log, Now: time.Now})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()

@@ -48,6 +48,7 @@ type Config struct {
 	Objects Objects
 	Runtime runtime.Runtime
 	Volumes runtime.Volumes // nil: the runtime has none
+	Secrets Secrets         // nil: there are none
 	Log     *slog.Logger
 	Now     func() time.Time
 }

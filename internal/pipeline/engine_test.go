@@ -23,6 +23,7 @@ import (
 type fake struct {
 	b        *bench
 	programs map[string]program
+	seen     func(runtime.Workload) // told of what is started; nil = nobody
 
 	mu        sync.Mutex
 	instances map[string]*fakeInstance
@@ -66,6 +67,9 @@ func (f *fake) Start(_ context.Context, w runtime.Workload) (runtime.Instance, e
 	run := f.programs[w.Command[0]]
 	if run == nil {
 		return nil, resource.Invalid("command", "no program %q", w.Command[0])
+	}
+	if f.seen != nil {
+		f.seen(w)
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(f.b.t.Context()))
 	in := &fakeInstance{f: f, id: w.ID, stop: stop, done: make(chan struct{})}

@@ -18,7 +18,7 @@ import (
 // random plays a run in a random order, with restarts where it likes: what each
 // program does depends on its path alone.
 type random struct {
-	t       testing.TB
+	t       *testing.T
 	m       *machine
 	rng     *rand.Rand
 	seed    uint64
@@ -58,14 +58,14 @@ func FuzzOrder(f *testing.F) {
 }
 
 // playRandom gives the states that a run ends in; order 0 has no restarts.
-func playRandom(t testing.TB, plan *Plan, seed, order uint64) string {
+func playRandom(t *testing.T, plan *Plan, seed, order uint64) string {
 	t.Helper()
 	params, err := plan.Parameters(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := run{name: "projects/p/locations/l/pipelineJobs/j", id: "j", number: "1", root: "gs://b/r", parameters: params, artifacts: map[string][]Artifact{}}
-	p := &random{t: t, m: newMachine(plan, r), rng: rand.New(rand.NewPCG(seed, order)), seed: seed, now: time.Unix(1, 0)} //nolint:gosec // a test
+	p := &random{t: t, m: newMachine(plan, r), rng: rand.New(rand.NewPCG(seed, order)), seed: seed, now: time.Unix(1, 0)}
 	p.send(began{})
 	for steps := 0; !p.m.done(); steps++ {
 		if steps > 20_000 || len(p.pending) == 0 {
@@ -169,7 +169,7 @@ func (p *random) restart() {
 	p.send(began{})
 }
 
-func restored(t testing.TB, m *machine) *machine {
+func restored(t *testing.T, m *machine) *machine {
 	t.Helper()
 	var tasks []*Task
 	for _, path := range sortedKeys(m.nodes) {

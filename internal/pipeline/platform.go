@@ -34,6 +34,7 @@ type platform struct {
 // kubernetes is what tategu honours for one executor.
 type kubernetes struct {
 	volumes []volumeMount
+	secrets []secretUse
 	ignored []string // names of fields
 }
 
@@ -88,7 +89,9 @@ func (p platform) kubernetesOf(g *graph, t *task, label string) (kubernetes, err
 			err = k.claims(fields[name])
 		case "emptyDirMounts":
 			err = k.scratch(fields[name])
-		case "secretAsEnv", "secretAsVolume", "configMapAsEnv", "configMapAsVolume":
+		case "secretAsEnv":
+			err = k.secretVariables(fields[name])
+		case "secretAsVolume", "configMapAsEnv", "configMapAsVolume":
 			var needed bool
 			if needed, err = anyNeeded(fields[name]); needed {
 				return k, unsupported(t.name, where+" that is not optional")
@@ -182,11 +185,22 @@ func (k *kubernetes) check(g *graph, t *task) error {
 		if m.subPath != "" && (path.IsAbs(m.subPath) || slices.Contains(strings.Split(m.subPath, "/"), "..")) {
 			return invalid(g, t.name, "platforms.kubernetes.pvcMount", "the path %q leads out of the claim", m.subPath)
 		}
-		if producer := m.source.GetTaskOutputParameter().GetProducerTask(); producer != "" && !slices.Contains(t.spec.GetDependentTasks(), producer) {
-			return invalid(g, t.name, "platforms.kubernetes.pvcMount", "the claim is named by task %q, which it does not wait for", producer)
+		if !waits(t, m.source) {
+			return invalid(g, t.name, "platforms.kubernetes.pvcMount", "the claim is named by a task that it does not wait for")
+		}
+	}
+	for _, u := range k.secrets {
+		if u.source.GetKind() == nil || !waits(t, u.source) {
+			return invalid(g, t.name, "platforms.kubernetes.secretAsEnv", "the secret has no name, or is named by a task that it does not wait for")
 		}
 	}
 	return nil
+}
+
+// waits reports that a name comes from no task, or from one that t waits for.
+func waits(t *task, source *ps.TaskInputsSpec_InputParameterSpec) bool {
+	producer := source.GetTaskOutputParameter().GetProducerTask()
+	return source.GetTaskOutputParameter() == nil || slices.Contains(t.spec.GetDependentTasks(), producer)
 }
 
 // warnings tells of what the pipeline asks for and does not get.

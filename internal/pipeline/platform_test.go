@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -67,8 +68,8 @@ func TestVolumesOfKubernetes(t *testing.T) {
 		}
 	}
 	all := strings.Join(warnings, "\n")
-	for _, want := range []string{"pipelineConfig.ttl", `task "note"`, "nodeSelector", "secretAsEnv"} {
-		if len(warnings) != 3 || !strings.Contains(all, want) {
+	for _, want := range []string{"pipelineConfig.ttl", `task "note"`, "nodeSelector"} {
+		if len(warnings) != 2 || !strings.Contains(all, want) {
 			t.Errorf("the warnings do not tell of %s:\n%s", want, all)
 		}
 	}
@@ -81,7 +82,8 @@ func TestPlatformsRefused(t *testing.T) {
 		code             codes.Code
 		want             string
 	}{
-		"secret":         {`"optional":true,`, ``, codes.Unimplemented, "secretAsEnv"},
+		"secret volume":  {`"secretAsEnv":[{"secretName":"s","optional":true,"keyToEnv":[]}]`, `"secretAsVolume":[{"secretName":"s","mountPath":"/x"}]`, codes.Unimplemented, "secretAsVolume"},
+		"no secret":      {`"secretName":"s"`, `"secretNameParameter":{}`, codes.InvalidArgument, "has no name"},
 		"platform":       {`"platforms":{"kubernetes"`, `"platforms":{"nomad"`, codes.Unimplemented, "nomad"},
 		"mount path":     {`"mountPath":"/tategu-claim","constant"`, `"mountPath":"claim","constant"`, codes.InvalidArgument, `"claim" is not an absolute path`},
 		"over objects":   {`"mountPath":"/tategu-claim","constant"`, `"mountPath":"/gcs","constant"`, codes.InvalidArgument, "/gcs"},
@@ -98,5 +100,45 @@ func TestPlatformsRefused(t *testing.T) {
 		if resource.CodeOf(err) != c.code || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// vault is a project's secrets by name.
+type vault map[string]map[string]string
+
+func (v vault) Secret(_ context.Context, project, name string) (map[string]string, error) {
+	if values := v[project+"/"+name]; values != nil {
+		return values, nil
+	}
+	return nil, resource.NotFound(name)
+}
+
+func TestSecretsAreVariables(t *testing.T) {
+	t.Parallel()
+	ir := strings.Replace(string(onePipeline(false, "a")), `"root":`, `"platforms":{"kubernetes":{"deploymentSpec":{"executors":{"exec-a":{"secretAsEnv":[
+		{"secretNameParameter":{"runtimeValue":{"constant":"db"}},"keyToEnv":[{"secretKey":"user","envVar":"USER_OF_DB"}]},
+		{"secretName":"none","optional":true,"keyToEnv":[{"secretKey":"k","envVar":"K"}]}]}}}}},"root":`, 1)
+	plan, err := pipeline.ParseJSON([]byte(ir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var needed []string
+	if err := plan.Check(func(w runtime.Workload) error { needed = append(needed, w.Secrets...); return nil }); err != nil || len(needed) != 1 || needed[0] != "db" {
+		t.Errorf("needs %v, %v", needed, err)
+	}
+	env := make(chan map[string]string, 2)
+	makeRuntime, f := withFake(map[string]program{"a": write})
+	f.seen = func(w runtime.Workload) { env <- w.Env }
+	b := newBench(t, makeRuntime)
+	b.secrets = vault{"p/db": {"user": "me"}}
+	b.stop()
+	b.start()
+	job := b.wait(b.submit("with", []byte(ir), nil))
+	if got := <-env; job.State != pb.PipelineState_PIPELINE_STATE_SUCCEEDED || got["USER_OF_DB"] != "me" || got["K"] != "" {
+		t.Errorf("%s: %v", job.State, got)
+	}
+	missing := b.wait(b.submit("without", []byte(strings.ReplaceAll(ir, `"db"`, `"gone"`)), nil))
+	if !strings.Contains(missing.Error.GetMessage(), `secret "gone" of project p`) {
+		t.Errorf("%s: %s", missing.State, missing.Error.GetMessage())
 	}
 }

@@ -104,6 +104,7 @@ func checkGraph(g *graph, seen map[string]bool, check func(runtime.Workload) err
 		if r, err := resources(c.GetResources(), &scope{}); err == nil {
 			w.Resources = r
 		}
+		w.Secrets = t.kubernetes.needed()
 		if err := check(w); err != nil {
 			return named(t.name, err)
 		}

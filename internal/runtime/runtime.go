@@ -47,6 +47,9 @@ type Workload struct {
 	Dirs []string
 	// Volumes are directories that are no objects.
 	Volumes []Volume
+	// Secrets names what Env comes to hold besides, so that a check can say whether
+	// there are secrets at all; no runtime reads it.
+	Secrets []string
 
 	Resources Resources
 	// Priority orders what waits for room; the zero value is that of pipelines.

@@ -61,6 +61,10 @@ images:
 """
 RESOURCES = "resources: {cores: 8, gpus: 1}\n"
 
+# Secrets that a Kubeflow test cluster has (names may come from tasks, so they
+# cannot be read from the IR).
+SECRETS = ("test-secret-1", "test-secret-2", "test-secret-3")
+
 
 @dataclass
 class Case:
@@ -296,7 +300,12 @@ def main() -> int:
         for c in cases:
             c.ir = read(c.path)
             c.inputs = fill(c)
-        with Server(folder, CONFIG + RESOURCES) as server:
+        for name in SECRETS:
+            (folder / "secrets" / "p" / name).mkdir(parents=True)
+            for key in ("username", "password"):
+                (folder / "secrets" / "p" / name / key).write_text(f"{key} of {name}")
+        config = CONFIG + RESOURCES + f"secrets: {folder}/secrets\n"
+        with Server(folder, config) as server:
             seed(server, cases)
             for c in cases:
                 submit(server, c, inputs)
