@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -107,7 +108,7 @@ func scheduleLsCommand() *cobra.Command {
 				if !s.NextRunTime.IsZero() && s.State == "ACTIVE" {
 					next = s.NextRunTime.Local().Format("2006-01-02 15:04 MST")
 				}
-				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", path.Base(s.Name), s.DisplayName, s.State, s.Cron, next, s.StartedRunCount)
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", path.Base(s.Name), s.DisplayName, s.State, s.Cron, next, cmp.Or(s.StartedRunCount, "0"))
 			}
 			return w.Flush()
 		},
