@@ -85,7 +85,7 @@ type Waiter struct {
 }
 
 // Console is an http.Handler for the pages and for the JSON that the
-// command line reads (/tategu/v1/status, /tategu/v1/logs).
+// command line reads (/tategu/v1/status, /tategu/v1/logs, /tategu/v1/run).
 type Console struct {
 	rows    store.Reader
 	auth    Authorizer
@@ -117,6 +117,7 @@ func New(rows store.Reader, auth Authorizer, logs Logs, machine Machine, version
 	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
 	c.mux.HandleFunc("GET /tategu/v1/logs", c.handle(c.readLogs))
 	c.mux.HandleFunc("GET /tategu/v1/workloads", c.handle(c.workloads))
+	c.mux.HandleFunc("GET /tategu/v1/run", c.handle(c.run))
 	for _, prefix := range []string{"/vertex-ai/", "/agent-platform/", "/ai/platform/"} {
 		c.mux.HandleFunc("GET "+prefix, c.handle(c.follow))
 	}
@@ -125,7 +126,7 @@ func New(rows store.Reader, auth Authorizer, logs Logs, machine Machine, version
 
 // Patterns are the path prefixes that belong to the console.
 func Patterns() []string {
-	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/tategu/v1/workloads", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
+	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/tategu/v1/workloads", "/tategu/v1/run", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
 }
 
 // ServeHTTP implements http.Handler.
