@@ -227,6 +227,8 @@ func (m *Main) openRuntime(ctx context.Context) error {
 	if err := m.openSchedule(ctx); err != nil {
 		return err
 	}
+	m.schedule.Hold()
+	defer m.schedule.Open() // both adapters have counted what they found
 	logs := &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}
 	programs, err := process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), Volumes: filepath.Join(m.cfg.Data, "volumes"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,

@@ -21,7 +21,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 - **Containers** (Linux): an image pushed here, or an ` + "`images:`" + ` rule with rootfs, runs a task, custom job or model server in a container: own user, mount, process, IPC and host-name
   namespaces, an overlay, the machine's network or (` + "`network: none`" + `) none. Limits of memory, cores and processes need writable control groups (v1 or v2); a status says where they are refused.
   Docker or Podman runs them instead where ` + "`runtime:`" + ` says so or namespaces do not work, and pulls images when they are needed; without an engine ` + "`tategu image pull`" + ` brings them.
-  Not served: networks between containers, GPUs in containers.
+  Not served: networks between containers. GPUs are shown to them by their device nodes; the driver's libraries come from the image or its rule's mounts.
 - **Accelerators**: counted and handed out by id; accelerator_type is not compared with the GPUs that are there. tpu_topology is refused. Machine types are hints and reserve nothing.
 - **Storage**: the JSON API: objects with generations, versioning, soft deletion and restore, move, compose, rewrite, holds, retention (of buckets, with lock, and of objects),
   lifecycle (executed every hour), notifications (events are kept for their delivery, which comes later), IAM policies, partial answers, lists by glob, gzip bodies, batches; at

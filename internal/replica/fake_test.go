@@ -34,6 +34,7 @@ type program struct {
 	id      string
 	handler http.HandlerFunc // nil = nobody listens
 	ended   chan struct{}
+	phase   func() runtime.Phase // until it ends; nil = Running
 	exit    runtime.Exit
 	once    sync.Once
 }
@@ -128,6 +129,9 @@ func (p *program) Status() runtime.Status {
 	case <-p.ended:
 		return runtime.Status{Phase: runtime.Ended, Exit: &p.exit}
 	default:
+		if p.phase != nil {
+			return runtime.Status{Phase: p.phase(), Message: "what it is about"}
+		}
 		return runtime.Status{Phase: runtime.Running}
 	}
 }

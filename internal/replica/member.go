@@ -228,16 +228,10 @@ func (m *member) late(ctx context.Context, inst runtime.Instance, last error) er
 	e := resource.Errorf(codes.FailedPrecondition, "replica %d of %s did not answer its health route %s with 200 within %v: %w",
 		m.index, m.set.cfg.Title, m.set.cfg.Health, m.set.cfg.Start, last).WithCause(resource.CauseUserCode)
 	e.Program = &resource.Program{ExitCode: resource.NeverStarted, Tail: tail(ctx, inst)}
-	switch st := inst.Status(); st.Phase {
-	case runtime.Queued:
-		e.Reason, e.Cause = "QUEUED", resource.CauseResource
-		e.Message += "; it still waits for room: " + st.Message
-		return e.WithHint("end what runs beside it, ask for less, or raise containerSpec.deploymentTimeout")
-	case runtime.Preparing:
+	if st := inst.Status(); st.Phase == runtime.Preparing {
 		e.Reason, e.Cause = "PREPARING", resource.CauseDependency
 		e.Message += "; it was not started yet: " + st.Message
 		return e.WithHint("containerSpec.deploymentTimeout gives it more time")
-	default:
 	}
 	if _, answered := errors.AsType[*healthError](last); answered {
 		e.Reason = "HEALTH_ROUTE_FAILS"

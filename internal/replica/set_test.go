@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -150,14 +151,69 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// TestNeverHealthy: what kept a replica from becoming ready has a name.
 func TestNeverHealthy(t *testing.T) {
 	t.Parallel()
+	tests := map[string]struct {
+		boot  func(p *program)
+		cause resource.Cause
+		say   string
+	}{
+		"PORT_NEVER_OPENED": {func(p *program) { p.handler = nil }, resource.CauseUserCode, "within 1m0s"},
+		"HEALTH_ROUTE_FAILS": {func(p *program) {
+			p.handler = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }
+		}, resource.CauseUserCode, "418"},
+		"PREPARING": {func(p *program) {
+			p.handler = nil
+			p.phase = func() runtime.Phase { return runtime.Preparing }
+		}, resource.CauseDependency, "what it is about"},
+		"ENDED": {func(p *program) {
+			p.handler = nil
+			p.end(runtime.Exit{Message: "ended"})
+		}, resource.CauseUserCode, "foreground"},
+	}
+	for reason, tc := range tests {
+		t.Run(reason, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				m := &machine{boot: func(_ int, p *program) { tc.boot(p) }}
+				s, _ := start(t, m, func(c *Config) { c.Start = time.Minute })
+				err := s.WaitReady(t.Context())
+				e, ok := errors.AsType[*resource.Error](err)
+				if !ok || e.Reason != reason || e.Cause != tc.cause || !strings.Contains(err.Error(), tc.say) {
+					t.Fatalf("got %+v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestQueuedReplica: the time in which a replica must answer begins when there is
+// room for it.
+func TestQueuedReplica(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := &machine{boot: func(_ int, p *program) { p.handler = nil }}
+		room := time.Now().Add(time.Hour)
+		m := &machine{boot: func(_ int, p *program) {
+			serve := p.handler
+			p.phase = func() runtime.Phase {
+				if time.Now().Before(room) {
+					return runtime.Queued
+				}
+				return runtime.Running
+			}
+			p.handler = func(w http.ResponseWriter, r *http.Request) {
+				if time.Now().Before(room.Add(30 * time.Second)) {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				serve(w, r)
+			}
+		}}
 		s, _ := start(t, m, func(c *Config) { c.Start = time.Minute })
-		err := s.WaitReady(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "within 1m0s") || !strings.Contains(err.Error(), "still loading") {
-			t.Fatalf("got %v", err)
+		ready(t, s)
+		if started, _ := m.count(); started != 1 {
+			t.Fatalf("started %d times", started)
 		}
 	})
 }

@@ -163,6 +163,9 @@ type kept struct {
 func (s *Scheduler) dispatch() {
 	now := s.now()
 	s.orderAt = time.Time{}
+	if s.held {
+		return
+	}
 	s.failGangs()
 	var k kept
 	var young []*unit // reserve for lower levels only

@@ -89,6 +89,7 @@ type Scheduler struct {
 	opt   Options
 
 	mu      sync.Mutex
+	held    bool // nothing is granted
 	seq     int
 	waiting map[string]*entry
 	holding map[string]*entry
@@ -190,11 +191,36 @@ func (s *Scheduler) Enqueue(asks ...Ask) {
 		}
 	}
 	s.dispatch()
+	s.explain()
+}
+
+// explain notes of those that were not granted at once what they lacked.
+func (s *Scheduler) explain() {
+	if s.held {
+		return
+	}
 	for _, e := range s.waiting {
 		if e.reason == "" && e.err == nil && s.complete(e) {
 			e.reason = s.lacks(e)
 		}
 	}
+}
+
+// Hold grants nothing until Open: when a server starts, all that is found running is
+// counted first, whichever adapter finds it.
+func (s *Scheduler) Hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = true
+}
+
+// Open ends Hold.
+func (s *Scheduler) Open() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = false
+	s.dispatch()
+	s.explain()
 }
 
 // Wait returns once the workload may run, or never can. When ctx ends it keeps

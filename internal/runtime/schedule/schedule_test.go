@@ -430,3 +430,23 @@ func TestAgeAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestHold: what waits is not granted before everything that runs was counted.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	s := schedule.New(machine(), time.Now, schedule.Options{})
+	whole := runtime.Resources{Cores: s.Inventory().Cores}
+	s.Hold()
+	s.Enqueue(schedule.Ask{ID: "waits", Resources: whole})
+	if over := s.Adopt(schedule.Ask{ID: "runs", Resources: whole}, schedule.Grant{}); over {
+		t.Fatal("granted while held")
+	}
+	s.Open()
+	if q, waits := s.Place("waits"); !waits || !strings.Contains(q.Waits, "runs") {
+		t.Fatalf("place %+v, %v", q, waits)
+	}
+	s.Release("runs")
+	if g, err := s.Wait(t.Context(), "waits"); err != nil || g.Reason == "" {
+		t.Fatalf("grant %+v, %v", g, err)
+	}
+}
