@@ -15,9 +15,6 @@ import (
 
 // path is where a program finds the artifact.
 func (a Artifact) path() string {
-	if a.CustomPath != "" {
-		return a.CustomPath
-	}
 	return gcsPath(a.URI)
 }
 
@@ -51,11 +48,10 @@ type artifactList struct {
 }
 
 type executorArtifact struct {
-	Name       string         `json:"name,omitempty"`
-	Type       *executorType  `json:"type,omitempty"`
-	URI        string         `json:"uri,omitempty"`
-	Metadata   map[string]any `json:"metadata"`
-	CustomPath string         `json:"customPath,omitempty"`
+	Name     string         `json:"name,omitempty"`
+	Type     *executorType  `json:"type,omitempty"`
+	URI      string         `json:"uri,omitempty"`
+	Metadata map[string]any `json:"metadata"`
 }
 
 type executorType struct {
@@ -68,7 +64,7 @@ type executorType struct {
 func executorArtifacts(list []Artifact) artifactList {
 	out := artifactList{Artifacts: []executorArtifact{}}
 	for _, a := range list {
-		e := executorArtifact{Name: a.Name, URI: a.URI, Metadata: a.Metadata, CustomPath: a.CustomPath}
+		e := executorArtifact{Name: a.Name, URI: a.URI, Metadata: a.Metadata}
 		if e.Metadata == nil {
 			e.Metadata = map[string]any{}
 		}
@@ -137,7 +133,7 @@ func schemaOf(t *ps.ArtifactTypeSchema) Schema {
 // workload turns the container spec into what the runtime starts.
 func (p *program) workload(t *task) (runtime.Workload, error) {
 	c := t.container()
-	w := runtime.Workload{Image: c.GetImage(), Env: map[string]string{}, Publish: true, Dirs: []string{path.Clean(gcsPath(p.dir))}}
+	w := runtime.Workload{Image: c.GetImage(), Env: map[string]string{}, Publish: true, ExecutorOutput: p.output, Dirs: []string{path.Clean(gcsPath(p.dir))}}
 	for _, e := range c.GetEnv() {
 		w.Env[e.GetName()] = expand(e.GetValue(), p.scope.lookup)
 	}

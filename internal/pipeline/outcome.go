@@ -18,19 +18,17 @@ type outcome struct {
 	content map[string]bool   // URIs at which something lies
 }
 
-// executorOutput is what a program may write. kfp writes camelCase, except for
-// custom_path.
+// executorOutput is what a program may write. Where else an artifact lies
+// (custom_path) is the runtime's business.
 type executorOutput struct {
 	ParameterValues  map[string]any            `json:"parameterValues"`
 	ParameterValues2 map[string]any            `json:"parameter_values"`
 	Parameters       map[string]map[string]any `json:"parameters"` // schema 2.0.0
 	Artifacts        map[string]struct {
 		Artifacts []struct {
-			Name        string         `json:"name"`
-			URI         string         `json:"uri"`
-			Metadata    map[string]any `json:"metadata"`
-			CustomPath  string         `json:"customPath"`
-			CustomPath2 string         `json:"custom_path"`
+			Name     string         `json:"name"`
+			URI      string         `json:"uri"`
+			Metadata map[string]any `json:"metadata"`
 		} `json:"artifacts"`
 	} `json:"artifacts"`
 }
@@ -93,11 +91,6 @@ func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
 	p := m.program(n)
 	for _, k := range sortedKeys(p.artifacts) {
 		v.Artifacts[k] = m.outputArtifacts(n, k, p.artifacts[k], eo, o.content)
-		for _, a := range v.Artifacts[k] {
-			if a.CustomPath != "" {
-				return v, m.badOutput(n, o, "output artifact %q: a path of its own (Artifact.set_path, %s) is not supported by tategu", k, a.CustomPath)
-			}
-		}
 	}
 	return v, nil
 }
@@ -117,7 +110,6 @@ func (m *machine) outputArtifacts(n *node, k string, planned []Artifact, eo *exe
 		if a.Metadata != nil {
 			out[i].Metadata = a.Metadata
 		}
-		out[i].CustomPath = first(a.CustomPath, a.CustomPath2)
 	}
 	for i := range out {
 		out[i].Content = content[out[i].URI]

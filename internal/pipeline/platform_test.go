@@ -142,3 +142,22 @@ func TestSecretsAreVariables(t *testing.T) {
 		t.Errorf("%s: %s", missing.State, missing.Error.GetMessage())
 	}
 }
+
+// TestArtifactAtAPathOfItsOwn: a program says that its artifact lies elsewhere, and
+// the next one finds it where it always is.
+func TestArtifactAtAPathOfItsOwn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, processRuntime(t))
+	ir := strings.ReplaceAll(`{"schemaVersion":"2.1.0","pipelineInfo":{"name":"own"},
+		"components":{"comp-make":{"executorLabel":"make","outputDefinitions":{"artifacts":{"model":{"artifactType":{"schemaTitle":"system.Model"}}}}},
+			"comp-read":{"executorLabel":"read","inputDefinitions":{"artifacts":{"model":{"artifactType":{"schemaTitle":"system.Model"}}}},"outputDefinitions":{"parameters":{"text":{"parameterType":"STRING"}}}}},
+		"deploymentSpec":{"executors":{
+			"make":{"container":{"image":"alpine","command":["sh","-ec","echo -n weights > DIR/model; printf '{\"artifacts\":{\"model\":{\"artifacts\":[{\"uri\":\"%s\",\"custom_path\":\"DIR/model\"}]}}}' $0 > $1","{{$.outputs.artifacts['model'].uri}}","{{$.outputs.output_file}}"]}},
+			"read":{"container":{"image":"alpine","command":["sh","-ec","cp $0 $1","{{$.inputs.artifacts['model'].path}}","{{$.outputs.parameters['text'].output_file}}"]}}}},
+		"root":{"dag":{"tasks":{"make":{"taskInfo":{"name":"make"},"componentRef":{"name":"comp-make"}},
+			"read":{"taskInfo":{"name":"read"},"componentRef":{"name":"comp-read"},"inputs":{"artifacts":{"model":{"taskOutputArtifact":{"producerTask":"make","outputArtifactKey":"model"}}}}}}}}}`, "DIR", t.TempDir())
+	job := b.wait(b.submit("own", []byte(ir), nil))
+	if got := b.tasks(job.Name)["read"].Outputs.Parameters["text"]; got != "weights" {
+		t.Errorf("%s %s: read %v", job.State, job.Error.GetMessage(), got)
+	}
+}

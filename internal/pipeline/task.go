@@ -92,11 +92,10 @@ func (v *Values) fill() {
 
 // Artifact is one typed object that tasks hand on.
 type Artifact struct {
-	Name       string         `json:"name"` // resource name in the metadata store
-	URI        string         `json:"uri"`
-	Schema     Schema         `json:"schema"`
-	Metadata   map[string]any `json:"metadata,omitempty"`
-	CustomPath string         `json:"customPath,omitempty"`
+	Name     string         `json:"name"` // resource name in the metadata store
+	URI      string         `json:"uri"`
+	Schema   Schema         `json:"schema"`
+	Metadata map[string]any `json:"metadata,omitempty"`
 	// Content says that something lay at URI when the task ended; a cache entry
 	// whose content is gone does not count.
 	Content bool `json:"content,omitempty"`

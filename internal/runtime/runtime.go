@@ -42,6 +42,10 @@ type Workload struct {
 	// created or changed there are uploaded when it ends, whatever its exit code.
 	Fetch   []string
 	Publish bool
+	// ExecutorOutput is the /gcs path at which a program of kfp may say that output
+	// artifacts lie elsewhere (custom_path): then they are published from there. ""
+	// = it does not.
+	ExecutorOutput string
 	// Dirs lists /gcs/... directories that must exist, empty or not, before the
 	// program starts: programs write their outputs without making directories.
 	Dirs []string

@@ -138,6 +138,9 @@ func (p Place) Publish(ctx context.Context) error {
 		return err
 	}
 	root := filepath.Join(p.Dir, DirGCS)
+	if err := p.bring(); err != nil {
+		return err
+	}
 	after, err := p.snapshot(root)
 	if err != nil {
 		return err
