@@ -132,17 +132,23 @@ class Demo:
             path = self.folder / f"{function.name}.yaml"
             compiler.Compiler().compile(function, str(path))
 
-    def run_pipeline(
-        self, function: Any, label: str, parameters: dict[str, Any]
+    def pipeline_job(
+        self, function: Any, parameters: dict[str, Any], *, caching: bool = True
     ) -> aiplatform.PipelineJob:
-        """Run a compiled pipeline to its end."""
-        job = aiplatform.PipelineJob(
+        """Make a job of a compiled pipeline, without running it."""
+        return aiplatform.PipelineJob(
             display_name=function.name,
             template_path=str(self.folder / f"{function.name}.yaml"),
             pipeline_root=f"gs://{self.bucket_name}/runs",
             parameter_values=parameters,
-            enable_caching=True,
+            enable_caching=caching,
         )
+
+    def run_pipeline(
+        self, function: Any, label: str, parameters: dict[str, Any]
+    ) -> aiplatform.PipelineJob:
+        """Run a compiled pipeline to its end."""
+        job = self.pipeline_job(function, parameters)
         job.run()
         for task in job.task_details:
             if task.start_time and task.end_time:
@@ -165,6 +171,25 @@ class Demo:
                 f"{lower:+.4f} to {upper:+.4f}"
             )
         return Trained(report, output_uri(job, "publish", "published")), job
+
+    def schedule(self, cron: str, orders_uri: str, positive: float) -> str:
+        """Train by the clock; a schedule of an earlier run gets the new times."""
+        name = "supplier-recommendation"
+        known = aiplatform.PipelineJobSchedule.list(
+            filter=f'display_name="{name}" AND NOT state="COMPLETED"'
+        )
+        if known:
+            schedule = known[0]
+            schedule.update(cron=cron)
+        else:
+            values = {"orders_uri": orders_uri, "positive": positive, **FIRST}
+            # The table may be another one under the same address by then.
+            job = self.pipeline_job(self.train_pipeline, values, caching=False)
+            schedule = job.create_schedule(
+                cron=cron, display_name=name, max_concurrent_active_run_count=1
+            )
+        schedule = aiplatform.PipelineJobSchedule.get(schedule.resource_name)
+        return f"next run {schedule.gca_resource.next_run_time:%Y-%m-%d %H:%M} UTC"
 
     # Checks against LightGBM itself.
 
@@ -390,6 +415,9 @@ def run(options: argparse.Namespace) -> None:
     serve(demo, model, rows, want)
     batch(demo, model, rows_uri, rows, want)
     run_again(demo, orders_uri, options.positive)
+    if options.schedule:
+        with steps.step("create_schedule") as notes:
+            notes.append(demo.schedule(options.schedule, orders_uri, options.positive))
     show(demo, lines, trained.report)
     ndcg = trained.report["ndcg_at_10"]
     popularity = trained.report["popularity_ndcg_at_10"]
@@ -417,6 +445,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--buyers", type=int, default=SHOWN, help="how many buyers to score"
+    )
+    parser.add_argument(
+        "--schedule",
+        metavar="CRON",
+        help="train by the clock from now on, such as 'TZ=Europe/Berlin 30 2 * * *'",
     )
     parser.add_argument("--serving-image", default="tategu/lightgbm")
     parser.add_argument(
