@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -208,6 +209,19 @@ func TestBombs(t *testing.T) {
 		if _, err := ParseJSON([]byte(head + c.components + "}}")); resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestSpecTooLong: the size is told before the spec is read.
+func TestSpecTooLong(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", maxSpec+1)
+	spec := &structpb.Struct{Fields: map[string]*structpb.Value{"a": structpb.NewStringValue(long)}}
+	if _, err := Parse(spec); resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "16 MiB") {
+		t.Error(err)
+	}
+	if _, err := ParseJSON([]byte(long)); resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "16 MiB") {
+		t.Error(err)
 	}
 }
 

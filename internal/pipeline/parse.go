@@ -8,6 +8,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	ps "tategu/internal/pipeline/pipelinespec"
@@ -32,6 +33,9 @@ func Parse(spec *structpb.Struct) (*Plan, error) {
 	if len(spec.GetFields()) == 0 {
 		return nil, resource.Invalid(field, "the pipeline spec is empty")
 	}
+	if n := proto.Size(spec); n > maxSpec { // before it is read any further
+		return nil, tooBig(n)
+	}
 	text, err := protojson.Marshal(spec)
 	if err != nil {
 		return nil, resource.Invalid(field, "the pipeline spec is not JSON: %v", err)
@@ -42,7 +46,7 @@ func Parse(spec *structpb.Struct) (*Plan, error) {
 // ParseJSON is Parse for the IR as JSON text.
 func ParseJSON(text []byte) (*Plan, error) {
 	if len(text) > maxSpec {
-		return nil, resource.Invalid(field, "the pipeline spec has %d bytes; %d (16 MiB) is the most", len(text), maxSpec)
+		return nil, tooBig(len(text))
 	}
 	text, platform, err := cutPlatforms(text)
 	if err != nil {
@@ -88,6 +92,10 @@ func ParseJSON(text []byte) (*Plan, error) {
 	plan := &Plan{Name: ir.GetPipelineInfo().GetName(), Root: ir.GetDefaultPipelineRoot(), Warnings: platform.warnings(root), root: root}
 	plan.workspace = platform.Config["workspace"] != nil || bytes.Contains(text, []byte("{{$.workspace_path}}"))
 	return plan, nil
+}
+
+func tooBig(bytes int) error {
+	return resource.Invalid(field, "the pipeline spec has %d bytes; %d (16 MiB) is the most", bytes, maxSpec)
 }
 
 // protoError drops what protojson varies on purpose between builds.
