@@ -1,9 +1,11 @@
 package workload
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tategu/internal/runtime"
@@ -64,6 +66,76 @@ func TestArtifactsElsewhere(t *testing.T) {
 		if err := p.bring(); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
+	}
+}
+
+// TestArtifactsElsewhereAgain: a server that was killed, or found no room, brings
+// the same artifacts again.
+func TestArtifactsElsewhereAgain(t *testing.T) {
+	t.Parallel()
+	p := place(t, true, `{"artifacts":{"f":{"artifacts":[{"uri":"gs://b/run/f","custom_path":"/tmp/file"}]},
+		"d":{"artifacts":[{"uri":"gs://b/run/d","custom_path":"/tmp/dir"}]},"same":{"artifacts":[{"uri":"gs://b/run/same","custom_path":"/gcs/b/run/same"}]},
+		"inside":{"artifacts":[{"uri":"gs://b/run/inside","custom_path":"/gcs/b/run"}]}}}`)
+	put(t, filepath.Join(p.Dir, "tmp/file"), "f")
+	put(t, filepath.Join(p.Dir, "tmp/dir/x"), "d")
+	put(t, filepath.Join(p.Dir, DirGCS, "b/run/same"), "same")
+	for range 2 {
+		if err := p.bring(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"f": "f", "d/x": "d", "same": "same", "inside/same": "same"} {
+		if got, err := os.ReadFile(filepath.Join(p.Dir, DirGCS, "b/run", name)); err != nil || string(got) != want {
+			t.Errorf("%s = %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestArtifactsElsewhereLinks: the server, which may be root, writes through no link
+// and waits for no pipe that a program has laid out for it.
+func TestArtifactsElsewhereLinks(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	put(t, filepath.Join(outside, "passwd"), "as it was")
+	for name, lay := range map[string]func(objects string) error{
+		"bucket": func(objects string) error { return os.Symlink(outside, filepath.Join(objects, "evil")) },
+		"object": func(objects string) error {
+			if err := os.Mkdir(filepath.Join(objects, "evil"), 0o755); err != nil {
+				return err
+			}
+			return os.Symlink(filepath.Join(outside, "passwd"), filepath.Join(objects, "evil/passwd"))
+		},
+	} {
+		for _, from := range []string{"/tmp/file", "/tmp/dir"} {
+			uri := "gs://evil/passwd"
+			if from == "/tmp/dir" {
+				uri = "gs://evil"
+			}
+			p := place(t, true, `{"artifacts":{"a":{"artifacts":[{"uri":"`+uri+`","custom_path":"`+from+`"}]}}}`)
+			put(t, filepath.Join(p.Dir, "tmp/file"), "written")
+			put(t, filepath.Join(p.Dir, "tmp/dir/passwd"), "written")
+			put(t, filepath.Join(p.Dir, "tmp/dir/new"), "written")
+			if err := lay(filepath.Join(p.Dir, DirGCS)); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.bring(); name == "bucket" && err == nil {
+				t.Errorf("%s %s: no error", name, from)
+			}
+			if b, err := os.ReadFile(filepath.Join(outside, "passwd")); err != nil || string(b) != "as it was" {
+				t.Fatalf("%s %s: outside is %q, %v", name, from, b, err)
+			}
+			if Exists(filepath.Join(outside, "new")) {
+				t.Fatalf("%s %s: made a file outside", name, from)
+			}
+		}
+	}
+	p := place(t, true, "")
+	said := filepath.Join(p.Dir, DirGCS, "b/run/executor_output.json")
+	if err := errors.Join(os.Remove(said), syscall.Mkfifo(said, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.bring(); err != nil {
+		t.Error(err)
 	}
 }
 

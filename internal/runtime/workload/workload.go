@@ -17,6 +17,8 @@ const (
 	Output = "output" // stdout and stderr
 	DirGCS = "gcs"    // what the program sees as /gcs
 
+	dirTmp = "tmp" // what a container sees as /tmp
+
 	fileFetched = "fetched.json" // what was below DirGCS before the program ran
 	fileShipped = "shipped.json" // how much of Output the sink has
 )
