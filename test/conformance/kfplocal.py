@@ -2,7 +2,8 @@
 
     python kfplocal.py FILE INPUTS
 
-The last line is a JSON object, or null where kfp.local cannot run the pipeline.
+The line that starts with "outputs: " has a JSON object, or null where kfp.local
+cannot run the pipeline.
 Its runner without a virtual environment installs into the Python that runs it. A
 pip that does nothing keeps that as it is: components run with this kfp, and one
 that needs packages of its own cannot run.
@@ -61,10 +62,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kfp-local-") as scratch:
         try:
             answer = run(sys.argv[1], json.loads(sys.argv[2]), scratch)
-            print(json.dumps(answer))
+            print(f"outputs: {json.dumps(answer)}", flush=True)
         except Exception as e:
             print(f"{type(e).__name__}: {e}", file=sys.stderr)
-            print("null")
+            print("outputs: null", flush=True)
 
 
 main()

@@ -233,9 +233,9 @@ def reference(c: Case, cache: Path, seconds: float) -> dict[str, Any] | None:
     """Output parameters by kfp.local; None where it cannot run the pipeline."""
     from kfp import __version__
 
-    text = c.path.read_bytes() + json.dumps(c.inputs, sort_keys=True).encode()
-    text += (HERE / "kfplocal.py").read_bytes() + __version__.encode()
-    kept = cache / f"{hashlib.sha256(text).hexdigest()}.json"
+    key = c.path.read_bytes() + json.dumps(c.inputs, sort_keys=True).encode()
+    key += (HERE / "kfplocal.py").read_bytes() + __version__.encode()
+    kept = cache / f"{hashlib.sha256(key).hexdigest()}.json"
     if not kept.exists():
         command = [sys.executable, str(HERE / "kfplocal.py"), str(c.path)]
         try:
@@ -247,10 +247,12 @@ def reference(c: Case, cache: Path, seconds: float) -> dict[str, Any] | None:
                 timeout=seconds,
                 env=clean_env(),
             )
-            last = done.stdout.strip().splitlines()[-1:] or ["null"]
+            text = done.stdout
         except subprocess.TimeoutExpired:
-            last = ["null"]
-        answer = last[0] if last[0].startswith(("{", "null")) else "null"
+            text = ""
+        mark = "outputs: "  # kfp.local says more before and after it
+        lines = [x for x in text.splitlines() if x.startswith(mark)]
+        answer = lines[-1].removeprefix(mark) if lines else "null"
         if answer == "null":
             return None  # asked again next time: it may have run out of time
         cache.mkdir(parents=True, exist_ok=True)
