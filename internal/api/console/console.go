@@ -136,9 +136,14 @@ func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		err := h(w, r)
+		answer := &begun{ResponseWriter: w}
+		err := h(answer, r)
 		if err == nil {
 			return
+		}
+		if answer.begun { // an error in the text of a log would be taken for the program's
+			c.log.WarnContext(r.Context(), "console: an answer broke off", slog.String("path", r.URL.Path), slog.Any("error", err))
+			panic(http.ErrAbortHandler)
 		}
 		code := http.StatusInternalServerError
 		switch st := status.Convert(err); st.Code().String() {
@@ -159,6 +164,28 @@ func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 		}
 		http.Error(w, err.Error(), code)
 	}
+}
+
+// begun knows whether something of an answer was sent.
+type begun struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.begun = true
+	return b.ResponseWriter.Write(p)
+}
+
+func (b *begun) WriteHeader(code int) {
+	b.begun = true
+	b.ResponseWriter.WriteHeader(code)
+}
+
+// FlushError implements what http.ResponseController asks for: it sends the header.
+func (b *begun) FlushError() error {
+	b.begun = true
+	return http.NewResponseController(b.ResponseWriter).Flush()
 }
 
 func (c *Console) allow(r *http.Request, project, permission string) error {

@@ -29,7 +29,7 @@ func (c *Console) readLogs(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if workload := r.URL.Query().Get("workload"); workload != "" {
-		return c.readOne(w, r, at.name(), workload)
+		return c.readOne(w, r, at, workload)
 	}
 	follow := r.URL.Query().Get("follow") != ""
 	offsets := map[string]int64{}
@@ -86,7 +86,7 @@ func (c *Console) copyLogs(w io.Writer, r *http.Request, name string, offsets ma
 
 // readOne streams the output of one program. What there is after the resource has
 // ended is the whole of it.
-func (c *Console) readOne(w http.ResponseWriter, r *http.Request, name, workload string) error {
+func (c *Console) readOne(w http.ResponseWriter, r *http.Request, at source, workload string) error {
 	q := r.URL.Query()
 	offset := int64(0)
 	if text := q.Get("offset"); text != "" {
@@ -95,13 +95,12 @@ func (c *Console) readOne(w http.ResponseWriter, r *http.Request, name, workload
 			return resource.Invalid("offset", "the offset %.40q is not a number of bytes", text)
 		}
 	}
-	stream := runtime.LogStream(name, workload)
+	stream := runtime.LogStream(at.name(), workload)
 	for {
-		v, err := c.load(r, name)
+		ended, err := c.ended(r, at)
 		if err != nil {
 			return err
 		}
-		ended := !v.Ended.IsZero() || !ends(v.message)
 		p, err := c.logs.Read(r.Context(), stream, offset, logChunk)
 		if err != nil {
 			return err

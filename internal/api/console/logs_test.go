@@ -31,6 +31,7 @@ const job = "projects/p/locations/l/customJobs/1"
 type output struct {
 	mu    sync.Mutex
 	texts map[string]string
+	logOf func(name string) string // unless nil, what the one stream of a resource says
 }
 
 func (o *output) add(stream, text string) {
@@ -39,7 +40,15 @@ func (o *output) add(stream, text string) {
 	o.texts[stream] += text
 }
 
-func (o *output) Streams(context.Context, string) ([]console.Stream, error) { return nil, nil }
+func (o *output) Streams(_ context.Context, name string) ([]console.Stream, error) {
+	if o.logOf == nil {
+		return nil, nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.texts[name+"|all"] = o.logOf(name) + "\n"
+	return []console.Stream{{ID: name + "|all", Label: "all"}}, nil
+}
 
 func (o *output) Workloads(_ context.Context, name string) ([]console.Workload, error) {
 	return []console.Workload{{ID: "w", Phase: "QUEUED", Queue: &console.Queue{Position: 2, Length: 5, Waits: "1 GPU"}}}, nil
@@ -111,11 +120,16 @@ func get(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }() // read in full below
-	text, err := io.ReadAll(resp.Body)
+	text, err := readAll(resp)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, string(text)
+	return resp.StatusCode, text
+}
+
+func readAll(resp *http.Response) (string, error) {
+	text, err := io.ReadAll(resp.Body)
+	return string(text), err
 }
 
 // TestFollowOne: the output of one program comes as it is made, byte for byte, from
