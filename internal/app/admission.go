@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -75,10 +76,13 @@ func (a *admission) MayRun(ctx context.Context, reference string) error {
 		return nil
 	}
 	holders, err := a.images.Holders(ctx, reference)
-	if code := resource.CodeOf(err); code == codes.NotFound || code == codes.InvalidArgument {
+	switch resource.CodeOf(err) {
+	case codes.OK:
+	case codes.NotFound:
+		return a.mayAwait(ctx, reference)
+	case codes.InvalidArgument:
 		return nil // nothing can be kept under a name that is not one
-	}
-	if err != nil {
+	default:
 		return fmt.Errorf("image %s: %w", reference, err)
 	}
 	for _, repo := range holders {
@@ -87,6 +91,40 @@ func (a *admission) MayRun(ctx context.Context, reference string) error {
 			return nil
 		}
 	}
+	return ofImage(reference, err)
+}
+
+// mayAwait answers for an image that is not here yet. It may be pushed before the
+// work starts, when nobody is asked any more, so that the projects that it would
+// belong to are asked now. They are not told apart from those that have it.
+func (a *admission) mayAwait(ctx context.Context, reference string) error {
+	repos, err := a.images.Awaited(ctx, reference)
+	if resource.CodeOf(err) == codes.InvalidArgument {
+		return nil // a digest that nothing has
+	}
+	if err != nil {
+		return fmt.Errorf("image %s: %w", reference, err)
+	}
+	for _, repo := range repos {
+		if repo.Project == "" { // there is none yet: one in a project's name will be the project's
+			first, _, _ := strings.Cut(repo.Name, "/")
+			known, err := a.authority.HasProject(ctx, first)
+			if err != nil {
+				return fmt.Errorf("image %s: %w", reference, err)
+			}
+			if !known {
+				continue
+			}
+			repo.Project = first
+		}
+		if err := a.authority.Authorize(ctx, identity.FromContext(ctx), repo.Project, registry.PermissionRead); err != nil {
+			return ofImage(reference, err)
+		}
+	}
+	return nil
+}
+
+func ofImage(reference string, err error) error {
 	if e, ok := errors.AsType[*resource.Error](err); ok {
 		e = e.WithResource(reference)
 		e.Message = "image " + reference + ": " + e.Message

@@ -37,6 +37,11 @@ func admitted(t *testing.T) (*admission, *image.Store, image.Stored) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, project := range []string{"mine", "theirs"} {
+		if _, err := authority.ProjectNumber(t.Context(), project); err != nil {
+			t.Fatal(err)
+		}
+	}
 	kept := image.New(rows, blob.New(rows, content, time.Now), time.Now)
 	var secret image.Stored
 	for _, repo := range []image.Repo{{Name: "secret", Project: "theirs"}, {Name: "docker.io/library/secret", Project: "theirs"}, {Name: "shared", Project: "mine"}} {
@@ -93,8 +98,14 @@ func TestMayRun(t *testing.T) {
 		{both, "secret:v1", codes.OK},
 		{identity.OperatorPrincipal(), "secret:v1", codes.OK},
 		{identity.Principal{}, "secret:v1", codes.Unauthenticated},
-		{mine, "secret:ruled", codes.OK}, // a rule makes a program of it, the image is not read
-		{mine, "secret:none", codes.OK},  // there is none to read
+		{mine, "secret:ruled", codes.OK},              // a rule makes a program of it, the image is not read
+		{mine, "secret:none", codes.PermissionDenied}, // there is none yet: it may be pushed before the job starts
+		{both, "secret:none", codes.OK},
+		{mine, "shared:none", codes.OK},
+		{mine, "theirs/none:v1", codes.PermissionDenied}, // the repository would be of that project
+		{mine, "mine/none:v1", codes.OK},
+		{mine, "elsewhere/none:v1", codes.OK}, // no project of ours: a container engine may pull it
+		{mine, "sha256:" + strings.Repeat("0", 64), codes.OK},
 		{mine, "No Name At All", codes.OK},
 	} {
 		err := a.MayRun(identity.NewContext(t.Context(), c.who), c.image)

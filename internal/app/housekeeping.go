@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"tategu/internal/image"
+	"tategu/internal/training"
 )
 
 const (
@@ -42,9 +44,24 @@ func (m *Main) keepHouseOnce(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		m.log.ErrorContext(ctx, "sweep objects", slog.Any("error", err))
 	}
-	collected, err := m.registered.Collect(ctx, image.Policy{Age: orphanAge, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed})
+	collected, err := m.collectImages(ctx)
 	if err != nil && ctx.Err() == nil {
 		m.log.ErrorContext(ctx, "collect images", slog.Any("error", err))
 	}
 	m.log.InfoContext(ctx, "storage tidied", slog.Any("lifecycle", done), slog.Any("swept", swept), slog.Any("images", collected))
+}
+
+// collectImages removes images that nothing needs. A job that waits for weeks has not
+// started its image yet, so that it is made young here.
+func (m *Main) collectImages(ctx context.Context) (image.Collected, error) {
+	needed, err := training.Images(ctx, m.store)
+	if err != nil {
+		return image.Collected{}, err
+	}
+	for _, reference := range needed {
+		if err := m.images.Keep(ctx, reference); err != nil {
+			return image.Collected{}, fmt.Errorf("keep image %s: %w", reference, err)
+		}
+	}
+	return m.registered.Collect(ctx, image.Policy{Age: orphanAge, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed})
 }

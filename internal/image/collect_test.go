@@ -88,6 +88,16 @@ func TestCollectPacked(t *testing.T) {
 	}
 	if after, err := w.rows.Get(t.Context(), "imageManifest", before.Key); err != nil || !after.Updated.After(before.Updated) {
 		t.Errorf("a start did not make it young again: %v, %v", before.Updated, after.Updated)
+	} else {
+		before = after
+	}
+	for _, reference := range []string{"p/" + image.PackedName + "@" + string(packed), "none:v1", "No Name"} {
+		if err := w.images().Keep(t.Context(), reference); err != nil {
+			t.Errorf("keep %s: %v", reference, err)
+		}
+	}
+	if after, err := w.rows.Get(t.Context(), "imageManifest", before.Key); err != nil || !after.Updated.After(before.Updated) {
+		t.Errorf("a job that waits did not make it young again: %v, %v", before.Updated, after.Updated)
 	}
 	if got := w.collect(image.Policy{Age: day, Packed: 11 * day}); got.Manifests != 0 {
 		t.Errorf("too young: %+v", got)

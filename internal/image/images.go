@@ -106,6 +106,37 @@ func (i *Images) Holders(ctx context.Context, reference string) ([]Repo, error) 
 	return repos, nil
 }
 
+// Awaited gives the names of the repositories that a reference may be found in once
+// something is pushed, with the projects of those that there are.
+func (i *Images) Awaited(ctx context.Context, reference string) ([]Repo, error) {
+	ref, err := ParseReference(reference)
+	if err != nil {
+		return nil, err
+	}
+	var repos []Repo
+	for _, name := range i.candidates(ref) {
+		project, err := i.store.Project(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		repos = append(repos, Repo{Name: name, Project: project})
+	}
+	return repos, nil
+}
+
+// Keep makes an image young that something which is not over will start: what was
+// packed for a run is collected by its age. One that is not kept is nobody's loss.
+func (i *Images) Keep(ctx context.Context, reference string) error {
+	repo, st, err := i.find(ctx, reference)
+	if code := resource.CodeOf(err); code == codes.NotFound || code == codes.InvalidArgument {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return i.store.started(ctx, repo, st)
+}
+
 // find gives the manifest that a reference names. A bare digest is an image of any
 // repository.
 func (i *Images) find(ctx context.Context, reference string) (repo string, st Stored, err error) {

@@ -152,6 +152,27 @@ func unfinished() []string {
 // Finished reports a state that does not change any more.
 func Finished(s pb.JobState) bool { return !slices.Contains(unfinished(), s.String()) }
 
+// Images gives the images of the jobs that have not ended: what they may still start.
+func Images(ctx context.Context, rows store.Reader) ([]string, error) {
+	list, err := rows.List(ctx, store.Query{Kind: resource.KindCustomJobs, States: unfinished()})
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	var images []string
+	for _, row := range list {
+		job := &pb.CustomJob{}
+		if err := store.Unmarshal(row, job); err != nil {
+			return nil, err
+		}
+		for _, pool := range job.GetJobSpec().GetWorkerPoolSpecs() {
+			if image := pool.GetContainerSpec().GetImageUri(); image != "" {
+				images = append(images, image)
+			}
+		}
+	}
+	return images, nil
+}
+
 // change rewrites a job's row unless it is finished or gone; the job as it is
 // now comes back, nil when there is none.
 func (e *Engine) change(ctx context.Context, key string, with func(*pb.CustomJob)) (*pb.CustomJob, error) {
