@@ -177,3 +177,35 @@ func printRuns(w io.Writer, jobs []*pb.PipelineJob, asJSON bool, now time.Time) 
 	}
 	return t.Flush()
 }
+
+// completeRuns offers runs of pipelines, and after one the tasks that it has.
+func completeRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	c, err := connect(cmd)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	if len(args) == 0 {
+		jobs, err := c.listRuns(cmd.Context(), c.project, "", "name,display_name,state", 100)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		for _, job := range jobs {
+			names = append(names, cobra.CompletionWithDesc(path.Base(job.Name), shortState(job.State.String())+" "+job.DisplayName))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+	if len(args) > 1 || cmd.Name() != "debug" {
+		return nil, cobra.ShellCompDirectiveDefault // a file of --edit
+	}
+	job, _, err := c.fetchRun(cmd.Context(), args[0], false)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	for _, t := range job.GetJobDetail().GetTaskDetails() {
+		if t.ParentTaskId != 0 {
+			names = append(names, cobra.CompletionWithDesc(t.TaskUniqueName, stateOf(t)))
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}

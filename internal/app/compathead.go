@@ -11,7 +11,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   and DAGs, importer, caching, and of platformSpec (a field ` + "`platforms`" + ` of the pipeline spec) workspaces, persistent volume claims and empty directories, as directories of this
   machine, and secrets as variables, from the files of ` + "`secrets:`" + `; secrets as volumes and configuration maps that are not optional are refused at create by task and
   field, the rest is listed as ` + "`warning:N`" + ` in the run's execution metadata.
-  Resolvers and rerun configurations are refused at create, by task and feature. Of the upstream project's compiled pipelines three do not run here: two pin a release of kfp that
+  Resolvers are refused at create. A rerun takes over tasks of its original (pipeline_task_rerun_configs: skip_task, skip_downstream_tasks, inputs.parameter_values); inputs.artifacts is refused.
+  Of the upstream project's compiled pipelines three do not run here: two pin a release of kfp that
   lacks what they call (Artifact.set_path, dsl.EmbeddedInput with kfp 2.14.3), one needs an image that its repository builds (kfp-image).
 - **Schedules**: pipeline jobs by cron with time zones; requests for notebook execution and model monitoring jobs are refused by name.
 - **Serving**: LightGBM text files natively (` + "`artifact_uri`" + ` holding the file, image absent or ` + "`tategu/lightgbm`" + `); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an

@@ -54,6 +54,7 @@ func (j *job) start(ctx context.Context, a start) event {
 	if _, set := w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"]; !set {
 		w.Env["VERTEX_AI_PIPELINES_RUN_LABELS"] = string(encode(j.m.run.labels)) // how kfp knows where it runs
 	}
+	w.Port = asksPort(w)
 	att := &attempt{path: a.path, ready: make(chan struct{})}
 	j.attempts[id] = att
 	j.wg.Go(func() {

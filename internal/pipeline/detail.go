@@ -77,13 +77,15 @@ func queued(d *pb.PipelineTaskDetail, q runtime.Queue) {
 
 // Delete removes what the engine keeps of a job.
 func Delete(ctx context.Context, tx store.Tx, job string) error {
-	rows, err := tx.List(ctx, store.Query{Kind: KindTasks, Parent: job})
-	if err != nil {
-		return fmt.Errorf("list tasks: %w", err)
-	}
-	for _, row := range rows {
-		if err := tx.Delete(ctx, KindTasks, row.Key); err != nil {
-			return err
+	for _, kind := range []store.Kind{KindTasks, kindTaken} {
+		rows, err := tx.List(ctx, store.Query{Kind: kind, Parent: job})
+		if err != nil {
+			return fmt.Errorf("list tasks: %w", err)
+		}
+		for _, row := range rows {
+			if err := tx.Delete(ctx, kind, row.Key); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -135,6 +135,9 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 	if r.scheduled, err = e.tick(ctx, msg); err != nil {
 		return run{}, err
 	}
+	if r.taken, err = readTaken(ctx, e.cfg.Store, msg.Name); err != nil {
+		return run{}, err
+	}
 	for k, in := range config.GetInputArtifacts() {
 		a, err := InputArtifact(ctx, e.cfg.Store, name.Project(), name.Location(), in.GetArtifactId())
 		if err != nil {

@@ -34,6 +34,7 @@ type run struct {
 	parameters map[string]any
 	artifacts  map[string][]Artifact
 	failFast   bool
+	taken      map[string]*taken // of a rerun, by path
 }
 
 // Events.
@@ -339,6 +340,9 @@ func (m *machine) consider(n *node) {
 			blocked = d
 		}
 	}
+	if m.replay(n) {
+		return
+	}
 	switch {
 	case m.cancelling:
 		m.finish(n, Cancelled, nil)
@@ -365,6 +369,7 @@ func (m *machine) trigger(n *node) {
 		m.finish(n, Failed, badInput(err))
 		return
 	}
+	m.override(n, inputs)
 	n.Inputs, n.inputs = inputs, inputs
 	if n.def.condition != nil {
 		yes, err := evalCondition(n.def.condition, m.conditionInputs(n))
@@ -384,13 +389,14 @@ func (m *machine) trigger(n *node) {
 // launch starts a task, or one iteration of it, whose inputs are known.
 func (m *machine) launch(n *node) {
 	switch {
+	case m.takeOver(n): // an iteration; other tasks were considered
 	case n.loop != nil:
 		m.openLoop(n)
 	case n.graph != nil:
 		m.open(n)
 	case n.def.importer() != nil:
 		m.importArtifact(n)
-	case n.def.caches():
+	case n.def.caches() && !m.fresh(n):
 		n.CacheKey = cacheKey(m.plan.Name, n.def, n.inputs)
 		m.changed[n.Path] = true
 		m.do(lookup{path: n.Path, key: n.CacheKey})

@@ -37,6 +37,9 @@ func (m *machine) mayRetry(n *node) bool {
 // pardoned reports that the failure of n is not yet one of the run, since
 // something around it will be tried again.
 func (m *machine) pardoned(n *node) bool {
+	if n.Cached != "" { // it failed in the run that this one goes on with
+		return true
+	}
 	for p := n.parent; p != nil; p = p.parent {
 		if p.graph != nil && m.mayRetry(p) {
 			return true

@@ -50,6 +50,8 @@ type Task struct {
 	// Blocked says that a task before it failed, so that no default of an optional
 	// input can help those that wait for this one.
 	Blocked bool `json:"blocked,omitempty"`
+	// LeftOut says that a rerun was asked to end before it.
+	LeftOut bool `json:"leftOut,omitempty"`
 
 	Warnings []string `json:"warnings,omitempty"` // of the run: what it asked for and did not get
 

@@ -73,6 +73,8 @@ type launch struct {
 	id     string
 	plan   *pipeline.Plan
 	job    *pb.PipelineJob
+	// original is the full name of the run that this one goes on with; "" = none.
+	original string
 }
 
 // prepare checks a request and makes the job of it. Whether the service account and
@@ -100,13 +102,17 @@ func (s *PipelineJobs) prepare(ctx context.Context, checker WorkloadChecker, req
 	if job.Labels == nil {
 		job.Labels = map[string]string{}
 	}
+	original, err := s.original(ctx, parent, job.OriginalPipelineJobId)
+	if err != nil {
+		return nil, err
+	}
 	job.Labels[pipeline.RunNumberLabel] = resource.NewID()
 	id := req.GetPipelineJobId()
 	if id == "" {
 		id = plan.Name + "-" + resource.NewID()
 	}
 	job.State = pb.PipelineState_PIPELINE_STATE_PENDING
-	return &launch{PipelineJobs: s, parent: parent, id: id, plan: plan, job: job}, nil
+	return &launch{PipelineJobs: s, parent: parent, id: id, plan: plan, job: job, original: original}, nil
 }
 
 // Name is the full name that the job will have.
@@ -123,6 +129,11 @@ func (l *launch) Insert(ctx context.Context, tx store.Tx) error {
 	if l.job.JobDetail, err = l.contexts(ctx, tx, l.parent.String(), l.plan.Name, l.id); err != nil {
 		return err
 	}
+	if l.original != "" {
+		if err := pipeline.TakeOver(ctx, tx, l.plan, l.original, l.Name(), l.job.PipelineTaskRerunConfigs); err != nil {
+			return err
+		}
+	}
 	return l.std.Insert(ctx, tx, l.parent.String(), l.id, l.job, l.job.State.String())
 }
 
@@ -134,8 +145,9 @@ func checkPipelineJob(job *pb.PipelineJob) (*pipeline.Plan, error) {
 		return nil, resource.Unimplemented("pipeline_job.template_uri without a pipeline_spec")
 	case job.GetEncryptionSpec().GetKmsKeyName() != "":
 		return nil, resource.Unimplemented("pipeline_job.encryption_spec")
-	case len(job.GetPipelineTaskRerunConfigs()) > 0 || job.GetOriginalPipelineJobId() != 0:
-		return nil, resource.Unimplemented("a rerun of a pipeline job (pipeline_task_rerun_configs)")
+	case len(job.GetPipelineTaskRerunConfigs()) > 0 && job.GetOriginalPipelineJobId() == 0:
+		return nil, resource.Invalid("pipeline_job.original_pipeline_job_id", "pipeline_task_rerun_configs without original_pipeline_job_id").
+			WithHint("it is the value of the original run's label %s", pipeline.RunNumberLabel)
 	case job.GetRuntimeConfig().GetDefaultRuntime() != nil:
 		return nil, resource.Unimplemented("pipeline_job.runtime_config.default_runtime")
 	}
