@@ -5,12 +5,14 @@
 // keeps them. What is no container (a Python environment, a program of the
 // machine) is another adapter's.
 //
-// Files of a workload's directory, each written whole and renamed:
+// Files of a workload's directory, each written whole and renamed. After a restart of
+// the machine only end.json counts, which is on the disk before anybody hears of the
+// end; containers of that time are removed:
 //
 //	record.json     the workload as accepted (Start returned)
 //	container.json  id of its container and its GPUs, written before that is started
 //	stop.json       Stop was asked for
-//	end.json        the final Exit, after uploads
+//	end.json        the final Exit, after uploads, with the record
 //	output          stdout and stderr, copied from the engine's log
 //	gcs/ work/ tmp/ what the container sees as /gcs, /tategu/work and /tmp
 //
@@ -25,7 +27,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -38,6 +39,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/schedule"
 	"tategu/internal/runtime/workload"
 
@@ -64,6 +66,8 @@ type Config struct {
 	ExtraEnv  map[string]string // for every workload: certificates, proxies
 	Keep      time.Duration     // directories of ended workloads nobody released; 0 = a day
 	Processes int               // of one container, threads count; 0 = 4096
+
+	Boot string // names this run of the machine, whose end ends all containers; "" = the kernel's
 }
 
 // Runtime implements runtime.Runtime.
@@ -118,6 +122,9 @@ func (c *Config) defaults() error {
 	if c.Processes == 0 {
 		c.Processes = 4096
 	}
+	if c.Boot == "" {
+		c.Boot = workload.Boot()
+	}
 	abs, err := filepath.Abs(c.Dir)
 	if err != nil {
 		return fmt.Errorf("docker: %w", err)
@@ -142,10 +149,10 @@ func (r *Runtime) adopt() error {
 	var found []*instance
 	for _, e := range entries {
 		dir := filepath.Join(r.cfg.Dir, e.Name())
-		var rec record
-		switch err := workload.ReadJSON(filepath.Join(dir, fileRecord), &rec); {
-		case errors.Is(err, fs.ErrNotExist):
-			// Start did not return, so nobody counts on it.
+		rec, exit, err := workload.Load(dir, r.cfg.Boot)
+		switch {
+		case record.Absent(err):
+			// Its container, if there is one, is removed by the next sweep or Start.
 			if err := workload.RemoveAll(dir); err != nil {
 				r.cfg.Log.Warn("remove an unfinished workload directory", slog.String("dir", dir), slog.Any("error", err))
 			}
@@ -155,6 +162,9 @@ func (r *Runtime) adopt() error {
 		}
 		in := newInstance(r, rec)
 		in.adopted = true
+		if exit != nil {
+			in.finish(*exit)
+		}
 		found = append(found, in)
 	}
 	r.take(found)
@@ -229,7 +239,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if r.closed {
 		return nil, errors.New("the runtime is closed")
 	}
-	rec := record{Workload: w, Created: r.cfg.Now()}
+	rec := workload.Accepted{Workload: w, Created: r.cfg.Now(), Boot: r.cfg.Boot}
 	if w.Port {
 		port, err := workload.FreePort(ctx)
 		if err != nil {
@@ -238,10 +248,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 		rec.Port = port
 	}
 	in := newInstance(r, rec)
-	if err := os.MkdirAll(in.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("start %s: %w", w.ID, err)
-	}
-	if err := workload.WriteJSON(filepath.Join(in.dir, fileRecord), rec); err != nil {
+	if err := workload.Accept(in.dir, rec); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in
@@ -311,19 +318,10 @@ func (r *Runtime) hasCommand(ctx context.Context, w runtime.Workload) error {
 	return err
 }
 
-// record is record.json.
-type record struct {
-	Workload runtime.Workload
-	Created  time.Time
-	Port     int
-}
-
 // Names of files in a workload's directory.
 const (
-	fileRecord    = "record.json"
 	fileContainer = "container.json"
 	fileStop      = "stop.json"
-	fileEnd       = "end.json"
 	dirWork       = "work"
 	dirTmp        = "tmp"
 )

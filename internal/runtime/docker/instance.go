@@ -16,6 +16,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 	"tategu/internal/volume"
 
@@ -26,7 +27,7 @@ import (
 // status under mu.
 type instance struct {
 	r       *Runtime
-	rec     record
+	rec     workload.Accepted
 	dir     string
 	logs    *workload.Shipper
 	adopted bool // accepted by an earlier server
@@ -57,10 +58,13 @@ type containerFile struct {
 	GPUs    []runtime.GPU
 }
 
+// Whole implements record.Whole.
+func (c *containerFile) Whole() bool { return c.ID != "" }
+
 // stopFile is stop.json.
 type stopFile struct{ Grace time.Duration }
 
-func newInstance(r *Runtime, rec record) *instance {
+func newInstance(r *Runtime, rec workload.Accepted) *instance {
 	in := &instance{
 		r: r, rec: rec, dir: filepath.Join(r.cfg.Dir, rec.Workload.ID),
 		done: make(chan struct{}), stop: make(chan struct{}), again: make(chan struct{}, 1),
@@ -120,7 +124,7 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 		return nil
 	default:
 	}
-	err := workload.WriteJSON(in.path(fileStop), stopFile{Grace: grace})
+	err := record.WriteWhole(in.path(fileStop), stopFile{Grace: grace})
 	if volume.Blocked(err) {
 		// A full disk keeps no program running, which may be what fills it. Without the
 		// file it gets no grace; whoever asked asks again after a restart.
@@ -182,11 +186,7 @@ func (in *instance) Release(_ context.Context) error {
 	}
 	in.r.mu.Lock()
 	defer in.r.mu.Unlock()
-	// The record goes first: what is left without one is rubbish to adopt.
-	if err := os.Remove(in.path(fileRecord)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("release %s: %w", in.ID(), err)
-	}
-	if err := workload.RemoveAll(in.dir); err != nil {
+	if err := workload.Discard(in.dir); err != nil {
 		return fmt.Errorf("release %s: %w", in.ID(), err)
 	}
 	delete(in.r.instances, in.ID())
@@ -197,16 +197,6 @@ func (in *instance) set(phase runtime.Phase, format string, args ...any) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.status.Phase, in.status.Message = phase, fmt.Sprintf(format, args...)
-}
-
-// loadEnd takes over an end that an earlier server recorded.
-func (in *instance) loadEnd() bool {
-	var exit runtime.Exit
-	if err := workload.ReadJSON(in.path(fileEnd), &exit); err != nil {
-		return false
-	}
-	in.finish(exit)
-	return true
 }
 
 func (in *instance) finish(exit runtime.Exit) {
@@ -226,7 +216,7 @@ func (in *instance) drive(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err := workload.Insist(ctx, in.r.cfg.Log, in.path(fileEnd), exit); err != nil {
+	if err := workload.WriteEnd(ctx, in.r.cfg.Log, in.dir, exit, in.rec); err != nil {
 		if ctx.Err() != nil {
 			return
 		}

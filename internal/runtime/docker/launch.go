@@ -20,6 +20,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/oom"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 )
 
@@ -41,7 +42,7 @@ const engineEvery = time.Second
 // launch makes the container run, unless it did already. An end before the program
 // ran comes back as an error; Failed turns it into an Exit.
 func (in *instance) launch(ctx context.Context) error {
-	err := workload.ReadJSON(in.path(fileContainer), &in.container)
+	err := record.ReadWhole(in.path(fileContainer), &in.container)
 	switch {
 	case err == nil:
 		return in.resume(ctx)
@@ -358,7 +359,7 @@ func (in *instance) startAs(ctx context.Context, body creation, note string) err
 	if st, err := os.Stat(in.path(workload.Output)); err == nil {
 		in.container.Before = st.Size()
 	}
-	if err := workload.WriteJSON(in.path(fileContainer), in.container); err != nil {
+	if err := record.WriteWhole(in.path(fileContainer), in.container); err != nil {
 		return errors.Join(fmt.Errorf("record the container: %w", err), in.engine.remove(context.WithoutCancel(ctx), id))
 	}
 	return in.begin(ctx)

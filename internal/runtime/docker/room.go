@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/schedule"
 	"tategu/internal/runtime/workload"
 )
@@ -27,7 +28,7 @@ func (r *Runtime) take(found []*instance) {
 	for _, in := range found {
 		r.instances[in.ID()] = in
 		switch {
-		case workload.Exists(in.path(fileEnd)):
+		case in.Status().Exit != nil:
 		case workload.Exists(in.path(fileContainer)):
 			r.adopted++
 			in.keep()
@@ -37,7 +38,7 @@ func (r *Runtime) take(found []*instance) {
 	}
 	r.cfg.Schedule.Enqueue(asks...)
 	for _, in := range found {
-		if !in.loadEnd() {
+		if in.Status().Exit == nil {
 			r.spawn(in.drive)
 		}
 	}
@@ -46,7 +47,7 @@ func (r *Runtime) take(found []*instance) {
 // keep counts a container of an earlier server, with the GPUs it was given.
 func (in *instance) keep() {
 	var c containerFile
-	if err := workload.ReadJSON(in.path(fileContainer), &c); err != nil {
+	if err := record.ReadWhole(in.path(fileContainer), &c); err != nil {
 		in.r.cfg.Log.Warn("read which GPUs a container has", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	in.status.GPUs = c.GPUs // nobody reads it yet

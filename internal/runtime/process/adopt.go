@@ -21,14 +21,14 @@ func (r *Runtime) adopt() error {
 	var found []*instance
 	for _, e := range entries {
 		dir := filepath.Join(r.cfg.Dir, e.Name())
-		rec, over, err := r.load(dir)
+		rec, exit, err := workload.Load(dir, r.cfg.Boot)
 		switch {
 		case record.Absent(err):
 			r.forget(dir)
 			continue
 		case err != nil:
 			return fmt.Errorf("read workload %s: %w", e.Name(), err)
-		case over:
+		case exit != nil:
 			ended++
 		case workload.Exists(filepath.Join(dir, fileWrapper)):
 			r.adopted++
@@ -37,6 +37,9 @@ func (r *Runtime) adopt() error {
 		}
 		in := newInstance(r, rec)
 		in.adopted = true
+		if exit != nil {
+			in.finish(*exit)
+		}
 		found = append(found, in)
 	}
 	r.resume(found)
@@ -45,31 +48,6 @@ func (r *Runtime) adopt() error {
 			slog.Int("adopted", r.adopted), slog.Int("prepared_again", prepared), slog.Int("ended", ended))
 	}
 	return nil
-}
-
-// load reads what is known of a workload, and whether it has ended. What is not
-// known, as absent tells, nobody counts on: Start did not return, or the machine
-// has restarted since, so that its program is gone and its files may lack what was
-// never written to the disk. Its owner starts it again under the same id.
-func (r *Runtime) load(dir string) (rec accepted, over bool, err error) {
-	var end endFile
-	err = record.ReadWhole(filepath.Join(dir, fileEnd), &end)
-	if err != nil && !record.Absent(err) {
-		return accepted{}, false, err
-	}
-	if over = err == nil; over && end.Record != nil {
-		rec = *end.Record
-	} else if err := record.ReadWhole(filepath.Join(dir, fileRecord), &rec); err != nil {
-		return accepted{}, false, err
-	}
-	name := filepath.Base(dir)
-	if rec.Workload.ID != name {
-		return accepted{}, false, fmt.Errorf("%w: %s is the record of %s", record.ErrTorn, name, rec.Workload.ID)
-	}
-	if !over && rec.Boot != "" && r.cfg.Boot != "" && rec.Boot != r.cfg.Boot {
-		return accepted{}, false, fmt.Errorf("%w: %s is of the time before the machine restarted", record.ErrTorn, name)
-	}
-	return rec, over, nil
 }
 
 // forget removes the directory of a workload that nobody counts on.

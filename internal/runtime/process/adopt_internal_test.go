@@ -33,7 +33,7 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if err := record.WriteWhole(filepath.Join(work, fileRecord), accepted{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
+	if err := record.WriteWhole(filepath.Join(work, fileRecord), workload.Accepted{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
 		t.Fatal(err)
 	}
 	// The wrapper proper, and a sign that it has ended.

@@ -7,12 +7,12 @@ import (
 
 // Names of files in a workload's directory; process.go says what they mean.
 const (
-	fileRecord  = "record.json"
+	fileRecord  = workload.FileRecord
 	fileSpec    = wrapper.FileSpec
 	fileWrapper = wrapper.FileRunning
 	fileStop    = wrapper.FileStop
 	fileExit    = wrapper.FileExit
-	fileEnd     = "end.json"
+	fileEnd     = workload.FileEnd
 	fileOutput  = workload.Output
 	dirGCS      = workload.DirGCS
 	dirWork     = "work"

@@ -8,16 +8,6 @@ import (
 	"tategu/internal/runtime/workload"
 )
 
-// endFile is end.json. It holds the record as well, so that it stands for itself
-// where a power loss has taken record.json.
-type endFile struct {
-	runtime.Exit
-	Record *accepted // nil = by a server that kept it in record.json alone
-}
-
-// Whole implements record.Whole.
-func (e *endFile) Whole() bool { return !e.Ended.IsZero() }
-
 // explain turns what the wrapper saw into an Exit that says who has to act.
 func (in *instance) explain(e wrapper.Exit) runtime.Exit {
 	return runtime.Judge(runtime.End{

@@ -31,7 +31,7 @@ import (
 // status under mu.
 type instance struct {
 	r       *Runtime
-	rec     accepted
+	rec     workload.Accepted
 	dir     string
 	logs    *workload.Shipper
 	adopted bool // accepted by an earlier server
@@ -54,7 +54,7 @@ type instance struct {
 	group  box.Cgroup      // likewise
 }
 
-func newInstance(r *Runtime, rec accepted) *instance {
+func newInstance(r *Runtime, rec workload.Accepted) *instance {
 	in := &instance{
 		r: r, rec: rec, dir: filepath.Join(r.cfg.Dir, rec.Workload.ID),
 		done: make(chan struct{}), stop: make(chan struct{}),
@@ -162,11 +162,7 @@ func (in *instance) Release(_ context.Context) error {
 	}
 	in.r.mu.Lock()
 	defer in.r.mu.Unlock()
-	// The record goes first: what is left without one is rubbish to adopt.
-	if err := os.Remove(filepath.Join(in.dir, fileRecord)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("release %s: %w", in.ID(), err)
-	}
-	if err := workload.RemoveAll(in.dir); err != nil {
+	if err := workload.Discard(in.dir); err != nil {
 		return fmt.Errorf("release %s: %w", in.ID(), err)
 	}
 	delete(in.r.instances, in.ID())
@@ -177,16 +173,6 @@ func (in *instance) set(phase runtime.Phase, format string, args ...any) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.status.Phase, in.status.Message = phase, fmt.Sprintf(format, args...)
-}
-
-// loadEnd takes over an end that an earlier server recorded.
-func (in *instance) loadEnd() bool {
-	var end endFile
-	if err := record.ReadWhole(filepath.Join(in.dir, fileEnd), &end); err != nil {
-		return false
-	}
-	in.finish(end.Exit)
-	return true
 }
 
 func (in *instance) finish(exit runtime.Exit) {
@@ -203,22 +189,13 @@ func (in *instance) drive(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err := in.writeEnd(ctx, exit); err != nil {
+	if err := workload.WriteEnd(ctx, in.r.cfg.Log, in.dir, exit, in.rec); err != nil {
 		if ctx.Err() != nil {
 			return
 		}
 		in.r.cfg.Log.ErrorContext(ctx, "record the end of a workload", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	in.finish(exit)
-}
-
-// writeEnd makes the end outlast the machine: files may be uploaded that another
-// run of the program would upload again.
-func (in *instance) writeEnd(ctx context.Context, exit runtime.Exit) error {
-	if err := workload.Insist(ctx, in.r.cfg.Log, filepath.Join(in.dir, fileEnd), endFile{Exit: exit, Record: &in.rec}); err != nil {
-		return err
-	}
-	return record.SyncDir(in.r.cfg.Dir)
 }
 
 // through runs the program and puts its files away. Its identity ends before

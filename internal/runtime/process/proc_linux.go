@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -42,15 +41,6 @@ func waitExit(ctx context.Context, pid int, start string) error {
 		return pollExit(ctx, pid, start)
 	}
 	return ctx.Err()
-}
-
-// bootID names this run of the kernel; "" = not to be had.
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }
 
 // mountMode says how programs get their /gcs.

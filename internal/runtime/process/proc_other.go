@@ -5,19 +5,9 @@ package process
 import (
 	"context"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 func waitExit(ctx context.Context, pid int, start string) error { return pollExit(ctx, pid, start) }
-
-func bootID() string {
-	id, err := unix.Sysctl("kern.bootsessionuuid")
-	if err != nil {
-		return ""
-	}
-	return id
-}
 
 type mountMode struct {
 	flags uintptr

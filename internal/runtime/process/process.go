@@ -42,7 +42,6 @@ import (
 	"tategu/internal/runtime/inventory"
 	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/process/wrapper"
-	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/schedule"
 	"tategu/internal/runtime/workload"
 )
@@ -150,7 +149,7 @@ func (c *Config) defaults() error {
 		c.Processes = 4096
 	}
 	if c.Boot == "" {
-		c.Boot = bootID()
+		c.Boot = workload.Boot()
 	}
 	for _, dir := range []*string{&c.Dir, &c.CacheDir} {
 		abs, err := filepath.Abs(*dir)
@@ -223,6 +222,9 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if in, err := r.Find(ctx, w.ID); err == nil {
+		return in, nil // whatever has become of its image since
+	}
 	if err := r.check(ctx, w); err != nil {
 		return nil, err
 	}
@@ -234,7 +236,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 	if r.closed {
 		return nil, errors.New("the runtime is closed")
 	}
-	rec := accepted{Workload: w, Created: r.cfg.Now(), Boot: r.cfg.Boot}
+	rec := workload.Accepted{Workload: w, Created: r.cfg.Now(), Boot: r.cfg.Boot}
 	if w.Port {
 		port, err := workload.FreePort(ctx)
 		if err != nil {
@@ -243,10 +245,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 		rec.Port = port
 	}
 	in := newInstance(r, rec)
-	if err := os.MkdirAll(in.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("start %s: %w", w.ID, err)
-	}
-	if err := record.WriteWhole(filepath.Join(in.dir, fileRecord), rec); err != nil {
+	if err := workload.Accept(in.dir, rec); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in
@@ -274,17 +273,6 @@ func (r *Runtime) List(context.Context) ([]runtime.Instance, error) {
 	}
 	return out, nil
 }
-
-// accepted is record.json.
-type accepted struct {
-	Workload runtime.Workload
-	Created  time.Time
-	Port     int
-	Boot     string // of the machine, when it was written; "" = by a server that did not say
-}
-
-// Whole implements record.Whole.
-func (a *accepted) Whole() bool { return a.Workload.ID != "" }
 
 func (r *Runtime) volumes() workload.Volumes { return workload.Volumes(r.cfg.Volumes) }
 

@@ -48,6 +48,29 @@ func writeScript(t *testing.T, path, text string) {
 	}
 }
 
+// TestStartKnown: what was started stays startable in name, whatever has become of
+// the rule for its image.
+func TestStartKnown(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Images = []runtime.ImageRule{{Match: "img*", Command: []string{"sh", "-c", "exit 3"}}}
+	w := runtime.Workload{ID: "a", Image: "img:1"}
+	r := open(t, cfg)
+	runToEnd(t, r, w)
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Images = nil
+	r = open(t, cfg)
+	if exit := runToEnd(t, r, w); exit.Code != 3 {
+		t.Errorf("exit %+v", exit)
+	}
+	w.ID = "b"
+	if _, err := r.Start(t.Context(), w); err == nil {
+		t.Error("an unknown image was accepted")
+	}
+}
+
 // TestImageCommand: a rule's program gets the command and arguments as its own.
 func TestImageCommand(t *testing.T) {
 	t.Parallel()

@@ -31,7 +31,7 @@ func (r *Runtime) resume(found []*instance) {
 		r.mu.Lock()
 		r.instances[in.ID()] = in
 		r.mu.Unlock()
-		if in.loadEnd() {
+		if in.Status().Exit != nil {
 			continue
 		}
 		live = append(live, in)
