@@ -44,7 +44,7 @@ func (r *runner) pack(o order, project string) (string, error) {
 		if o.files {
 			recipe.On, base.Base = or(o.image, runtime.BaseMachine), ""
 		} else {
-			recipe.Into, recipe.Workdir = imaging.DefaultInto, imaging.DefaultInto
+			recipe.Into, recipe.Workdir, recipe.Shared = imaging.DefaultInto, imaging.DefaultInto, true
 		}
 		on, err := baseImage(r.cmd, images, base, dir)
 		if err != nil {
