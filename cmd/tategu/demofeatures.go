@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,7 +51,30 @@ func (d demo) features(ctx context.Context, cmd *cobra.Command, data string, sta
 		return "", fmt.Errorf("build the image of the features step: %w: %s", err, text)
 	}
 	_, _ = fmt.Fprintf(out, "%-44s %6.1f s\n", "its image, built and pushed", time.Since(start).Seconds())
+	if why, err = runs(ctx, self, data); err != nil {
+		return "", err
+	}
+	if why != "" {
+		_, _ = fmt.Fprintf(out, "the features step runs in Python: %s\n", why)
+		return "", nil
+	}
 	return state.Address + "/" + featuresImage, nil
+}
+
+// runs says why the server cannot run the image; "" = it can. Without arguments the
+// program itself has nothing to do, and how it ends is no matter.
+func runs(ctx context.Context, self, data string) (why string, err error) {
+	var said bytes.Buffer
+	c := exec.CommandContext(ctx, self, "run", "--quiet", "--data", data, featuresImage)
+	c.Stderr = &said
+	err = c.Run()
+	if end, ok := errors.AsType[*exec.ExitError](err); ok {
+		if end.ExitCode() == exitOurs {
+			return strings.TrimPrefix(strings.TrimSpace(said.String()), "tategu: "), nil
+		}
+		return "", nil
+	}
+	return "", err
 }
 
 // cargoFor finds cargo, or says why the program cannot be built here.

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
 	"tategu/internal/transfer"
@@ -44,7 +45,10 @@ func imageLsCommand() *cobra.Command {
 					platforms = append(platforms, p.String())
 				}
 				what := strings.Join(platforms, ",")
-				if what == "" {
+				switch {
+				case what == "" && (e.Artifact == string(types.OCIConfigJSON) || e.Artifact == string(types.DockerConfigJSON)):
+					what = "any" // an image of files
+				case what == "":
 					what = e.Artifact
 				}
 				tags := e.Tags
