@@ -8,12 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"os/signal"
 	"path"
 	"strings"
-	"sync"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -63,29 +59,15 @@ func (c *client) fetchRun(ctx context.Context, name string, spec bool) (*pb.Pipe
 	return job, reply.Task, nil
 }
 
-// attend shows a run until it has ended. The first signal cancels it, the second
-// leaves it.
+// attend shows a run until it has ended.
 func (r *runner) attend(p *board) error {
-	ctx, leave := context.WithCancel(context.WithoutCancel(r.cmd.Context()))
-	defer leave()
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	if r.cmd.Context().Err() != nil { // it came before we listened
-		signals <- os.Interrupt
-	}
-	var beside sync.WaitGroup
-	defer beside.Wait()
-	defer leave()
-	beside.Go(func() { r.obey(ctx, signals, leave) })
-	job, err := r.show(ctx, p)
-	if ctx.Err() != nil {
-		return &exit{code: exitCancelled, err: fmt.Errorf("left; the run ends by itself: %s", r.name)}
-	}
-	if err != nil {
-		return err
-	}
-	return runVerdict(job)
+	return r.heed(func(ctx context.Context) error {
+		job, err := r.show(ctx, p)
+		if err != nil {
+			return err
+		}
+		return runVerdict(job)
+	})
 }
 
 // show draws until the run has ended, and gives it.

@@ -14,7 +14,7 @@ on a port of its own is reached there, since the network is the machine's. What 
 predictions is better uploaded as a model and deployed.`,
 		Example: "  tategu image run team/batch:v2 --day 2026-01-01\n  tategu image run --port team/server:v1",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return asOurs(f.run(cmd, args, cmd.ArgsLenAtDash() == 0))
+			return asOurs(stopped(cmd, f.run(cmd, args, cmd.ArgsLenAtDash() == 0)))
 		},
 		ValidArgsFunction: completeFirstImage,
 	}

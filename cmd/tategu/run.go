@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"strconv"
@@ -59,7 +60,7 @@ job. Exit codes: the program's own, 124 after --timeout, 125 when it did not run
   tategu run team/batch:v2 --day 2026-01-01
   tategu run --detach --name nightly -- python train.py`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return asOurs(f.run(cmd, args, cmd.ArgsLenAtDash() == 0))
+			return asOurs(stopped(cmd, f.run(cmd, args, cmd.ArgsLenAtDash() == 0)))
 		},
 		ValidArgsFunction: completeFirstImage,
 	}
@@ -93,6 +94,14 @@ func (f *runFlags) add(cmd *cobra.Command) {
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing of tategu's own; the job's log alone is shown")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit{code: exitOurs, err: err} })
 	_ = cmd.RegisterFlagCompletionFunc("image", completeImages) // fails only for an unknown flag
+}
+
+// stopped makes one end of all that a signal broke off before anything was made.
+func stopped(cmd *cobra.Command, err error) error {
+	if _, ok := errors.AsType[*exit](err); ok || err == nil || cmd.Context().Err() == nil {
+		return err
+	}
+	return &exit{code: exitCancelled, err: errors.New("stopped; nothing was started")}
 }
 
 // asOurs keeps the program's exit codes apart from those of our own errors.
@@ -132,9 +141,10 @@ func (f *runFlags) run(cmd *cobra.Command, args []string, isCommand bool) error 
 	if container.ImageUri, err = r.pack(o, or(f.project, c.project)); err != nil {
 		return err
 	}
-	if err := r.submit(&pb.CustomJob{DisplayName: or(f.name, o.title()), JobSpec: spec}); err != nil {
+	if err := r.create(resource.KindCustomJobs, &pb.CustomJob{DisplayName: or(f.name, o.title()), JobSpec: spec}); err != nil {
 		return err
 	}
+	r.say("job %s", r.name)
 	if f.detach {
 		return r.print(r.name + "\n")
 	}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"tategu/internal/api/console"
 	"tategu/internal/resource"
@@ -64,26 +65,58 @@ func (r *runner) client() *client {
 	return r.c
 }
 
-// submit makes the job; from then on it runs, whatever becomes of us.
-func (r *runner) submit(job *pb.CustomJob) error {
-	body, err := protojson.Marshal(job)
+// submitGrace is how long a signal waits for the answer to a submission.
+const submitGrace = 10 * time.Second
+
+// create makes what is run; from then on it runs, whatever becomes of us. A signal
+// does not break that off: what was made must be known, or nobody would cancel it.
+func (r *runner) create(collection string, m proto.Message) error {
+	body, err := protojson.Marshal(m)
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(r.cmd.Context()))
+	defer stop()
+	defer context.AfterFunc(r.cmd.Context(), func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(submitGrace):
+			stop()
+		}
+	})()
 	var made struct {
 		Name string `json:"name"`
 	}
-	if err := r.c.call(r.cmd.Context(), http.MethodPost, "/v1/"+r.parent+"/customJobs", json.RawMessage(body), &made); err != nil {
+	if err := r.c.call(ctx, http.MethodPost, "/v1beta1/"+r.parent+"/"+collection, json.RawMessage(body), &made); err != nil {
 		return err
 	}
 	r.name = made.Name
-	r.say("job %s", r.name)
 	return nil
 }
 
-// follow shows the job's output until it has ended. The first signal cancels the
-// job, the second leaves it.
+// follow shows the job's output until it has ended.
 func (r *runner) follow() error {
+	return r.heed(func(ctx context.Context) error {
+		told, stopTelling := context.WithCancel(ctx)
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		defer stopTelling()
+		beside.Go(func() { r.tell(told) })
+		if err := r.copyLog(ctx); err != nil {
+			return err
+		}
+		stopTelling()
+		job, err := r.ended(ctx)
+		if err != nil {
+			return err
+		}
+		return verdict(job)
+	})
+}
+
+// heed runs show and minds signals: the first cancels what was made, the second
+// leaves it alone and ends show's context.
+func (r *runner) heed(show func(context.Context) error) error {
 	ctx, leave := context.WithCancel(context.WithoutCancel(r.cmd.Context()))
 	defer leave()
 	signals := make(chan os.Signal, 2)
@@ -95,20 +128,10 @@ func (r *runner) follow() error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer leave()
-	told, stopTelling := context.WithCancel(ctx)
-	defer stopTelling()
-	beside.Go(func() { r.tell(told) })
 	beside.Go(func() { r.obey(ctx, signals, leave) })
-	err := r.copyLog(ctx)
-	stopTelling()
-	if err == nil {
-		var job *pb.CustomJob
-		if job, err = r.ended(ctx); err == nil {
-			return verdict(job)
-		}
-	}
-	if ctx.Err() != nil {
-		return &exit{code: exitCancelled, err: fmt.Errorf("left; the job ends by itself: %s", r.name)}
+	err := show(ctx)
+	if _, ended := errors.AsType[*exit](err); err != nil && !ended && ctx.Err() != nil {
+		return &exit{code: exitCancelled, err: fmt.Errorf("left; it goes on by itself: %s", r.name)}
 	}
 	return err
 }
@@ -120,7 +143,7 @@ func (r *runner) obey(ctx context.Context, signals <-chan os.Signal, leave func(
 		return
 	case <-signals:
 	}
-	r.say("cancelling the job; once more leaves it alone")
+	r.say("cancelling it; once more leaves it alone")
 	cancelled := make(chan error, 1)
 	go func() { // ends with the request, which ends with ctx
 		cancelled <- r.again(ctx, func() error {
@@ -136,7 +159,7 @@ func (r *runner) obey(ctx context.Context, signals <-chan os.Signal, leave func(
 			return
 		case err := <-cancelled:
 			if err != nil && ctx.Err() == nil {
-				r.say("cancel the job: %v", err)
+				r.say("cancel %s: %v", r.name, err)
 			}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -41,7 +40,9 @@ the pipeline declares: 3, 0.5, true, text, and JSON for lists and structs.
 Exit codes: 0 when the run succeeded, 1 when it failed, 130 when it was cancelled. Ctrl-C cancels the
 run; once more leaves it alone.`,
 		Example: "  tategu submit train.yaml -p epochs=3 -p 'layers=[64, 32]'\n  tategu submit train.yaml --params params.yaml --no-cache\n  run=$(tategu submit --detach train.yaml)",
-		RunE:    f.submit,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return stopped(cmd, f.submit(cmd, args))
+		},
 	}
 	s := cmd.Flags()
 	s.StringArrayVarP(&f.params, "param", "p", nil, "parameter NAME=VALUE (repeatable)")
@@ -77,7 +78,7 @@ func (f *submitFlags) submit(cmd *cobra.Command, args []string) error {
 
 // launch makes a run, and follows it.
 func (r *runner) launch(job *pb.PipelineJob, detach bool) error {
-	if err := r.create(job); err != nil {
+	if err := r.create(resource.KindPipelineJobs, job); err != nil {
 		return err
 	}
 	if detach {
@@ -85,20 +86,6 @@ func (r *runner) launch(job *pb.PipelineJob, detach bool) error {
 	}
 	r.say("run %s", r.name)
 	return r.attend(&board{out: r.cmd.OutOrStdout(), terminal: isTerminal(r.cmd.OutOrStdout())})
-}
-
-// create makes a run.
-func (r *runner) create(job *pb.PipelineJob) error {
-	body, err := protojson.Marshal(job)
-	if err != nil {
-		return err
-	}
-	var made struct{ Name string }
-	if err := r.c.call(r.cmd.Context(), http.MethodPost, "/v1beta1/"+r.parent+"/pipelineJobs", json.RawMessage(body), &made); err != nil {
-		return err
-	}
-	r.name = made.Name
-	return nil
 }
 
 // job reads the file and the parameters.
