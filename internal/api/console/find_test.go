@@ -129,3 +129,27 @@ func TestFollowBreaksOff(t *testing.T) {
 		t.Errorf("%q, %v; want the program's words alone, and an error", text, err)
 	}
 }
+
+// TestRecentOfMany: what others started last does not hide what the caller has.
+func TestRecentOfMany(t *testing.T) {
+	t.Parallel()
+	rows, _, s := serve(t)
+	put(t, rows, &pb.CustomJob{Name: job, DisplayName: "mine"})
+	err := rows.Update(t.Context(), func(tx store.Tx) error {
+		for i := range 150 {
+			theirs := &pb.CustomJob{Name: "projects/other/locations/l/customJobs/" + strconv.Itoa(i), DisplayName: "theirs"}
+			if err := store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindCustomJobs, Key: theirs.Name}, theirs); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/tategu/v1/status"} {
+		if code, text := get(t, s.URL+path); code != http.StatusOK || !strings.Contains(text, "mine") || strings.Contains(text, "theirs") || strings.Contains(text, "other") {
+			t.Errorf("%s: %d %q", path, code, text)
+		}
+	}
+}

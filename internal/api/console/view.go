@@ -83,27 +83,49 @@ func (c *Console) view(row store.Row) (resourceView, error) {
 	return v, nil
 }
 
-// recent gives the newest resources of each shown kind that the caller may read.
+// recent gives the newest resources of each shown kind that the caller may read, of
+// the newest that there are: other projects' work must not hide one's own.
 func (c *Console) recent(r *http.Request, perKind int) ([]resourceView, error) {
 	out := []resourceView{}
+	may := map[string]bool{} // list a kind, by kind and project
 	for _, kind := range shown() {
-		rows, err := c.rows.List(r.Context(), store.Query{Kind: kind, Order: store.ByNewest, Limit: perKind})
-		if err != nil {
-			return nil, err
-		}
-		for _, row := range rows {
-			name, err := resource.ParseName(row.Key)
-			if err != nil || c.allow(r, name.Project(), "aiplatform."+string(kind)+".list") != nil {
-				continue // another project's resources are not this caller's business
-			}
-			v, err := c.view(row)
+		q := store.Query{Kind: kind, Order: store.ByNewest, Limit: 100}
+		for found, seen := 0, 0; found < perKind && seen < newest; seen += q.Limit {
+			rows, err := c.rows.List(r.Context(), q)
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, v)
+			for _, row := range rows {
+				if found == perKind || !c.mayList(r, row, may) {
+					continue
+				}
+				v, err := c.view(row)
+				if err != nil {
+					return nil, err
+				}
+				out, found = append(out, v), found+1
+			}
+			if len(rows) < q.Limit {
+				break
+			}
+			q.Beyond = &rows[len(rows)-1]
 		}
 	}
 	return out, nil
+}
+
+func (c *Console) mayList(r *http.Request, row store.Row, known map[string]bool) bool {
+	name, err := resource.ParseName(row.Key)
+	if err != nil {
+		return false
+	}
+	key := string(row.Kind) + " " + name.Project()
+	may, asked := known[key]
+	if !asked {
+		may = c.allow(r, name.Project(), "aiplatform."+string(row.Kind)+".list") == nil
+		known[key] = may
+	}
+	return may
 }
 
 // load reads one resource by its full name, after a permission check.
