@@ -88,7 +88,26 @@ that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell a
 	root.AddCommand(backupCommand(), restoreCommand())
 	root.AddCommand(storageCommands()...)
 	root.AddCommand(imageCommand(), runCommand(), taskCommand(), scheduleCommand(), submitCommand(), runsCommand(), whyCommand(), rerunCommand())
+	explain(root)
 	return root
+}
+
+// explain says how a verb is written where its words are wrong.
+func explain(cmd *cobra.Command) {
+	usage := func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; write %s (`%s --help` says more)", err, c.UseLine(), c.CommandPath())
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usage(c, err)
+			}
+			return nil
+		}
+	}
+	for _, verb := range cmd.Commands() {
+		explain(verb)
+	}
 }
 
 // configure reads the configuration for a command: flags given on the command

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"tategu/internal/api/admin"
-	"tategu/internal/transfer"
 )
 
 func queueCommand() *cobra.Command {
@@ -70,12 +69,12 @@ func printQueue(w io.Writer, q admin.Queue, now time.Time) error {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%s running, %d waiting; in use: %g of %g cores, %s of %s, %d of %d GPUs\n", counted(int64(len(q.Running)), "workload"), len(q.Waiting),
-		q.Used.Cores, q.Total.Cores, transfer.Size(q.Used.MemoryBytes), transfer.Size(q.Total.MemoryBytes), q.Used.GPUs, q.Total.GPUs)
+		q.Used.Cores, q.Total.Cores, memory(q.Used.MemoryBytes), memory(q.Total.MemoryBytes), q.Used.GPUs, q.Total.GPUs)
 	return err
 }
 
 func asksFor(e admin.QueueEntry) string {
-	text := fmt.Sprintf("%g cores, %s", e.Asks.Cores, transfer.Size(e.Asks.MemoryBytes))
+	text := fmt.Sprintf("%g cores, %s", e.Asks.Cores, memory(e.Asks.MemoryBytes))
 	switch {
 	case len(e.GPUIDs) > 0:
 		text += ", GPU " + strings.Join(e.GPUIDs, " ")
@@ -86,3 +85,6 @@ func asksFor(e admin.QueueEntry) string {
 	}
 	return text
 }
+
+// memory is written in the units in which it is asked for and declared.
+func memory(bytes int64) string { return fmt.Sprintf("%d MiB", bytes>>20) }

@@ -49,6 +49,7 @@ func runsCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&state, "state", "", "only runs in this state: pending, running, succeeded, failed, cancelled")
+	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]string{"pending", "running", "succeeded", "failed", "cancelled"}, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
 	f.IntVar(&limit, "limit", 20, "most runs to show")
 	f.StringVar(&project, "project", "", "project of the runs (default: the server's)")
 	f.BoolVar(&asJSON, "json", false, "print a JSON list")

@@ -33,7 +33,7 @@ type scheduleView struct {
 	DisplayName     string    `json:"displayName"`
 	State           string    `json:"state"`
 	Cron            string    `json:"cron"`
-	NextRunTime     time.Time `json:"nextRunTime"`
+	NextRunTime     time.Time `json:"nextRunTime,omitzero"`
 	StartedRunCount string    `json:"startedRunCount"`
 	Request         struct {
 		Parent      string          `json:"parent"`
@@ -94,12 +94,18 @@ func findSchedule(cmd *cobra.Command, text string) (*client, scheduleView, error
 }
 
 func scheduleLsCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use: "ls", Short: "List the schedules of a project", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, all, err := listSchedules(cmd)
 			if err != nil {
 				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(all)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 			_, _ = fmt.Fprintln(w, "ID\tNAME\tSTATE\tCRON\tNEXT RUN\tRUNS") // Flush tells
@@ -113,12 +119,38 @@ func scheduleLsCommand() *cobra.Command {
 			return w.Flush()
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON list")
+	return cmd
+}
+
+// completeSchedules offers display names, or ids where those do not tell apart.
+func completeSchedules(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	_, all, err := listSchedules(cmd)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	called := map[string]int{}
+	for _, s := range all {
+		called[s.DisplayName]++
+	}
+	var out []string
+	for _, s := range all {
+		name := s.DisplayName
+		if name == "" || called[name] > 1 {
+			name = path.Base(s.Name)
+		}
+		out = append(out, name+"\t"+s.State+" "+s.Cron)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // onSchedule is a command that calls one method of a schedule.
 func onSchedule(verb, short string, body func(cmd *cobra.Command) any) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " SCHEDULE", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " SCHEDULE", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: completeSchedules,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, s, err := findSchedule(cmd, args[0])
 			if err != nil {
@@ -142,7 +174,7 @@ func scheduleResumeCommand() *cobra.Command {
 
 func scheduleRunCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "run SCHEDULE", Short: "Start one run now, besides the schedule", Args: cobra.ExactArgs(1),
+		Use: "run SCHEDULE", Short: "Start one run now, besides the schedule", Args: cobra.ExactArgs(1), ValidArgsFunction: completeSchedules,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, s, err := findSchedule(cmd, args[0])
 			if err != nil {
