@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -38,5 +40,23 @@ func TestSignalWhileSubmitting(t *testing.T) {
 	}
 	if got := stopped(cmd, &exit{code: 7}); got == nil || got.Error() != "exit code 7" {
 		t.Errorf("the program's own code: %v", got)
+	}
+}
+
+// TestLogBrokeOff: a log that ends early says so, and what goes on with it.
+func TestLogBrokeOff(t *testing.T) {
+	t.Parallel()
+	ctx, signal := context.WithCancel(t.Context())
+	cmd := &cobra.Command{}
+	cmd.SetContext(ctx)
+	if err := brokeOff(cmd, "train", nil); err != nil {
+		t.Errorf("a whole log: %v", err)
+	}
+	if err := brokeOff(cmd, "train", io.ErrUnexpectedEOF); err == nil || !strings.Contains(err.Error(), "`tategu logs --follow train`") {
+		t.Errorf("without a next step: %v", err)
+	}
+	signal()
+	if end, ok := errors.AsType[*exit](brokeOff(cmd, "train", context.Canceled)); !ok || end.code != exitCancelled {
+		t.Errorf("a signal: %v", end)
 	}
 }

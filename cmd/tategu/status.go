@@ -1,19 +1,21 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"path"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	"tategu/internal/api/console"
-
 	"tategu/internal/resource"
 )
 
@@ -115,7 +117,7 @@ last, or a full resource name as "tategu status" lists it. Of several the newest
 			}
 			defer func() { _ = r.Close() }() // read to the end below
 			_, err = io.Copy(cmd.OutOrStdout(), r)
-			return err
+			return brokeOff(cmd, args[0], err)
 		},
 		ValidArgsFunction: completeNames,
 	}
@@ -145,4 +147,15 @@ func completeNames(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.Sh
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// brokeOff says why a log ends early: the caller had enough, or the server went away.
+func brokeOff(cmd *cobra.Command, name string, err error) error {
+	if err != nil && cmd.Context().Err() != nil {
+		return &exit{code: exitCancelled}
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return resource.Errorf(codes.Unavailable, "the log broke off, since the server went away").WithHint("once it is back, `tategu logs --follow %s` shows all of it", name)
+	}
+	return err
 }

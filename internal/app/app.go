@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tategu/internal/api/aiplatform"
+	"tategu/internal/api/console"
 	"tategu/internal/blob"
 	"tategu/internal/blob/bucket"
 	"tategu/internal/identity"
@@ -54,6 +55,7 @@ type Main struct {
 	blobs      *blob.Store
 	content    *bucket.Content // nil when objects are on disk
 	registered *image.Store
+	pages      *console.Console
 	authority  *identity.Authority
 	ca         *wire.CA
 	metadata   *metadata.Server
@@ -311,6 +313,7 @@ func (m *Main) State() State { return m.state }
 func (m *Main) Run(ctx context.Context, ready func(State)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.wire.Serve(ctx, m.listener) })
+	g.Go(func() error { return m.pages.Run(ctx) })
 	g.Go(func() error { return m.metadata.Run(ctx) })
 	g.Go(func() error { return named("runtime", m.runtime.Run(ctx)) })
 	for _, e := range m.engines.list() {

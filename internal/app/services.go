@@ -71,7 +71,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	pages, err := console.New(m.store, m.authority, logs{m}, machine{m.schedule}, m.version, m.warnings, m.log, m.now)
+	m.pages, err = console.New(m.store, m.authority, logs{m}, machine{m.schedule}, m.version, m.warnings, m.log, m.now)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.Route{Name: "queue", Handler: admin.NewQueue(m.authority, m.queue), Exact: []string{admin.QueuePath}})
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
-	routes = append(routes, wire.ConsoleRoutes(pages, console.Patterns()...)...)
+	routes = append(routes, wire.ConsoleRoutes(m.pages, console.Patterns()...)...)
 	return routes, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"tategu/internal/identity"
@@ -99,6 +100,7 @@ type Console struct {
 	types   map[store.Kind]func() resourceView
 	page    *template.Template
 	mux     *http.ServeMux
+	closing chan struct{} // closed when the server goes down
 }
 
 // statusClientClosed is for the log and metrics: the caller is gone.
@@ -111,7 +113,7 @@ func New(rows store.Reader, auth Authorizer, logs Logs, machine Machine, version
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), page: page, types: views(), mux: http.NewServeMux()}
+	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), page: page, types: views(), mux: http.NewServeMux(), closing: make(chan struct{})}
 	c.mux.HandleFunc("GET /{$}", c.handle(c.index))
 	c.mux.HandleFunc("GET /console/{name...}", c.handle(c.show))
 	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
@@ -129,6 +131,26 @@ func Patterns() []string {
 	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/tategu/v1/workloads", "/tategu/v1/run", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
 }
 
+// Run ends what follows logs once ctx has ended: it would keep a server that goes down
+// until its patience with requests is over. It is to be called once.
+func (c *Console) Run(ctx context.Context) error {
+	<-ctx.Done()
+	close(c.closing)
+	return nil
+}
+
+// wait is until a log is looked at again.
+func (c *Console) wait(r *http.Request, d time.Duration) error {
+	select {
+	case <-r.Context().Done():
+		return r.Context().Err()
+	case <-c.closing:
+		return resource.Errorf(codes.Unavailable, "the server goes down").WithHint("follow the log again once it is back")
+	case <-time.After(d):
+		return nil
+	}
+}
+
 // ServeHTTP implements http.Handler.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.mux.ServeHTTP(w, r) }
 
@@ -139,6 +161,12 @@ func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 		answer := &begun{ResponseWriter: w}
 		err := h(answer, r)
 		if err == nil {
+			return
+		}
+		if r.Context().Err() != nil {
+			if !answer.begun {
+				w.WriteHeader(statusClientClosed)
+			}
 			return
 		}
 		if answer.begun { // an error in the text of a log would be taken for the program's
@@ -155,11 +183,9 @@ func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 			code = http.StatusUnauthorized
 		case "InvalidArgument":
 			code = http.StatusBadRequest
+		case "Unavailable":
+			code = http.StatusServiceUnavailable
 		default:
-			if r.Context().Err() != nil {
-				code = statusClientClosed
-				break
-			}
 			c.log.ErrorContext(r.Context(), "console", slog.String("path", r.URL.Path), slog.Any("error", err))
 		}
 		http.Error(w, err.Error(), code)

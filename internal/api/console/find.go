@@ -29,6 +29,9 @@ const newest = 1000
 // display name.
 func (c *Console) find(r *http.Request, name string) (source, error) {
 	name = strings.Trim(name, "/")
+	if name == "" { // which would be whatever has no display name
+		return source{}, resource.Invalid("resource", "no job, task or endpoint is named").WithHint("`tategu status` lists what there is; a task is JOB/TASK")
+	}
 	if strings.HasPrefix(name, "projects/") {
 		return c.inFull(r, name)
 	}

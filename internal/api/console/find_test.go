@@ -3,6 +3,7 @@ package console_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -74,6 +75,12 @@ func TestFindAcrossProjects(t *testing.T) {
 	} {
 		if code, text := ask(name); code != http.StatusOK || !strings.Contains(text, "the log of "+want+"\n") {
 			t.Errorf("%q: %d %q, want the log of %s", name, code, text, want)
+		}
+	}
+	put(t, rows, &pb.CustomJob{Name: mine + "customJobs/untitled", EndTime: ended})
+	for _, name := range []string{"", "/"} {
+		if code, text := ask(name); code != http.StatusBadRequest {
+			t.Errorf("%q: %d %q, want 400", name, code, text)
 		}
 	}
 	_, nothing := ask("xyz")
@@ -151,5 +158,34 @@ func TestRecentOfMany(t *testing.T) {
 		if code, text := get(t, s.URL+path); code != http.StatusOK || !strings.Contains(text, "mine") || strings.Contains(text, "theirs") || strings.Contains(text, "other") {
 			t.Errorf("%s: %d %q", path, code, text)
 		}
+	}
+}
+
+// TestFollowEndsWithTheServer: a log that is followed does not keep a server that goes
+// down, and is not told as if it were whole.
+func TestFollowEndsWithTheServer(t *testing.T) {
+	t.Parallel()
+	rows, o, s, end := serveUntil(t)
+	put(t, rows, &pb.CustomJob{Name: job, State: pb.JobState_JOB_STATE_RUNNING})
+	o.add(job+"|w", "one\n")
+	o.logOf = func(string) string { return "one" }
+	following := func(query string) io.ReadCloser {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/tategu/v1/logs?follow=1&"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Body
+	}
+	one, all := following("workload=w&resource="+job), following("resource="+job)
+	end()
+	for _, body := range []io.ReadCloser{one, all} {
+		if text, err := io.ReadAll(body); err == nil || !strings.HasSuffix(string(text), "one\n") {
+			t.Errorf("%q, %v; want an answer that broke off", text, err)
+		}
+		_ = body.Close() // read in full
 	}
 }

@@ -46,10 +46,8 @@ func (c *Console) readLogs(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 		_ = http.NewResponseController(w).Flush() // a writer that cannot flush still gets the text at the end
-		select {
-		case <-r.Context().Done():
-			return nil
-		case <-time.After(500 * time.Millisecond):
+		if err := c.wait(r, 5*followEvery); err != nil {
+			return err
 		}
 	}
 }
@@ -117,10 +115,8 @@ func (c *Console) readOne(w http.ResponseWriter, r *http.Request, at source, wor
 			return nil
 		}
 		_ = http.NewResponseController(w).Flush() // the header tells that the log is found
-		select {
-		case <-r.Context().Done():
-			return nil
-		case <-time.After(followEvery):
+		if err := c.wait(r, followEvery); err != nil {
+			return err
 		}
 	}
 }

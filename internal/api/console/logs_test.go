@@ -80,6 +80,13 @@ func (readers) Authorize(_ context.Context, _ identity.Principal, project, _ str
 
 func serve(t *testing.T) (store.Store, *output, *httptest.Server) {
 	t.Helper()
+	rows, o, s, _ := serveUntil(t)
+	return rows, o, s
+}
+
+// serveUntil gives what ends whatever follows a log, too.
+func serveUntil(t *testing.T) (store.Store, *output, *httptest.Server, func()) {
+	t.Helper()
 	rows, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -90,13 +97,20 @@ func serve(t *testing.T) (store.Store, *output, *httptest.Server) {
 		t.Fatal(err)
 	}
 	s := httptest.NewServer(c)
+	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
+	running := make(chan error, 1)
+	go func() { running <- c.Run(ctx) }()
 	t.Cleanup(func() {
+		end()
+		if err := <-running; err != nil {
+			t.Error(err)
+		}
 		s.Close()
 		if err := rows.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return rows, o, s
+	return rows, o, s, end
 }
 
 func put(t *testing.T, rows store.Store, j *pb.CustomJob) {
