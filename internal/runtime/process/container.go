@@ -232,17 +232,11 @@ func (b *draft) mounts() error {
 	for _, v := range volumes {
 		b.c.Binds = append(b.c.Binds, box.Bind{From: v.From, To: v.To})
 	}
-	for _, m := range b.plan.Mounts {
-		parts := strings.Split(m, ":")
-		if len(parts) < 2 || len(parts) > 3 || !filepath.IsAbs(parts[0]) || !path.IsAbs(parts[1]) || path.Clean(parts[1]) == "/" || len(parts) == 3 && parts[2] != "ro" {
-			return resource.Invalid("images", "the mount %q of image %s is not FROM:TO or FROM:TO:ro with absolute paths", m, b.c.Image).WithCause(resource.CauseInput)
-		}
-		if _, err := os.Stat(parts[0]); err != nil {
-			return resource.Invalid("images", "the mount %q of image %s: %v", m, b.c.Image, err).WithCause(resource.CauseInput)
-		}
-		b.c.Binds = append(b.c.Binds, box.Bind{From: parts[0], To: path.Clean(parts[1]), ReadOnly: len(parts) == 3})
+	binds, err := workload.Binds(b.c.Image, b.plan.Mounts)
+	for _, m := range binds {
+		b.c.Binds = append(b.c.Binds, box.Bind{From: m.From, To: m.To, ReadOnly: m.ReadOnly})
 	}
-	return nil
+	return err
 }
 
 // variables are the image's, then ours, then the workload's. Of the server's own

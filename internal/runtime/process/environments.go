@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/workload"
 )
 
@@ -156,28 +156,11 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := box.Lock(ctx, path, syscall.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { _ = f.Close() }, nil // ends the lock
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			_ = f.Close() // the lock error is the one to tell
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			_ = f.Close() // nothing was written
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
-	}
+	return func() { _ = f.Close() }, nil // ends the lock
 }
 
 // build makes the environment in place: scripts in it carry their path, so it

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -15,6 +16,31 @@ import (
 
 // Mount is a directory of the machine and where a program sees it.
 type Mount struct{ From, To string }
+
+// Bind is a mount that a rule for an image asks for.
+type Bind struct {
+	Mount
+	ReadOnly bool
+}
+
+// Binds reads the mounts of an image's rule, FROM:TO or FROM:TO:ro.
+func Binds(image string, mounts []string) ([]Bind, error) {
+	refuse := func(format string, args ...any) error {
+		return resource.Invalid("images", format, args...).WithCause(resource.CauseInput).WithHint("change the rule of the image in images: of tategu.yaml")
+	}
+	var out []Bind
+	for _, m := range mounts {
+		parts := strings.Split(m, ":")
+		if len(parts) < 2 || len(parts) > 3 || !filepath.IsAbs(parts[0]) || !path.IsAbs(parts[1]) || path.Clean(parts[1]) == "/" || len(parts) == 3 && parts[2] != "ro" {
+			return nil, refuse("the mount %q of image %s is not FROM:TO or FROM:TO:ro with absolute paths", m, image)
+		}
+		if _, err := os.Stat(parts[0]); err != nil {
+			return nil, refuse("the mount %q of image %s: %v", m, image, err)
+		}
+		out = append(out, Bind{Mount{From: parts[0], To: path.Clean(parts[1])}, len(parts) == 3})
+	}
+	return out, nil
+}
 
 // Volumes keeps the directories of named volumes, one each, below itself.
 type Volumes string

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"tategu/internal/runtime/process/box"
 )
 
 // Refusal is why the system did not start a program, where that is about the
@@ -22,15 +24,12 @@ const (
 	RefusedDirectory Refusal = "directory"
 )
 
-// opStart marks the errors of starting a program, in package box as well.
-const opStart = "start"
-
 // notStarted says why a program could not be started: what is wrong with it, or
 // else with what was built around it.
 func notStarted(err error, dir, user string) Exit {
 	e := Exit{Code: -1, Error: err.Error()}
 	pe, ok := errors.AsType[*fs.PathError](err)
-	if !ok || pe.Op != opStart {
+	if !ok || pe.Op != box.OpStart {
 		return e
 	}
 	e.Program, e.User = pe.Path, user

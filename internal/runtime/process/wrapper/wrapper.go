@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -183,7 +182,7 @@ func ended(status syscall.WaitStatus) (exit Exit) {
 }
 
 func spawn(s Spec) (pid int, err error) {
-	path, err := lookPath(s.Command[0], s.Dir, s.Env)
+	path, err := box.Look(s.Command[0], s.Dir, s.Env)
 	if err != nil {
 		return 0, err
 	}
@@ -197,38 +196,9 @@ func spawn(s Spec) (pid int, err error) {
 		Dir: s.Dir, Env: s.Env, Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	if err != nil {
-		return 0, &fs.PathError{Op: opStart, Path: path, Err: err}
+		return 0, &fs.PathError{Op: box.OpStart, Path: path, Err: err}
 	}
 	return pid, nil
-}
-
-// lookPath finds a program by the PATH of the workload, not by ours.
-func lookPath(name, dir string, env []string) (string, error) {
-	if strings.Contains(name, "/") {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(dir, name)
-		}
-		return name, nil
-	}
-	why := &fs.PathError{Op: opStart, Path: name, Err: fs.ErrNotExist}
-	for _, v := range env {
-		path, ok := strings.CutPrefix(v, "PATH=")
-		if !ok {
-			continue
-		}
-		for _, d := range filepath.SplitList(path) {
-			full := filepath.Join(d, name)
-			st, err := os.Stat(full)
-			switch {
-			case err != nil || !st.Mode().IsRegular():
-			case st.Mode()&0o111 != 0:
-				return full, nil
-			default:
-				why = &fs.PathError{Op: opStart, Path: full, Err: fs.ErrPermission}
-			}
-		}
-	}
-	return "", why
 }
 
 // family is how a program and all that it started are ended.
