@@ -16,8 +16,9 @@ import (
 )
 
 // TestWrapperOfKilledServer: a server is killed between the start of a wrapper
-// and the moment the wrapper says who it is. The next server's own wrapper finds
-// the lock taken; the workload is the first one's, and has not failed.
+// and the moment the wrapper says who it is. The next server finds the lock taken:
+// the workload is that wrapper's, has not failed, and nothing is prepared or started
+// beside it.
 func TestWrapperOfKilledServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -36,9 +37,9 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	if err := record.WriteWhole(filepath.Join(work, fileRecord), workload.Accepted{Workload: runtime.Workload{ID: "a", Command: []string{"false"}}}); err != nil {
 		t.Fatal(err)
 	}
-	// The wrapper proper, and a sign that it has ended.
-	self, gone := filepath.Join(dir, "self"), filepath.Join(dir, "gone")
-	if err := os.WriteFile(self, []byte("#!/bin/sh\n"+os.Args[0]+" \"$@\"\ntouch "+gone+"\n"), 0o700); err != nil {
+	// The wrapper proper, and a sign that it was started.
+	self, began := filepath.Join(dir, "self"), filepath.Join(dir, "began")
+	if err := os.WriteFile(self, []byte("#!/bin/sh\ntouch "+began+"\n"+os.Args[0]+" \"$@\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	r, err := New(Config{Dir: filepath.Join(dir, "workloads"), CacheDir: filepath.Join(dir, "cache"), Self: self, NoMounts: true, Log: slog.New(slog.DiscardHandler), Now: time.Now})
@@ -59,13 +60,6 @@ func TestWrapperOfKilledServer(t *testing.T) {
 		exit, _ := in.Wait(t.Context())
 		ended <- exit
 	}()
-	for tick := time.Tick(time.Millisecond); !workload.Exists(gone); {
-		select {
-		case <-tick:
-		case exit := <-ended:
-			t.Fatalf("ended beside the other wrapper: %+v", exit)
-		}
-	}
 	first := exec.Command("cat") // stands for the first wrapper
 	stdin, err := first.StdinPipe()
 	if err != nil {
@@ -90,5 +84,8 @@ func TestWrapperOfKilledServer(t *testing.T) {
 	}
 	if exit := <-ended; !exit.OK() {
 		t.Errorf("exit %+v", exit)
+	}
+	if workload.Exists(began) || workload.Exists(filepath.Join(work, fileSpec)) {
+		t.Error("prepared or started beside the other wrapper")
 	}
 }

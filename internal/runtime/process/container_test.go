@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
@@ -101,6 +103,104 @@ func TestContainerConfig(t *testing.T) {
 		}
 		if got := strings.Join(exit.Tail, "\n"); !exit.OK() || !strings.Contains(got, tc.want) {
 			t.Errorf("%s: exit %+v, want output with %q", name, exit, tc.want)
+		}
+	}
+}
+
+// TestContainerStopWithoutRoom: on a full disk stop.json has a name and no content.
+// The wrapper takes it for Stop; a signal alone may be of the program itself.
+func TestContainerStopWithoutRoom(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.ImageStore = images{"shell:1": shell(t)}
+	logs := runtimetest.NewLogs()
+	cfg.Logs = logs
+	r := open(t, cfg)
+	needContainers(t, r)
+	in, err := r.Start(t.Context(), runtime.Workload{ID: "a", Image: "shell:1", Command: []string{"sh", "-c", "kill -TERM 1; echo began; sleep 1000"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := logs.Await(ctx, "a", "began"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Dir, "a", "stop.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(in.Status().PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := in.Wait(ctx); err != nil || exit.Message != "stopped" {
+		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+// TestContainerOutputsOutlast: the overlay of a container is volatile: nothing of it
+// is synced. What the program wrote is published all the same, also by the next
+// server, after the wrapper has ended.
+func TestContainerOutputsOutlast(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.ImageStore = images{"shell:1": shell(t)}
+	files := runtimetest.NewFiles(map[string]string{})
+	cfg.Files = files
+	r := open(t, cfg)
+	needContainers(t, r)
+	dir := filepath.Join(cfg.Dir, "a")
+	w := runtime.Workload{
+		ID: "a", Image: "shell:1", Publish: true, Dirs: []string{"/gcs/b/run"}, ExecutorOutput: "/gcs/b/run/said.json",
+		Command: []string{"sh", "-c", `
+set -e
+echo overlay > /made && cat /made > /gcs/b/run/copied
+echo elsewhere > /tmp/elsewhere
+echo '{"artifacts":{"a":{"artifacts":[{"uri":"gs://b/run/elsewhere","custom_path":"/tmp/elsewhere"}]}}}' > /gcs/b/run/said.json
+until [ -e /tmp/go ]; do sleep 0.01; done
+echo last > /gcs/b/run/last`},
+	}
+	if _, err := r.Start(t.Context(), w); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	waitFile(ctx, t, filepath.Join(dir, "gcs/b/run/said.json"))
+	// The server is gone while the program writes the last of it, and its end.
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tmp/go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	waitFile(ctx, t, filepath.Join(dir, "exit.json"))
+	in, err := open(t, cfg).Find(ctx, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := in.Wait(ctx); err != nil || !exit.OK() {
+		t.Fatalf("%+v, %v", exit, err)
+	}
+	for name, want := range map[string]string{"copied": "overlay", "elsewhere": "elsewhere", "last": "last"} {
+		if got := files.Content("gs://b/run/" + name); got != want+"\n" {
+			t.Errorf("%s = %q", name, got)
+		}
+	}
+	// Of the overlay itself everything is on the machine's side, too.
+	if b, err := os.ReadFile(filepath.Join(dir, "box/upper/made")); err != nil || string(b) != "overlay\n" {
+		t.Errorf("the overlay has %q, %v", b, err)
+	}
+}
+
+func waitFile(ctx context.Context, t *testing.T, path string) {
+	t.Helper()
+	for tick := time.Tick(time.Millisecond); ; {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		select {
+		case <-tick:
+		case <-ctx.Done():
+			t.Fatalf("%s did not come", path)
 		}
 	}
 }

@@ -108,7 +108,7 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 		// A full disk keeps no program running, which may be what fills it. Without the
 		// file it gets no grace; whoever asked asks again after a restart.
 		in.r.cfg.Log.WarnContext(ctx, "stop a workload without a record of it", slog.String("workload", in.ID()), slog.Any("error", err))
-		err = nil
+		err = in.stopWithoutRoom()
 	}
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -119,6 +119,19 @@ func (in *instance) Stop(ctx context.Context, grace time.Duration) error {
 	in.once.Do(func() { close(in.stop) })
 	in.signalStop()
 	_, err = in.Wait(ctx)
+	return err
+}
+
+// stopWithoutRoom leaves a stop.json without content, which takes no room: wrappers
+// go by it, and a wrapper of a container by nothing else.
+func (in *instance) stopWithoutRoom() error {
+	f, err := os.OpenFile(filepath.Join(in.dir, fileStop), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if volume.Blocked(err) {
+		return nil // not even a name: what is no container stops all the same
+	}
 	return err
 }
 
@@ -229,11 +242,13 @@ func (in *instance) through(ctx context.Context) runtime.Exit {
 // launch makes the wrapper run, unless one did already. An end before the
 // program ran comes back as an error; failed turns it into an Exit.
 func (in *instance) launch(ctx context.Context) error {
-	if in.reattach() {
-		if in.granted {
+	// A server that was killed a moment before may have started a wrapper, which is
+	// still to say who it is: nothing is prepared beside it.
+	if begun, err := in.begun(ctx); begun || err != nil {
+		if begun && in.granted {
 			in.keep() // it began before, with what it was given then
 		}
-		return nil
+		return err
 	}
 	if workload.Exists(filepath.Join(in.dir, fileStop)) {
 		return workload.ErrStopped
@@ -247,10 +262,16 @@ func (in *instance) launch(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := record.WriteWhole(filepath.Join(in.dir, fileSpec), s); err != nil {
-		return errors.Join(fmt.Errorf("write the program's description: %w", err), in.tree.Close())
+	defer func() { _ = in.tree.Close() }() // the wrapper holds it by now, or never will
+	if err = record.WriteWhole(filepath.Join(in.dir, fileSpec), s); err != nil {
+		err = fmt.Errorf("write the program's description: %w", err)
+	} else {
+		err = in.wrap(ctx, s)
 	}
-	return in.wrap(ctx, s)
+	if err != nil && ctx.Err() == nil {
+		err = errors.Join(err, groupOf(s).Remove()) // nobody else knows it
+	}
+	return err
 }
 
 // wrap starts the wrapper and waits until it has taken the workload over.
@@ -267,7 +288,6 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	attr := mode.sysProcAttr()
 	if s.Container != nil {
 		attr = box.Attr(s.Container.IDs, s.Container.Alone)
-		defer func() { _ = in.tree.Close() }() // the wrapper holds it by now, or never will
 	}
 	taken, err := in.r.launcher().start(in.dir, out, attr)
 	if err != nil {
@@ -278,22 +298,28 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 		return ctx.Err()
 	case <-taken:
 	}
-	// A wrapper that finds the lock taken leaves the workload to the one that a
-	// killed server started a moment before: that one is still to say who it is.
-	for tick := time.Tick(time.Millisecond); !in.reattach(); {
+	if begun, err := in.begun(ctx); begun || err != nil {
+		return err
+	}
+	return fmt.Errorf("the wrapper %s %s ended before it began", in.r.cfg.Self, Verb)
+}
+
+// begun reports that a wrapper took the workload, and waits for one that is at it.
+// Of two the second finds the lock taken and leaves the workload to the first.
+func (in *instance) begun(ctx context.Context) (bool, error) {
+	for tick := time.Tick(time.Millisecond); ; {
+		if in.reattach() {
+			return true, nil
+		}
 		if !in.locked() {
-			if in.reattach() {
-				return nil
-			}
-			return fmt.Errorf("the wrapper %s %s ended before it began", in.r.cfg.Self, Verb)
+			return in.reattach(), nil // it may have ended meanwhile
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		case <-tick:
 		}
 	}
-	return nil
 }
 
 // locked reports a wrapper at work on the directory.

@@ -49,14 +49,7 @@ func runContainer(dir string, root *os.Root, s Spec, signals <-chan os.Signal) E
 	}
 	status, stopped := supervise(pid, signals, family{
 		// A program inside may send us SIGTERM; it is Stop only when that is written.
-		grace: func() (time.Duration, bool) {
-			var s Stop
-			b, err := root.ReadFile(FileStop)
-			if err != nil || json.Unmarshal(b, &s) != nil {
-				return 0, false
-			}
-			return s.Grace, true
-		},
+		grace: func() (time.Duration, bool) { return grace(root) },
 		// To the first process of a namespace, all means all of it.
 		kill: func() { _ = syscall.Kill(-1, syscall.SIGKILL) },
 	})
@@ -70,7 +63,21 @@ func runContainer(dir string, root *os.Root, s Spec, signals <-chan os.Signal) E
 	return exit
 }
 
-// writeInside is writeWhole for a directory whose path we no longer see.
+// grace reads stop.json; false = there is none. One without its content is of a
+// server that found no room for it, and gives no grace.
+func grace(root *os.Root) (time.Duration, bool) {
+	b, err := root.ReadFile(FileStop)
+	if err != nil {
+		return 0, false
+	}
+	var s Stop
+	if json.Unmarshal(b, &s) != nil {
+		s.Grace = 0
+	}
+	return s.Grace, true
+}
+
+// writeInside is record.WriteWhole for a directory whose path we no longer see.
 func writeInside(root *os.Root, name string, v any) (err error) {
 	b, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
