@@ -121,7 +121,7 @@ func goOn(plan *pipeline.Plan, old *pb.PipelineJob, from string) []*pb.PipelineT
 	out := make([]*pb.PipelineTaskRerunConfig, 0, len(tasks))
 	for _, t := range tasks[min(1, len(tasks)):] {
 		done := t.State == pb.PipelineTaskDetail_SUCCEEDED || t.State == pb.PipelineTaskDetail_SKIPPED
-		out = append(out, &pb.PipelineTaskRerunConfig{TaskId: t.TaskId, TaskName: t.TaskUniqueName, SkipTask: done && !inside(again, t.TaskUniqueName)})
+		out = append(out, &pb.PipelineTaskRerunConfig{TaskName: t.TaskUniqueName, SkipTask: done && !inside(again, t.TaskUniqueName)})
 	}
 	return out
 }

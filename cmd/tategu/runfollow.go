@@ -274,16 +274,12 @@ func (r *runner) ended(ctx context.Context) (*pb.CustomJob, error) {
 func (r *runner) tell(ctx context.Context) {
 	last := ""
 	for {
-		var reply struct {
-			State     string             `json:"state"`
-			Workloads []console.Workload `json:"workloads"`
-		}
-		err := r.client().call(ctx, http.MethodGet, "/tategu/v1/workloads?"+url.Values{"resource": {r.name}}.Encode(), nil, &reply)
+		workloads, err := r.workloads(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && len(reply.Workloads) > 0 {
-			w := reply.Workloads[0]
+		if err == nil && len(workloads) > 0 {
+			w := workloads[0]
 			line := phase(w)
 			if line != last {
 				r.say("%s", line)
@@ -302,6 +298,15 @@ func (r *runner) tell(ctx context.Context) {
 		case <-time.After(lookEvery):
 		}
 	}
+}
+
+// workloads lists the programs of the job that the server's machine knows.
+func (r *runner) workloads(ctx context.Context) ([]console.Workload, error) {
+	var reply struct {
+		Workloads []console.Workload `json:"workloads"`
+	}
+	err := r.client().call(ctx, http.MethodGet, "/tategu/v1/workloads?"+url.Values{"resource": {r.name}}.Encode(), nil, &reply)
+	return reply.Workloads, err
 }
 
 // phase is a line for people.

@@ -56,8 +56,12 @@ func TakeOver(ctx context.Context, tx store.Tx, plan *Plan, original, job string
 		switch {
 		case c.SkipTask:
 			said.Task = t
+		case leaf && t.State == Skipped && c.TaskId != 0 && said.Parameters == nil && !said.Last:
+			// It ran in yet another run. The SDK skips what SUCCEEDED alone and means no
+			// more by it (google-cloud-aiplatform 2.7.0); who wants it to run names it.
+			said.Skip, said.Task = true, t
 		case leaf:
-			said.Fresh = t.State == Succeeded || t.State == Failed
+			said.Fresh = t.State.done() && t.State != NotTriggered
 			above(at, open)
 		case t.State.ok(): // only a wish makes a rerun of it: clients skip what succeeded
 			whole[at] = true

@@ -81,9 +81,14 @@ func TestRerunGoesOnWithNoTaskRunAgain(t *testing.T) {
 	}
 	// A rerun of the rerun needs the first run no more, and a chosen task runs again.
 	b.update(func(tx store.Tx) error { return pipeline.Delete(t.Context(), tx, first.Name) })
-	third := b.wait(b.rerun("third", second.Name, ir, append(b.asClient(second.Name, "d"), &pb.PipelineTaskRerunConfig{TaskName: "b", SkipTask: true})...))
-	if third.State != pb.PipelineState_PIPELINE_STATE_SUCCEEDED {
-		t.Fatalf("%s: %s", third.State, third.Error.GetMessage())
+	third := b.wait(b.rerun("third", second.Name, ir, b.asClient(second.Name, "d")...))
+	if third.State != pb.PipelineState_PIPELINE_STATE_SUCCEEDED || f.started() != "a b c c d d" {
+		t.Fatalf("%s: %s, started %s", third.State, third.Error.GetMessage(), f.started())
+	}
+	// One that was taken over runs again for who names it.
+	fourth := b.wait(b.rerun("fourth", third.Name, ir, append(b.asClient(third.Name), &pb.PipelineTaskRerunConfig{TaskName: "b"})...))
+	if fourth.State != pb.PipelineState_PIPELINE_STATE_SUCCEEDED || f.started() != "a b c c d d b" {
+		t.Fatalf("%s: %s, started %s", fourth.State, fourth.Error.GetMessage(), f.started())
 	}
 }
 

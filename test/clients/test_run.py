@@ -35,9 +35,9 @@ def started_env():
     return dict(e.partition("=")[::2] for e in entries if "=" in e)
 
 
-def start(server, args, cwd, **more):
+def start(server, args, cwd, variables=None, **more):
     """Start `tategu ARGS` in a folder."""
-    env = {**clean_env(), "TATEGU_DATA": str(server.data)}
+    env = {**clean_env(), "TATEGU_DATA": str(server.data), **(variables or {})}
     return subprocess.Popen(
         [binary(), *args],
         cwd=cwd,
@@ -49,9 +49,9 @@ def start(server, args, cwd, **more):
     )
 
 
-def tategu(server, *args, cwd="."):
+def tategu(server, *args, cwd=".", **variables):
     """Run `tategu ARGS` in a folder to its end."""
-    with start(server, args, cwd) as process:
+    with start(server, args, cwd, variables) as process:
         out, err = process.communicate(timeout=300)
     return process.returncode, out, err
 
