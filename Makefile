@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers upgrade-fixture
+	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote upgrade-fixture
 
 build: bin/tategu
 
@@ -165,6 +165,12 @@ bench-storage: build
 bench-containers: N ?= 20
 bench-containers: build
 	CGO_ENABLED=0 go run -tags embedwrapper ./bench/containers -tategu bin/tategu -n $(N)
+
+## What the start of a Python component costs; IMPORT= and PACKAGES= load more.
+bench-zygote: N ?= 20
+bench-zygote: IMPORT ?= json
+bench-zygote: build
+	CGO_ENABLED=0 go run -tags embedwrapper ./bench/zygote -tategu bin/tategu -n $(N) -import $(IMPORT) $(if $(UV),-uv $(UV)) $(PACKAGES)
 
 bench-recover: RUNS ?= 10000
 bench-recover: build

@@ -236,7 +236,7 @@ func (m *Main) openRuntime(ctx context.Context) error {
 		Dir: filepath.Join(m.cfg.Data, "workloads"), Volumes: filepath.Join(m.cfg.Data, "volumes"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
 		Schedule: m.schedule, ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
 		Files: m.blobs, Credentials: m.metadata, Logs: logs, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
-		Wrapper: process.Packed(),
+		Wrapper: process.Packed(), Zygotes: m.cfg.zygotes(), Idle: m.cfg.Python.Idle,
 	})
 	if err != nil {
 		return err
@@ -249,7 +249,7 @@ func (m *Main) openRuntime(ctx context.Context) error {
 		Name: "tategu_workloads_adopted_total",
 		Help: "Programs of an earlier server that this one took over at its start and did not start again.",
 	}, func() float64 { return float64(m.runtime.Adopted()) })
-	if err := m.registry.Register(adopted); err != nil {
+	if err := errors.Join(m.registry.Register(adopted), m.registry.Register(startMetrics{programs})); err != nil {
 		return fmt.Errorf("runtime metrics: %w", err)
 	}
 	return m.retainCredentials(ctx)

@@ -43,6 +43,24 @@ type Config struct {
 	Runtime   Runtime            `yaml:"runtime"`
 	// Secrets is a directory of PROJECT/NAME/KEY files; "" = there are no secrets.
 	Secrets string `yaml:"secrets"`
+	Python  Python `yaml:"python"`
+}
+
+// Python is how Python components are started.
+type Python struct {
+	// Zygote keeps a process for each environment that has loaded what components
+	// import and forks them (default true).
+	Zygote bool `yaml:"zygote"`
+	// Idle is how long such a process stays after its last program; 0 = 10 minutes.
+	Idle time.Duration `yaml:"idle"`
+}
+
+// zygotes is where they have their directories; "" = there are none.
+func (c Config) zygotes() string {
+	if !c.Python.Zygote {
+		return ""
+	}
+	return filepath.Join(c.Data, "zygotes")
 }
 
 // Registry is the policy for container images that are kept here.
@@ -86,6 +104,7 @@ func Defaults() Config {
 		Limits:   Limits{BodyBytes: 64 << 20, Predict: time.Minute},
 		Registry: Registry{Packed: 14 * 24 * time.Hour},
 		Runtime:  Runtime{Containers: containersAuto, Pull: pullMissing},
+		Python:   Python{Zygote: true},
 	}
 }
 
@@ -140,6 +159,9 @@ func (c Config) Validate() error {
 	}
 	if err := c.Runtime.validate(); err != nil {
 		return err
+	}
+	if c.Python.Idle < 0 {
+		return resource.Invalid("python.idle", "python.idle is %v", c.Python.Idle).WithHint("write a duration such as 10m, or python.zygote: false")
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return resource.Invalid("tls", "tls.cert and tls.key go together")

@@ -65,6 +65,7 @@ func adapterUsers() map[string]string {
 	return map[string]string{
 		"internal/app":     "wires everything",
 		"bench/containers": "measures the process adapter",
+		"bench/zygote":     "likewise",
 		"cmd/tategu":       "the process adapter's wrapper runs as a hidden verb of the binary",
 		"test/kill":        "looks into the data directory of a server that has ended",
 	}

@@ -47,6 +47,8 @@ type instance struct {
 	granted     bool
 	gpus        []runtime.GPU
 	contained   bool
+	base        environment // of a Python program
+	recipe      recipe      // of one that can be forked
 
 	mu     sync.Mutex
 	status runtime.Status
@@ -289,6 +291,9 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	if s.Container != nil {
 		attr = box.Attr(s.Container.IDs, s.Container.Alone)
 	}
+	if s.Python && in.wrapWarm(ctx, out, mode) {
+		return nil
+	}
 	taken, err := in.r.launcher().start(in.dir, out, attr)
 	if err != nil {
 		return fmt.Errorf("start the wrapper: %w", err)
@@ -350,7 +355,7 @@ func (in *instance) reattach() bool {
 	in.mu.Lock()
 	in.status.GPUs = in.gpus
 	in.watch, in.group = w, groupOf(s)
-	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), s.Note
+	in.status.Phase, in.status.PID, in.status.Started, in.status.Message = runtime.Running, w.PID, st.ModTime(), startNote(s, w)
 	in.mu.Unlock()
 	if workload.Exists(filepath.Join(in.dir, fileStop)) {
 		in.signalStop() // asked for between the start and now, perhaps of an earlier server

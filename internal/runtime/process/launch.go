@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 
 	"tategu/internal/runtime/process/wrapper"
@@ -75,6 +76,11 @@ func (l launcher) environment() []string {
 	return env
 }
 
+// environmentOf is that of the wrapper of a workload's directory.
+func (l launcher) environmentOf(dir string) []string {
+	return append(l.environment(), wrapper.DirVariable+"="+dir)
+}
+
 // program is the path of what is started, and what the child needs for it after
 // the n descriptors that it has.
 func (l launcher) program(n int) (path string, files []*os.File) {
@@ -95,30 +101,72 @@ func (l launcher) command(cmd *exec.Cmd, args ...string) *exec.Cmd {
 // stdout and stderr. taken gets one value: true once the wrapper has said that it
 // took the workload, false when it has ended without.
 func (l launcher) start(dir string, out *os.File, attr *syscall.SysProcAttr) (taken <-chan bool, err error) {
-	null, err := os.Open(os.DevNull)
+	files, said, err := wrapperFiles(out)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = null.Close() }() // opened for reading
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	files := []*os.File{null, out, out, w}
+	defer files.close() // the wrapper has its own
 	path, more := l.program(len(files))
 	p, err := os.StartProcess(path, []string{l.self, Verb, dir}, &os.ProcAttr{
-		Dir: dir, Files: append(files, more...), Sys: attr, Env: append(l.environment(), wrapper.DirVariable+"="+dir),
+		Dir: dir, Files: append(slices.Clone(files), more...), Sys: attr, Env: l.environmentOf(dir),
 	})
-	_ = w.Close() // the wrapper has its own
 	if err != nil {
-		return nil, errors.Join(err, r.Close())
+		return nil, errors.Join(err, said.Close())
 	}
+	return listen(said, func() { _, _ = p.Wait() }), nil // its exit status is in exit.json
+}
+
+// warm lets a zygote fork the program of a workload's directory and then become its
+// wrapper. taken is that of start.
+func (l launcher) warm(z *zygote, dir string, out *os.File, namespaces uintptr) (taken <-chan bool, err error) {
+	files, said, err := wrapperFiles(out)
+	if err != nil {
+		return nil, err
+	}
+	defer files.close() // sent ones are the receiver's
+	path, more := l.program(len(files))
+	err = z.fork(forkRequest{
+		Dir: dir, Path: path, Args: []string{l.self, Verb, wrapper.Forked, dir}, Env: l.environmentOf(dir), Namespaces: namespaces,
+	}, append([]*os.File{files[0], out, files[linkAt]}, more...))
+	if err != nil {
+		return nil, errors.Join(err, said.Close())
+	}
+	return listen(said, func() {}), nil
+}
+
+// inheritance is a wrapper's descriptors from 0.
+type inheritance []*os.File
+
+// wrapperFiles opens them; said reads what the wrapper writes to its link.
+func wrapperFiles(out *os.File) (files inheritance, said *os.File, err error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, nil, err
+	}
+	said, link, err := os.Pipe()
+	if err != nil {
+		return nil, nil, errors.Join(err, null.Close())
+	}
+	return inheritance{null, out, out, link}, said, nil
+}
+
+// close closes what is not the caller's.
+func (f inheritance) close() {
+	_ = f[0].Close() // opened for reading
+	_ = f[linkAt].Close()
+}
+
+// linkAt is the place of the link among a wrapper's descriptors.
+const linkAt = 3
+
+// listen hears whether the wrapper took the workload.
+func listen(r *os.File, after func()) <-chan bool {
 	said := make(chan bool, 1)
 	go func() { // ends with the wrapper, which may outlive the server
 		n, _ := r.Read(make([]byte, 1)) // an error is the end of a wrapper that said nothing
 		said <- n == 1
-		_ = r.Close()   // nothing follows
-		_, _ = p.Wait() // its exit status is in exit.json
+		_ = r.Close() // nothing follows
+		after()
 	}()
-	return said, nil
+	return said
 }

@@ -164,6 +164,7 @@ func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv 
 		}
 		s.Env = append(s.Env, name+"="+value)
 	}
+	in.warmable(plan, &s)
 	return s, nil
 }
 

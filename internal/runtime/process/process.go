@@ -71,6 +71,12 @@ type Config struct {
 	// nil or an error: python -m venv and pip do it.
 	InstallUV func(ctx context.Context) (path string, err error)
 
+	// Zygotes is a directory for parents of Python components, which have loaded what
+	// these import and fork them; "" = none is ever forked. Such a parent ends when
+	// nothing was forked for Idle, 0 = 10 minutes.
+	Zygotes string
+	Idle    time.Duration
+
 	Keep     time.Duration // directories of ended workloads nobody released; 0 = a day
 	NoMounts bool          // map /gcs by the Python hook even where mounts work
 
@@ -87,6 +93,7 @@ type Runtime struct {
 	mounts   func() mountMode
 	launcher func() launcher
 	boxes    func() boxes
+	nursery  *nursery // nil = programs are never forked
 	ids      *regexp.Regexp
 
 	spawn  func(func(ctx context.Context)) // runs under the context that Close ends
@@ -117,8 +124,9 @@ func New(cfg Config) (*Runtime, error) {
 	r.launcher = sync.OnceValue(r.openLauncher)
 	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg, r.launcher()) })
 	r.boxes = sync.OnceValue(func() boxes { return openBoxes(cfg, r.launcher()) })
-	if err := r.adopt(); err != nil {
+	if err := errors.Join(r.openNursery(), r.adopt()); err != nil {
 		cancel()
+		r.wg.Wait()
 		return nil, err
 	}
 	return r, nil
@@ -144,6 +152,9 @@ func (c *Config) defaults() error {
 	}
 	if c.Keep == 0 {
 		c.Keep = 24 * time.Hour
+	}
+	if c.Idle == 0 {
+		c.Idle = zygoteIdle
 	}
 	if c.Processes == 0 {
 		c.Processes = 4096

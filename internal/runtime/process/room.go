@@ -75,6 +75,9 @@ func (in *instance) admit(ctx context.Context) error {
 	}
 	waiting, cancel := in.untilStop(ctx)
 	defer cancel()
+	if in.r.nursery != nil {
+		in.r.nursery.makeRoom()
+	}
 	g, err := in.r.cfg.Schedule.Wait(waiting, in.ID())
 	switch {
 	case err != nil && waiting.Err() != nil && ctx.Err() == nil:

@@ -46,8 +46,7 @@ def _seclude():
 
 
 def _map_gcs():
-    mount = os.environ.get("TATEGU_GCS_DIR")
-    if not mount:
+    if not os.environ.get("TATEGU_GCS_DIR"):
         return
     import importlib.abc
     import importlib.util
@@ -70,7 +69,8 @@ def _map_gcs():
             def exec_module(module):
                 plain(module)
                 if hasattr(module, "_GCS_LOCAL_MOUNT_PREFIX"):
-                    module._GCS_LOCAL_MOUNT_PREFIX = mount + "/"
+                    # Read now: a forked program has another one than its parent.
+                    module._GCS_LOCAL_MOUNT_PREFIX = os.environ["TATEGU_GCS_DIR"] + "/"
 
             spec.loader.exec_module = exec_module
             return spec

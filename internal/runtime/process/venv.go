@@ -41,7 +41,7 @@ func (in *instance) environment(ctx context.Context, plan runtime.Plan, out io.W
 	if err != nil {
 		return "", err
 	}
-	in.python = base.note
+	in.python, in.base = base.note, base
 	venv = filepath.Join(in.dir, dirVenv)
 	if err := layer(venv, base); err != nil {
 		return "", fmt.Errorf("make the Python environment of the workload: %w", err)

@@ -32,7 +32,7 @@ func wrapContainer(dir string, s Spec, server *os.File, signals <-chan os.Signal
 		}
 		defer func() { _ = held.Close() }() // the image is in use until then
 	}
-	if err := announce(dir, pid, server); err != nil {
+	if err := announce(dir, pid, false, server); err != nil {
 		return err
 	}
 	exit := runContainer(dir, root, s, signals)

@@ -27,6 +27,7 @@ type Spec struct {
 	Volumes []Mount  // further directories, where GCS is bound
 	Note    string   // for people
 	GPUs    []string // ids of those that it was given
+	Python  bool     // a program that can be forked, and then is as if it was started
 
 	Container *box.Container // nil = a program of this machine
 }
@@ -41,6 +42,7 @@ func (s *Spec) Whole() bool { return len(s.Command) > 0 }
 type Running struct {
 	PID   int
 	Start string // start time in the kernel's own units
+	Warm  bool   // the program was forked
 }
 
 // Whole implements record.Whole.

@@ -34,6 +34,7 @@ const DirVariable = "TATEGU_WORKLOAD_DIR"
 const (
 	linkFD = 3 // a pipe: a byte on it says that the wrapper took the workload
 	selfFD = 4 // the wrapper's own program, where that is no file
+	warmFD = 5 // a socket to a program that was forked
 )
 
 // ProbeGCS and ProbeContainer are the wrapper's arguments for trying what the
@@ -54,7 +55,9 @@ func Main(args []string) int {
 	case len(args) == 3 && args[0] == ProbeContainer:
 		err = box.Try(args[1], args[2])
 	case len(args) == 1:
-		err = wrap(args[0])
+		err = wrap(args[0], nil)
+	case len(args) == 3 && args[0] == Forked:
+		err = wrapForked(args[1], args[2])
 	default:
 		fmt.Fprintln(os.Stderr, "usage: "+Verb+" DIR")
 		return 2
@@ -77,7 +80,8 @@ func link() *os.File {
 	return os.NewFile(linkFD, "link")
 }
 
-func wrap(dir string) error {
+// wrap runs the workload of dir; the program may wait already.
+func wrap(dir string, warm *program) error {
 	server := link()
 	lock, err := os.OpenFile(filepath.Join(dir, FileLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -105,23 +109,23 @@ func wrap(dir string) error {
 	if s.Container != nil {
 		return wrapContainer(dir, s, server, signals)
 	}
-	if err := announce(dir, os.Getpid(), server); err != nil {
+	if err := announce(dir, os.Getpid(), warm.ready(), server); err != nil {
 		return err
 	}
-	exit := run(dir, s, signals)
+	exit := run(dir, s, warm, signals)
 	exit.Ended = time.Now()
 	return insist(func() error { return record.WriteWhole(filepath.Join(dir, FileExit), exit) })
 }
 
 // announce says who watches the program; pid is ours as the machine sees it. The
 // server learns it by the file and, without looking again and again, by the pipe.
-func announce(dir string, pid int, server *os.File) error {
+func announce(dir string, pid int, warm bool, server *os.File) error {
 	start, err := StartTime(pid)
 	if err != nil {
 		return err
 	}
 	if err := insist(func() error {
-		return record.WriteWhole(filepath.Join(dir, FileRunning), Running{PID: pid, Start: start})
+		return record.WriteWhole(filepath.Join(dir, FileRunning), Running{PID: pid, Start: start, Warm: warm})
 	}); err != nil {
 		return err
 	}
@@ -143,7 +147,7 @@ func insist(write func() error) error {
 }
 
 // run starts the program and sees its whole tree to the end.
-func run(dir string, s Spec, signals <-chan os.Signal) Exit {
+func run(dir string, s Spec, warm *program, signals <-chan os.Signal) Exit {
 	if s.GCS != "" {
 		if err := mount(dir, append([]Mount{{From: s.GCS, To: s.GCSRoot}}, s.Volumes...)); err != nil {
 			return Exit{Code: -1, Error: "show directories to the program: " + err.Error()}
@@ -153,7 +157,11 @@ func run(dir string, s Spec, signals <-chan os.Signal) Exit {
 		return Exit{Code: -1, Error: "become the parent of orphans: " + err.Error()}
 	}
 	ooms := oom.Kills()
-	pid, err := spawn(s)
+	pid, begun := warm.begin()
+	var err error
+	if !begun {
+		pid, err = spawn(s)
+	}
 	if err != nil {
 		return notStarted(err, s.Dir, "")
 	}

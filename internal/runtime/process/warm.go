@@ -1,0 +1,103 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"time"
+
+	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/workload"
+)
+
+func (r *Runtime) openNursery() error {
+	if r.cfg.Zygotes == "" || goruntime.GOOS != "linux" { // it looks at itself by /proc
+		return nil
+	}
+	dir, err := filepath.Abs(r.cfg.Zygotes)
+	if err != nil {
+		return fmt.Errorf("process: %w", err)
+	}
+	// Those of a killed server have ended, or are about to.
+	if err := errors.Join(workload.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+		return fmt.Errorf("process: %w", err)
+	}
+	r.nursery = &nursery{
+		dir: dir, idle: r.cfg.Idle, schedule: r.cfg.Schedule, log: r.cfg.Log, now: r.cfg.Now, spawn: r.spawn,
+		importer: newImporter(), families: map[string]*family{},
+	}
+	r.spawn(r.nursery.run)
+	return nil
+}
+
+// Starts is how Python components were started since New.
+func (r *Runtime) Starts() Starts {
+	if r.nursery == nil {
+		return Starts{}
+	}
+	r.nursery.mu.Lock()
+	defer r.nursery.mu.Unlock()
+	return r.nursery.starts
+}
+
+// warmable says in a description whether it is of a Python component, run by kfp's
+// executor or as a script: what else is called python may be anything.
+func (in *instance) warmable(plan runtime.Plan, s *wrapper.Spec) {
+	w, c := in.rec.Workload, s.Command
+	if w.Python == nil || w.Python.Script == "" || len(plan.Command) > 0 || len(c) < 2 || c[0] != "python3" && c[0] != "python" {
+		return
+	}
+	script := c[1] == filepath.Join(in.dir, dirWork, workload.ScriptFile)
+	executor := len(c) > 2 && c[1] == "-m" && strings.HasSuffix(c[2], ".executor_main")
+	if s.Python = script || executor; s.Python && in.r.nursery != nil {
+		in.recipe = newRecipe(in.base, in.dir, *s, perTask(in.credentials), w.Python.Script, in.r.nursery.importer)
+	}
+}
+
+// startNote says how a Python component was started, before what else is to know.
+func startNote(s wrapper.Spec, w wrapper.Running) string {
+	switch {
+	case w.Warm:
+		return "warm start; " + s.Note
+	case s.Python:
+		return "cold start; " + s.Note
+	}
+	return s.Note
+}
+
+// wrapWarm lets a zygote fork the program, if one can: false = it has to be started.
+// A wrapper that comes too late finds that another has taken the workload.
+func (in *instance) wrapWarm(ctx context.Context, out *os.File, mode mountMode) bool {
+	n := in.r.nursery
+	if n == nil {
+		return false
+	}
+	z := n.get(in.recipe)
+	if z == nil {
+		n.count(nil, false)
+		return false
+	}
+	taken, err := in.r.launcher().warm(z, in.dir, out, mode.flags)
+	late := time.NewTimer(zygotePatience)
+	defer late.Stop()
+	if err == nil {
+		select {
+		case <-taken:
+		case <-ctx.Done():
+		case <-late.C:
+			z.kill()
+		}
+	}
+	ours := in.reattach()
+	n.count(z, ours && in.watch.Warm)
+	if !ours && ctx.Err() == nil {
+		in.r.cfg.Log.WarnContext(ctx, "a program is started cold after its parent process failed", slog.String("workload", in.ID()), slog.Any("error", err))
+	}
+	return ours
+}

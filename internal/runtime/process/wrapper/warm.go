@@ -1,0 +1,85 @@
+package wrapper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Forked is the wrapper's first argument where a zygote has forked its program: it
+// is followed by the directory and the program's pid. The program is our child, as
+// the process that forked it became us by exec.
+const Forked = "--forked"
+
+// forkPatience is how long a forked program may take to be ready.
+const forkPatience = 10 * time.Second
+
+// program waits to be told that everything around it is made. A nil one is none.
+type program struct {
+	pid    int
+	socket *os.File
+	here   bool // it has said that it is ready
+}
+
+func wrapForked(dir, pid string) error {
+	n, err := strconv.Atoi(pid)
+	if err != nil || n <= 1 {
+		return fmt.Errorf("%q is not the pid of a program", pid)
+	}
+	syscall.CloseOnExec(warmFD)
+	if err := syscall.SetNonblock(warmFD, true); err != nil {
+		return os.NewSyscallError("the program's socket", err)
+	}
+	p := &program{pid: n, socket: os.NewFile(warmFD, "program")}
+	defer p.give() // should somebody else have the workload
+	return wrap(dir, p)
+}
+
+// ready waits until the program has put on what a cold start would give it. One
+// that does not is ended, and started cold.
+func (p *program) ready() bool {
+	if p == nil {
+		return false
+	}
+	err := p.socket.SetReadDeadline(time.Now().Add(forkPatience))
+	if err == nil {
+		_, err = p.socket.Read(make([]byte, 1))
+	}
+	if p.here = err == nil; !p.here {
+		p.give()
+	}
+	return p.here
+}
+
+// begin lets the program run, unless it has gone meanwhile.
+func (p *program) begin() (pid int, begun bool) {
+	if p == nil || !p.here {
+		return 0, false
+	}
+	_, err := p.socket.Write([]byte{'g'})
+	if p.here = false; err != nil {
+		p.give()
+		return 0, false
+	}
+	_ = p.socket.Close() // it needs no more of us
+	p.socket = nil
+	return p.pid, true
+}
+
+// give ends a program that has not begun.
+func (p *program) give() {
+	if p.socket == nil {
+		return
+	}
+	_ = p.socket.Close() // it may be gone
+	p.socket = nil
+	_ = syscall.Kill(p.pid, syscall.SIGKILL) // likewise
+	for {
+		if _, err := syscall.Wait4(p.pid, nil, 0, nil); !errors.Is(err, syscall.EINTR) {
+			return
+		}
+	}
+}

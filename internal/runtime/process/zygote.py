@@ -1,0 +1,425 @@
+"""The parent of warm Python programs: it has imported what they will, and forks.
+
+Run by tategu as `python3 -c BOOT FILE CONTROL SETTINGS PADDING`. CONTROL is a socket
+to the server; its end is our end. For each request we fork a process that forks the
+program and then becomes, by exec, the wrapper that watches it: the program is the
+wrapper's own child, as if the wrapper had started it.
+
+Nothing here may stay behind in the program: see docs/adr/0015.
+"""
+
+import array
+import fcntl
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+import _locale
+
+HERE = "<tategu>"
+LINK, SELF, CHILD = 3, 4, 5  # descriptors of a wrapper
+NEWNS, NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
+PATIENCE = 60  # seconds for all imports, then SIGALRM ends us
+
+
+class Watched(dict):
+    """The environment while imports run: keeps which names they read."""
+
+    read = set()
+
+    def __getitem__(self, name):
+        Watched.read.add(name)
+        return dict.__getitem__(self, name)
+
+    def __iter__(self):
+        Watched.read.update(dict.keys(self))
+        return dict.__iter__(self)
+
+
+class Unfit(Exception):
+    """An import did something that no program may inherit."""
+
+
+def handlers():
+    return [(n, signal.getsignal(n)) for n in sorted(signal.valid_signals())]
+
+
+def descriptors():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink("/proc/self/fd/" + name)
+        except FileNotFoundError:
+            pass  # that of the list itself
+    return found
+
+
+def state():
+    return {
+        "descriptors": descriptors(), "signal handlers": handlers(), "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, []),
+        "locale": _locale.setlocale(_locale.LC_ALL), "working directory": os.getcwd(),
+        "environment": dict(zip(dict.keys(os.environ._data), dict.values(os.environ._data))),
+        "output": os.fstat(1).st_size, "random numbers": random_state(),
+    }
+
+
+def random_state():
+    random = sys.modules.get("random")
+    return hash(random.getstate()) if random else None
+
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+def alone():
+    """Reports that no thread is left. Some libraries (OpenBLAS) end theirs before a
+    fork and start them again when they are needed: those get a chance."""
+    if threads() == 1:
+        return True
+    threading = sys.modules.get("threading")
+    if threading and threading.active_count() > 1:
+        return False
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    for _ in range(50):
+        if threads() == 1:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def cuda():
+    torch = sys.modules.get("torch")
+    return bool(torch and hasattr(torch, "cuda") and torch.cuda.is_initialized())
+
+
+def load(entry):
+    """Imports "module" or "module:name", where name may be a module of its own."""
+    module, _, name = entry.partition(":")
+    loaded = importlib.import_module(module)
+    if name and not hasattr(loaded, name):
+        try:
+            importlib.import_module(module + "." + name)
+        except ModuleNotFoundError as e:
+            if e.name != module + "." + name:
+                raise
+
+
+def preload(entry, private):
+    """Imports and looks at what that did besides. What is not there is left to the
+    program, which will say so."""
+    before = state()
+    Watched.read = set()
+    try:
+        load(entry)
+    except ModuleNotFoundError as e:
+        if e.name != entry.partition(":")[0].partition(".")[0]:
+            raise Unfit("it fails: %s" % e)
+    except BaseException as e:
+        raise Unfit("it fails: %s" % e)
+    read = sorted(os.fsdecode(n) for n in Watched.read if os.fsdecode(n) in private)
+    if read:
+        raise Unfit("it reads %s, which differs from task to task" % ", ".join(read))
+    if not alone():
+        raise Unfit("it starts threads")
+    if cuda():
+        raise Unfit("it initialises CUDA")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    after = state()
+    if before["random numbers"] is None:
+        before["random numbers"] = after["random numbers"]
+    for what in before:
+        if before[what] != after[what]:
+            raise Unfit("it changes the %s" % what)
+
+
+def moved(value, old, new):
+    """value with the directory old replaced; None = it does not hold it."""
+    if type(value) is str and old in value:
+        return value.replace(old, new)
+    if type(value) is bytes and os.fsencode(old) in value:
+        return value.replace(os.fsencode(old), os.fsencode(new))
+    return None
+
+
+def holders(old):
+    """Lists where modules keep paths of our own directory: (container, key) pairs."""
+    found = []
+
+    def look(container, items):
+        for key, value in items:
+            if moved(value, old, old) is not None:
+                found.append((container, key))
+
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        if type(names) is not dict:
+            continue
+        look(names, list(names.items()))
+        for name, value in list(names.items()):
+            if type(value) is dict and name != "modules":
+                look(value, list(value.items()))
+            elif type(value) is list:
+                look(value, list(enumerate(value)))
+    hook = getattr(sys.modules.get("sitecustomize"), "__spec__", None)
+    if hook is not None:
+        look(hook.__dict__, list(hook.__dict__.items()))
+    return found
+
+
+def area(first):
+    """The bytes of /proc/self/cmdline (48, 49) or environ (50, 51), proc_pid_stat(5)."""
+    with open("/proc/self/stat", "rb") as f:
+        fields = f.read().rpartition(b")")[2].split()
+    return int(fields[first - 3]), int(fields[first - 2])
+
+
+def overwrite(start, size, text):
+    memory = os.open("/proc/self/mem", os.O_RDWR)
+    os.pwrite(memory, text[: size - 1].ljust(size, b"\0"), start)
+    os.close(memory)
+
+
+def entitle(directory, command, mark, room):
+    """Shows to ps and to the search for strays what a cold start would show."""
+    start, end = area(48)
+    overwrite(start, end - start, b"\0".join(os.fsencode(w) for w in command))
+    start, _ = area(50)
+    text = os.fsencode(mark + "=" + directory)
+    size = len(mark) + 1 + room  # the first variable is all padding
+    if len(text) >= size:
+        raise OSError("the path of the directory is too long")
+    overwrite(start, size, text)
+
+
+def reseed():
+    # random does so by itself at a fork.
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None:
+        numpy.seed()
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir, tempfile._name_sequence = None, None
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process.current_process().authkey = os.urandom(32)
+    logging = sys.modules.get("logging")
+    if logging is not None and hasattr(logging, "_startTime"):
+        logging._startTime = time.time_ns() if isinstance(logging._startTime, int) else time.time()
+
+
+def unshare(flags):
+    """A mount namespace for the wrapper and the program, as clone would make it."""
+    import ctypes  # only C can, before Python 3.12
+
+    uid, gid = os.getuid(), os.getgid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    if flags & NEWUSER:
+        for name, text in (("setgroups", "deny"), ("uid_map", "0 %d 1" % uid), ("gid_map", "0 %d 1" % gid)):
+            with open("/proc/self/" + name, "w") as f:
+                f.write(text)
+
+
+def high(fd):
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20)
+
+
+def place(fd, at):
+    os.dup2(fd, at)
+    os.set_inheritable(at, True)
+
+
+def forget(module):
+    """Takes a module out that was imported for what it imports: it is to be __main__."""
+    if sys.modules.pop(module, None) is None:
+        return
+    parent, _, name = module.rpartition(".")
+    sys.modules[parent].__dict__.pop(name, None)
+
+
+class Program:
+    """A task in the process that becomes its program."""
+
+    def __init__(self, settings, request, go):
+        self.dir, self.go = request["Dir"], go
+        self.settings = settings
+        with open(os.path.join(self.dir, "spec.json"), "rb") as f:
+            self.spec = json.load(f)
+
+    def become(self):
+        """Makes everything as a cold start would find it, then waits for the word."""
+        os.setpgid(0, 0)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) != self.go:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    pass  # that of the list itself
+        command = self.spec["Command"]
+        entitle(self.dir, command, self.settings["Mark"], self.settings["Room"])
+        old = self.settings["Dir"]
+        for container, key in self.settings["Holders"]:
+            container[key] = moved(container[key], old, self.dir)
+        os.environ.clear()
+        for text in self.spec["Env"]:
+            name, _, value = text.partition("=")
+            os.environ[name] = value
+        for path in [p for p in sys.path_importer_cache if old in p]:
+            del sys.path_importer_cache[path]
+        sys.executable = os.path.join(os.path.dirname(sys.executable), command[0])
+        reseed()
+        os.write(self.go, b"r")
+        if os.read(self.go, 1) != b"g":
+            os._exit(1)
+        os.close(self.go)
+        os.chdir(self.spec["Dir"])
+
+    def run(self):
+        command = self.spec["Command"]
+        main = type(sys)("__main__")
+        main.__dict__.clear()
+        main.__dict__.update(self.settings["Main"])
+        sys.modules["__main__"] = main
+        if hasattr(sys, "orig_argv"):
+            sys.orig_argv[:] = command
+        import runpy
+
+        if command[1] == "-m":
+            forget(command[2])
+            sys.argv[:] = command[1:2] + command[3:]
+            sys.path.insert(0, self.spec["Dir"])
+            runpy._run_module_as_main(command[2])
+            return
+        from importlib.machinery import SourceFileLoader
+
+        path = command[1]
+        sys.argv[:] = command[1:]
+        sys.path.insert(0, os.path.dirname(path))
+        with open(path, "rb") as f:
+            source = f.read()
+        main.__dict__.update(__file__=path, __cached__=None, __loader__=SourceFileLoader("__main__", path))
+        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
+
+
+def read_request(control):
+    """One request: its length, with descriptors beside, then JSON. None = the end."""
+    size = array.array("i").itemsize
+    head, beside, _, _ = control.recvmsg(8, socket.CMSG_SPACE(8 * size))
+    fds = array.array("i")
+    for level, kind, data in beside:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % size])
+    body = head
+    while len(body) < 8 or len(body) < 8 + int(body[:8], 16):
+        missing = (8 + int(body[:8], 16) if len(body) >= 8 else 8) - len(body)
+        part = control.recv(min(missing, 65536)) if body else b""  # the next one is another's
+        if not part:
+            return None, fds
+        body += part
+    return json.loads(body[8:]), fds
+
+
+def start(settings, request, fds):
+    """In a fork: makes the program and becomes its wrapper. Returns in the program."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    os.chdir(request["Dir"])
+    if request["Namespaces"]:
+        unshare(request["Namespaces"])
+    null, out, link = (high(fd) for fd in fds[:3])
+    program = high(fds[3]) if len(fds) > 3 else -1
+    for fd, at in ((null, 0), (out, 1), (out, 2)):
+        place(fd, at)
+    ours, theirs = socket.socketpair()
+    ours, theirs = high(ours.detach()), high(theirs.detach())
+    pid = os.fork()
+    if pid == 0:
+        return Program(settings, request, theirs)
+    os.closerange(3, 20)
+    place(link, LINK)
+    place(ours, CHILD)
+    if program >= 0:
+        place(program, SELF)
+    environment = dict(v.partition("=")[::2] for v in request["Env"])
+    os.execve(request["Path"], request["Args"] + [str(pid)], environment)
+
+
+def serve(control, settings):
+    """Forks until the server is gone; returns in the program of a task."""
+    while True:
+        request, fds = read_request(control)
+        if request is None:
+            os._exit(0)
+        if threads() != 1 or cuda():
+            os._exit(3)  # never fork that
+        if os.fork() == 0:
+            try:
+                control.close()
+                program = start(settings, request, fds)
+                program.become()
+            except BaseException as e:
+                os.write(2, ("[tategu] no warm start: %r\n" % e).encode())
+                os._exit(70)
+            return program
+        for fd in fds:
+            os.close(fd)
+
+
+def prepare():
+    """Imports everything, and tells the server what came of it."""
+    control = socket.socket(fileno=int(sys.argv[2]))
+    settings = json.loads(sys.argv[3])
+    names = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__", "__builtins__")
+    main = sys.modules["__main__"].__dict__
+    settings["Main"] = {n: main[n] for n in names if n in main}
+    if sys.path and sys.path[0] == "":
+        del sys.path[0]
+    signal.alarm(PATIENCE)
+    plain = os.environ._data
+    os.environ._data = Watched(plain)
+    entry = ""
+    try:
+        for entry in settings["Imports"]:
+            preload(entry, settings["Private"])
+    except Unfit as e:
+        control.sendall(json.dumps({"Unfit": entry, "Why": str(e)}).encode() + b"\n")
+        os._exit(2)
+    os.environ._data = plain
+    signal.alarm(0)
+    settings["Holders"] = holders(settings["Dir"])
+    with open("/proc/self/statm") as f:
+        resident = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects wrappers
+    gc.collect()
+    gc.freeze()
+    control.sendall(json.dumps({"Ready": True, "Bytes": resident}).encode() + b"\n")
+    return control, settings
+
+
+def bare(error):
+    """The traceback without our own frames."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename in (HERE, "<string>"):
+        trace = trace.tb_next
+    return trace
+
+
+try:
+    serve(*prepare()).run()
+except SystemExit:
+    raise
+except BaseException as error:
+    trace, hook = bare(error), sys.excepthook
+    sys.excepthook = lambda kind, value, _: hook(kind, value.with_traceback(trace), trace)
+    raise
