@@ -33,7 +33,7 @@ import (
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
 	"tategu/internal/runtime/router"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 	"tategu/internal/store/sqlite"
 	"tategu/internal/telemetry"
 	"tategu/internal/volume"
@@ -59,7 +59,7 @@ type Main struct {
 	authority  *identity.Authority
 	ca         *wire.CA
 	metadata   *metadata.Server
-	schedule   *schedule.Scheduler
+	schedule   *scheduler.Scheduler
 	runtime    router.Machine
 	images     *image.Images
 	jobs       *aiplatform.PipelineJobs

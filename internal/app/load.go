@@ -7,7 +7,7 @@ import (
 	"tategu/internal/api/admin"
 	"tategu/internal/api/console"
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 // queue is the scheduler's state as administrators read it.
@@ -40,12 +40,12 @@ func amountOf(r runtime.Resources) admin.Amount {
 	return admin.Amount{Cores: r.Cores, MemoryBytes: r.MemoryBytes, GPUs: r.GPUs}
 }
 
-func entryOf(a schedule.Ask, count runtime.Resources) admin.QueueEntry {
+func entryOf(a scheduler.Ask, count runtime.Resources) admin.QueueEntry {
 	return admin.QueueEntry{Workload: a.ID, Owner: a.Owner, Project: a.Project, Priority: a.Priority.String(), Asks: amountOf(count)}
 }
 
 // machine is what the pages show of the scheduler.
-type machine struct{ *schedule.Scheduler }
+type machine struct{ *scheduler.Scheduler }
 
 // Load implements console.Machine.
 func (m machine) Load() console.Load {

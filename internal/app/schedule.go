@@ -9,7 +9,7 @@ import (
 
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/inventory"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 // openSchedule makes the one scheduler that all runtimes of this server share.
@@ -19,7 +19,7 @@ func (m *Main) openSchedule(ctx context.Context) error {
 		return err
 	}
 	d := m.cfg.Resources.Default
-	m.schedule = schedule.New(inv, m.now, schedule.Options{Cores: d.Cores, MemoryBytes: int64(d.Memory)})
+	m.schedule = scheduler.New(inv, m.now, scheduler.Options{Cores: d.Cores, MemoryBytes: int64(d.Memory)})
 	m.log.InfoContext(ctx, "what workloads share", slog.Float64("cores", inv.Cores), slog.Int64("memory_mib", inv.MemoryBytes>>20), slog.Int("gpus", len(inv.GPUs)))
 	if err := m.registry.Register(newScheduleMetrics(m.schedule)); err != nil {
 		return fmt.Errorf("scheduler metrics: %w", err)
@@ -29,20 +29,20 @@ func (m *Main) openSchedule(ctx context.Context) error {
 
 // fits refuses workloads that can never run here at the same time.
 func (m *Main) fits(together ...runtime.Workload) error {
-	asks := make([]schedule.Ask, len(together))
+	asks := make([]scheduler.Ask, len(together))
 	for i, w := range together {
-		asks[i] = schedule.For(w, m.now())
+		asks[i] = scheduler.For(w, m.now())
 	}
 	return m.schedule.Fits(asks...)
 }
 
 // scheduleMetrics reads the scheduler when it is asked.
 type scheduleMetrics struct {
-	of                                             *schedule.Scheduler
+	of                                             *scheduler.Scheduler
 	waiting, running, total, used, granted, waited *prometheus.Desc
 }
 
-func newScheduleMetrics(of *schedule.Scheduler) *scheduleMetrics {
+func newScheduleMetrics(of *scheduler.Scheduler) *scheduleMetrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tategu_schedule_"+name, help, labels, nil)
 	}

@@ -55,7 +55,7 @@ func private() map[string][]string {
 		"internal/runtime/process/oci":     {"internal/runtime/process"},
 		"internal/runtime/process/box":     {"internal/runtime/process", "bench/containers"},
 		"internal/runtime/process/wrapper": {"internal/runtime/process", "cmd/wrapper", "bench/containers"},
-		"internal/runtime/schedule":        {"internal/app"},
+		"internal/runtime/scheduler":       {"internal/app"},
 		"internal/runtime/inventory":       {"internal/app"},
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 )
@@ -20,8 +20,8 @@ func TestQueued(t *testing.T) {
 	b := newBench(t, nil)
 	b.down()
 	inv := runtime.Inventory{Cores: 2, MemoryBytes: 4 << 30, GPUs: []runtime.GPU{{ID: "0"}, {ID: "1"}}}
-	b.cfg.Schedule = schedule.New(inv, time.Now, schedule.Options{})
-	b.cfg.Schedule.Enqueue(schedule.Ask{ID: "other", Resources: runtime.Resources{GPUs: 1}})
+	b.cfg.Schedule = scheduler.New(inv, time.Now, scheduler.Options{})
+	b.cfg.Schedule.Enqueue(scheduler.Ask{ID: "other", Resources: runtime.Resources{GPUs: 1}})
 	b.up()
 	seen := filepath.Join(t.TempDir(), "gpu")
 	script := fmt.Sprintf("echo $CUDA_VISIBLE_DEVICES >%s-$RANK; until [ -e %[1]s-0 -a -e %[1]s-1 ]; do sleep 0.02; done", seen)
@@ -50,8 +50,8 @@ func TestCancelledWhileQueued(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil)
 	b.down()
-	b.cfg.Schedule = schedule.New(runtime.Inventory{Cores: 2, MemoryBytes: 4 << 30, GPUs: []runtime.GPU{{ID: "0"}}}, time.Now, schedule.Options{})
-	b.cfg.Schedule.Enqueue(schedule.Ask{ID: "other", Resources: runtime.Resources{GPUs: 1}})
+	b.cfg.Schedule = scheduler.New(runtime.Inventory{Cores: 2, MemoryBytes: 4 << 30, GPUs: []runtime.GPU{{ID: "0"}}}, time.Now, scheduler.Options{})
+	b.cfg.Schedule.Enqueue(scheduler.Ask{ID: "other", Resources: runtime.Resources{GPUs: 1}})
 	b.up()
 	ran := filepath.Join(t.TempDir(), "ran")
 	job := &pb.CustomJob{

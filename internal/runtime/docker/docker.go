@@ -40,7 +40,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/record"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
@@ -53,12 +53,12 @@ type Config struct {
 	Socket  string // path of the engine's unix socket
 
 	Images      []runtime.ImageRule
-	Files       runtime.Files       // nil: workloads with Fetch or Publish are refused
-	Credentials runtime.Credentials // nil: no identity
-	Logs        runtime.LogSink     // nil: output stays in the workload's directory
-	ImageStore  runtime.Images      // nil: only the engine has images
-	Schedule    *schedule.Scheduler // of the machine, shared with other adapters
-	Pull        bool                // the engine pulls what nobody has
+	Files       runtime.Files        // nil: workloads with Fetch or Publish are refused
+	Credentials runtime.Credentials  // nil: no identity
+	Logs        runtime.LogSink      // nil: output stays in the workload's directory
+	ImageStore  runtime.Images       // nil: only the engine has images
+	Schedule    *scheduler.Scheduler // of the machine, shared with other adapters
+	Pull        bool                 // the engine pulls what nobody has
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -304,7 +304,7 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 	if r.cfg.Files == nil && (len(w.Fetch) > 0 || w.Publish) {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
 	}
-	return r.cfg.Schedule.Fits(schedule.For(w, time.Time{}))
+	return r.cfg.Schedule.Fits(scheduler.For(w, time.Time{}))
 }
 
 // hasCommand looks for one in the image; that of an image that is still to be

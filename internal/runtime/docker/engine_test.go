@@ -23,7 +23,7 @@ import (
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/docker"
 	"tategu/internal/runtime/runtimetest"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 
 	"go.uber.org/goleak"
 )
@@ -56,7 +56,7 @@ func config(t *testing.T, socket string, kept images) docker.Config {
 	t.Helper()
 	return docker.Config{
 		Dir: filepath.Join(t.TempDir(), "containers"), Socket: socket, ImageStore: kept, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: time.Now,
-		Schedule: schedule.New(runtime.Inventory{Cores: 64, MemoryBytes: 1 << 40}, time.Now, schedule.Options{}),
+		Schedule: scheduler.New(runtime.Inventory{Cores: 64, MemoryBytes: 1 << 40}, time.Now, scheduler.Options{}),
 	}
 }
 

@@ -11,12 +11,12 @@ import (
 
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/record"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 	"tategu/internal/runtime/workload"
 )
 
 // ask is what the scheduler decides by; its age is that of the record.
-func (in *instance) ask() schedule.Ask { return schedule.For(in.rec.Workload, in.rec.Created) }
+func (in *instance) ask() scheduler.Ask { return scheduler.For(in.rec.Workload, in.rec.Created) }
 
 // take takes up what an earlier server accepted. The scheduler hears of all that
 // may run before it hears of what waits, and of that at once.
@@ -24,7 +24,7 @@ func (r *Runtime) take(found []*instance) {
 	slices.SortFunc(found, func(a, b *instance) int {
 		return cmp.Or(a.rec.Created.Compare(b.rec.Created), cmp.Compare(a.ID(), b.ID()))
 	})
-	var asks []schedule.Ask
+	var asks []scheduler.Ask
 	for _, in := range found {
 		r.instances[in.ID()] = in
 		switch {
@@ -51,7 +51,7 @@ func (in *instance) keep() {
 		in.r.cfg.Log.Warn("read which GPUs a container has", slog.String("workload", in.ID()), slog.Any("error", err))
 	}
 	in.status.GPUs = c.GPUs // nobody reads it yet
-	if in.r.cfg.Schedule.Adopt(in.ask(), schedule.Grant{GPUs: c.GPUs}) {
+	if in.r.cfg.Schedule.Adopt(in.ask(), scheduler.Grant{GPUs: c.GPUs}) {
 		in.r.cfg.Log.Warn("containers that were found hold more than this machine has; others wait until enough of them have ended", slog.String("workload", in.ID()))
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 const (
@@ -32,7 +32,7 @@ type Starts struct{ Warm, Cold, Failed int }
 type nursery struct {
 	dir      string
 	idle     time.Duration
-	schedule *schedule.Scheduler
+	schedule *scheduler.Scheduler
 	log      *slog.Logger
 	now      func() time.Time
 	spawn    func(func(context.Context))

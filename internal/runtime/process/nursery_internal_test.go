@@ -11,7 +11,7 @@ import (
 
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/wrapper"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 // nurseryOf has a clock that the test moves, on a machine with so much memory.
@@ -41,7 +41,7 @@ func nurseryOf(t *testing.T, memory int64) (n *nursery, recipeOf func(name strin
 	t.Cleanup(func() { cancel(); all.Wait() })
 	n = &nursery{
 		dir: dir, idle: time.Minute, log: slog.New(slog.NewTextHandler(t.Output(), nil)), now: now, importer: newImporter(), families: map[string]*family{},
-		schedule: schedule.New(runtime.Inventory{Cores: 4, MemoryBytes: memory}, now, schedule.Options{}),
+		schedule: scheduler.New(runtime.Inventory{Cores: 4, MemoryBytes: memory}, now, scheduler.Options{}),
 		spawn:    func(f func(context.Context)) { all.Go(func() { f(ctx) }) },
 	}
 	recipeOf = func(name string) recipe {
@@ -105,7 +105,7 @@ func TestZygoteMemory(t *testing.T) {
 	if held := len(n.schedule.Snapshot().Holders); held != mostZygotes {
 		t.Errorf("%d zygotes", held)
 	}
-	n.schedule.Enqueue(schedule.Ask{ID: "big", Resources: runtime.Resources{MemoryBytes: 8 << 30}, Created: n.now()})
+	n.schedule.Enqueue(scheduler.Ask{ID: "big", Resources: runtime.Resources{MemoryBytes: 8 << 30}, Created: n.now()})
 	n.makeRoom()
 	if _, err := n.schedule.Wait(t.Context(), "big"); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/oci"
 	"tategu/internal/runtime/process/wrapper"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 	"tategu/internal/runtime/workload"
 
 	"google.golang.org/grpc/codes"
@@ -47,7 +47,7 @@ func (r *Runtime) check(ctx context.Context, w runtime.Workload) error {
 	if r.cfg.Files == nil && (len(w.Fetch) > 0 || w.Publish) {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s needs objects, and there is no object store", w.ID)
 	}
-	return r.cfg.Schedule.Fits(schedule.For(w, time.Time{}))
+	return r.cfg.Schedule.Fits(scheduler.For(w, time.Time{}))
 }
 
 // hasCommand leaves it to the image what to run, where there is one.

@@ -42,7 +42,7 @@ import (
 	"tategu/internal/runtime/inventory"
 	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/process/wrapper"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 	"tategu/internal/runtime/workload"
 )
 
@@ -53,11 +53,11 @@ type Config struct {
 	Volumes  string // one directory a named volume; "" = there are none
 
 	Images      []runtime.ImageRule
-	Files       runtime.Files       // nil: workloads with Fetch or Publish are refused
-	Credentials runtime.Credentials // nil: no identity
-	Logs        runtime.LogSink     // nil: output stays in the working directory
-	ImageStore  runtime.Images      // nil: no image but those of Images is known
-	Schedule    *schedule.Scheduler // of the machine, shared with other adapters; nil = one of its own
+	Files       runtime.Files        // nil: workloads with Fetch or Publish are refused
+	Credentials runtime.Credentials  // nil: no identity
+	Logs        runtime.LogSink      // nil: output stays in the working directory
+	ImageStore  runtime.Images       // nil: no image but those of Images is known
+	Schedule    *scheduler.Scheduler // of the machine, shared with other adapters; nil = one of its own
 
 	Log *slog.Logger
 	Now func() time.Time
@@ -148,7 +148,7 @@ func (c *Config) defaults() error {
 		if err != nil {
 			return err
 		}
-		c.Schedule = schedule.New(inv, c.Now, schedule.Options{})
+		c.Schedule = scheduler.New(inv, c.Now, scheduler.Options{})
 	}
 	if c.Keep == 0 {
 		c.Keep = 24 * time.Hour

@@ -12,12 +12,12 @@ import (
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/record"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 	"tategu/internal/runtime/workload"
 )
 
 // ask is what the scheduler decides by; its age is that of the record.
-func (in *instance) ask() schedule.Ask { return schedule.For(in.rec.Workload, in.rec.Created) }
+func (in *instance) ask() scheduler.Ask { return scheduler.For(in.rec.Workload, in.rec.Created) }
 
 // resume takes up what an earlier server accepted. The scheduler hears of all that
 // runs before it hears of what waits, and of that at once.
@@ -25,7 +25,7 @@ func (r *Runtime) resume(found []*instance) {
 	slices.SortFunc(found, func(a, b *instance) int {
 		return cmp.Or(a.rec.Created.Compare(b.rec.Created), cmp.Compare(a.ID(), b.ID()))
 	})
-	var asks []schedule.Ask
+	var asks []scheduler.Ask
 	var live []*instance
 	for _, in := range found {
 		r.mu.Lock()
@@ -59,7 +59,7 @@ func (in *instance) keep() {
 	in.mu.Lock()
 	in.status.GPUs = has
 	in.mu.Unlock()
-	if in.r.cfg.Schedule.Adopt(in.ask(), schedule.Grant{GPUs: has}) {
+	if in.r.cfg.Schedule.Adopt(in.ask(), scheduler.Grant{GPUs: has}) {
 		in.r.cfg.Log.Warn("programs that were found running hold more than this machine has; others wait until enough of them have ended",
 			slog.String("workload", in.ID()))
 	}

@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 // oneGPU makes a scheduler of a machine with one GPU and two cores.
-func oneGPU() *schedule.Scheduler {
+func oneGPU() *scheduler.Scheduler {
 	inv := runtime.Inventory{Cores: 2, MemoryBytes: 4 << 30, GPUs: []runtime.GPU{{ID: "GPU-of-the-test", Name: "test"}}}
-	return schedule.New(inv, time.Now, schedule.Options{})
+	return scheduler.New(inv, time.Now, scheduler.Options{})
 }
 
 func newQueueBench(t *testing.T, open Open) *bench {

@@ -12,7 +12,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 // Options are what a test gives the adapter it opens.
@@ -22,7 +22,7 @@ type Options struct {
 	Files       runtime.Files
 	Credentials runtime.Credentials
 	Logs        runtime.LogSink
-	Schedule    *schedule.Scheduler // to be used; nil = the adapter's own
+	Schedule    *scheduler.Scheduler // to be used; nil = the adapter's own
 }
 
 // Adapter is an opened runtime; Close must leave its workloads alone.

@@ -1,4 +1,4 @@
-package schedule_test
+package scheduler_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 // world runs random workloads on a scheduler that is replaced now and then, as by
@@ -23,12 +23,12 @@ type world struct {
 	ended sync.WaitGroup
 
 	mu      sync.Mutex
-	s       *schedule.Scheduler
+	s       *scheduler.Scheduler
 	ctx     context.Context //nolint:containedctx // the life of s
 	stop    context.CancelFunc
-	waiting map[string]schedule.Ask
-	running map[string]schedule.Ask
-	given   map[string]schedule.Grant
+	waiting map[string]scheduler.Ask
+	running map[string]scheduler.Ask
+	given   map[string]scheduler.Grant
 	longest map[runtime.Priority]time.Duration
 	ran     int
 }
@@ -36,11 +36,11 @@ type world struct {
 func newWorld(t *testing.T, inv runtime.Inventory) *world {
 	t.Helper()
 	w := &world{
-		t: t, inv: inv, waiting: map[string]schedule.Ask{}, running: map[string]schedule.Ask{},
-		given: map[string]schedule.Grant{}, longest: map[runtime.Priority]time.Duration{},
+		t: t, inv: inv, waiting: map[string]scheduler.Ask{}, running: map[string]scheduler.Ask{},
+		given: map[string]scheduler.Grant{}, longest: map[runtime.Priority]time.Duration{},
 	}
 	w.ctx, w.stop = context.WithCancel(t.Context())
-	w.s = schedule.New(inv, time.Now, schedule.Options{})
+	w.s = scheduler.New(inv, time.Now, scheduler.Options{})
 	return w
 }
 
@@ -50,20 +50,20 @@ func (w *world) restart() {
 	defer w.mu.Unlock()
 	w.stop()
 	w.ctx, w.stop = context.WithCancel(w.t.Context())
-	w.s = schedule.New(w.inv, time.Now, schedule.Options{})
+	w.s = scheduler.New(w.inv, time.Now, scheduler.Options{})
 	for id, a := range w.running {
 		if w.s.Adopt(a, w.given[id]) {
 			w.t.Error("what ran together is too much after a restart")
 		}
 	}
-	var again []schedule.Ask
+	var again []scheduler.Ask
 	for _, a := range w.waiting {
 		again = append(again, a)
 	}
 	w.s.Enqueue(again...)
 }
 
-func (w *world) current() (*schedule.Scheduler, context.Context) {
+func (w *world) current() (*scheduler.Scheduler, context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.s, w.ctx
@@ -73,7 +73,7 @@ func (w *world) current() (*schedule.Scheduler, context.Context) {
 const starved = 24 * time.Hour
 
 // run is the life of a workload. Cancel ends its waiting, 0 = never.
-func (w *world) run(a schedule.Ask, lasts, cancel time.Duration) {
+func (w *world) run(a scheduler.Ask, lasts, cancel time.Duration) {
 	defer w.ended.Done()
 	a.Created = time.Now()
 	w.mu.Lock()
@@ -114,7 +114,7 @@ func (w *world) run(a schedule.Ask, lasts, cancel time.Duration) {
 	}
 }
 
-func (w *world) begin(s *schedule.Scheduler, a schedule.Ask, g schedule.Grant) bool {
+func (w *world) begin(s *scheduler.Scheduler, a scheduler.Ask, g scheduler.Grant) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s != w.s {
@@ -128,7 +128,7 @@ func (w *world) begin(s *schedule.Scheduler, a schedule.Ask, g schedule.Grant) b
 	return true
 }
 
-func (w *world) end(a schedule.Ask) {
+func (w *world) end(a scheduler.Ask) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.running, a.ID)
@@ -143,10 +143,10 @@ func (w *world) check() {
 	for id, a := range w.running {
 		cores, memory := a.Resources.Cores, a.Resources.MemoryBytes
 		if cores == 0 || a.Resources.Hint {
-			cores = schedule.DefaultCores
+			cores = scheduler.DefaultCores
 		}
 		if memory == 0 || a.Resources.Hint {
-			memory = schedule.DefaultMemory
+			memory = scheduler.DefaultMemory
 		}
 		sum.Cores += cores
 		sum.MemoryBytes += memory
@@ -202,7 +202,7 @@ func TestRandomWorkloads(t *testing.T) {
 // after which they stop waiting.
 func (w *world) load(rng *rand.Rand, n int) (cancelled int) {
 	for i := 0; i < n; {
-		a := schedule.Ask{
+		a := scheduler.Ask{
 			Project: fmt.Sprint("project-", rng.IntN(4)), Priority: runtime.Priority(rng.IntN(3)),
 			Resources: runtime.Resources{Cores: float64(rng.IntN(9)) / 2, MemoryBytes: int64(rng.IntN(16)) * gib, Hint: rng.IntN(8) == 0},
 		}
@@ -246,16 +246,16 @@ func TestNobodyStarves(t *testing.T) {
 			w.ended.Add(1)
 			go func() {
 				<-time.After(time.Duration(i) * 2 * time.Second)
-				a := schedule.Ask{ID: fmt.Sprint("w", i), Project: fmt.Sprint("project-", i), Priority: runtime.PriorityOnline, Resources: runtime.Resources{Cores: 1}}
+				a := scheduler.Ask{ID: fmt.Sprint("w", i), Project: fmt.Sprint("project-", i), Priority: runtime.PriorityOnline, Resources: runtime.Resources{Cores: 1}}
 				w.run(a, 10*time.Second, 0)
 			}()
 		}
 		<-time.After(time.Minute)
-		big := schedule.Ask{ID: "big", Project: "p", Resources: runtime.Resources{Cores: 4, GPUs: 1}}
+		big := scheduler.Ask{ID: "big", Project: "p", Resources: runtime.Resources{Cores: 4, GPUs: 1}}
 		w.ended.Add(1)
 		w.run(big, time.Second, 0)
 		w.ended.Wait()
-		if waited := w.longest[runtime.PriorityJob]; waited > 3*schedule.DefaultAge+time.Minute {
+		if waited := w.longest[runtime.PriorityJob]; waited > 3*scheduler.DefaultAge+time.Minute {
 			t.Errorf("it waited %v", waited)
 		}
 		w.stop()
@@ -283,7 +283,7 @@ func TestFairness(t *testing.T) {
 				w := newWorld(t, runtime.Inventory{Cores: 8, MemoryBytes: 64 * gib})
 				for p := range 2 {
 					for i := range 300 {
-						a := schedule.Ask{ID: fmt.Sprintf("p%d-%d", p, i), Project: fmt.Sprint("project-", p), Resources: tc.of(rng, p)}
+						a := scheduler.Ask{ID: fmt.Sprintf("p%d-%d", p, i), Project: fmt.Sprint("project-", p), Resources: tc.of(rng, p)}
 						w.ended.Add(1)
 						lasts := time.Duration(5+rng.IntN(10)) * time.Second
 						go func() {
@@ -293,7 +293,7 @@ func TestFairness(t *testing.T) {
 					}
 				}
 				// While the first ask of much is young, little passes it, whose ever it is.
-				<-time.After(schedule.DefaultPatience)
+				<-time.After(scheduler.DefaultPatience)
 				var used [2]float64 // core seconds while both wait
 				for range 8 * 60 {
 					<-time.After(time.Second)

@@ -1,4 +1,4 @@
-package schedule_test
+package scheduler_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/schedule"
+	"tategu/internal/runtime/scheduler"
 )
 
 const gib = 1 << 30
@@ -22,7 +22,7 @@ func machine() runtime.Inventory {
 
 // bench is a scheduler with a clock that stands still.
 type bench struct {
-	*schedule.Scheduler
+	*scheduler.Scheduler
 	t   *testing.T
 	now time.Time
 }
@@ -30,12 +30,12 @@ type bench struct {
 func newBench(t *testing.T, inv runtime.Inventory) *bench {
 	t.Helper()
 	b := &bench{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	b.Scheduler = schedule.New(inv, func() time.Time { return b.now }, schedule.Options{})
+	b.Scheduler = scheduler.New(inv, func() time.Time { return b.now }, scheduler.Options{})
 	return b
 }
 
-func (b *bench) ask(id, project string, p runtime.Priority, cores float64, gpus int) schedule.Ask {
-	return schedule.Ask{ID: id, Project: project, Priority: p, Created: b.now, Resources: runtime.Resources{Cores: cores, MemoryBytes: 1, GPUs: gpus}}
+func (b *bench) ask(id, project string, p runtime.Priority, cores float64, gpus int) scheduler.Ask {
+	return scheduler.Ask{ID: id, Project: project, Priority: p, Created: b.now, Resources: runtime.Resources{Cores: cores, MemoryBytes: 1, GPUs: gpus}}
 }
 
 // job asks for cores and GPUs in project p.
@@ -80,7 +80,7 @@ func TestRefusesWhatNeverFits(t *testing.T) {
 		"a hint":     {want: runtime.Resources{Cores: 96, MemoryBytes: 1 << 50, Hint: true}},
 		"nonsense":   {want: runtime.Resources{Cores: -5, MemoryBytes: -5, GPUs: -5}},
 	} {
-		err := b.Fits(schedule.Ask{ID: name, Resources: tc.want})
+		err := b.Fits(scheduler.Ask{ID: name, Resources: tc.want})
 		if (err == nil) != (tc.say == "") || err != nil && !strings.Contains(err.Error(), tc.say) {
 			t.Errorf("%s: %v, want %q", name, err, tc.say)
 		}
@@ -92,7 +92,7 @@ func TestRefusesWhatNeverFits(t *testing.T) {
 	if err := none.Fits(none.ask("x", "p", 0, 1, 1)); err == nil || !strings.Contains(err.Error(), "1 GPU is asked for and this machine has none") {
 		t.Errorf("no GPU: %v", err)
 	}
-	gang := []schedule.Ask{b.ask("a", "p", 0, 3, 0), b.ask("b", "p", 0, 3, 0)}
+	gang := []scheduler.Ask{b.ask("a", "p", 0, 3, 0), b.ask("b", "p", 0, 3, 0)}
 	if err := b.Fits(gang...); err == nil || !strings.Contains(err.Error(), "2 programs start together, for which 6 CPU cores are asked for") {
 		t.Errorf("gang: %v", err)
 	}
@@ -102,13 +102,13 @@ func TestRefusesWhatNeverFits(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	b := newBench(t, runtime.Inventory{Cores: 2, MemoryBytes: 8 * gib})
 	for i := range 21 {
-		b.Enqueue(schedule.Ask{ID: string(rune('a' + i)), Created: b.now, Resources: runtime.Resources{Cores: float64(i % 3), Hint: true}})
+		b.Enqueue(scheduler.Ask{ID: string(rune('a' + i)), Created: b.now, Resources: runtime.Resources{Cores: float64(i % 3), Hint: true}})
 	}
 	if s := b.Snapshot(); len(s.Holders) != 20 || len(s.Waiters) != 1 {
 		t.Errorf("%d run and %d wait, want 20 and 1", len(s.Holders), len(s.Waiters))
 	}
 	tiny := newBench(t, runtime.Inventory{Cores: 0.05, MemoryBytes: 1 << 20})
-	tiny.Enqueue(schedule.Ask{ID: "x"})
+	tiny.Enqueue(scheduler.Ask{ID: "x"})
 	tiny.want("x", "")
 }
 
@@ -135,11 +135,11 @@ func TestAge(t *testing.T) {
 	b := newBench(t, machine())
 	b.job("running", 4, 0)
 	b.job("job", 4, 0)
-	b.now = b.now.Add(schedule.DefaultAge)
+	b.now = b.now.Add(scheduler.DefaultAge)
 	b.Enqueue(b.ask("batch", "q", runtime.PriorityBatch, 4, 0))
 	// Equals now: project p holds the machine and q nothing.
 	b.want("running", "batch job")
-	b.now = b.now.Add(2 * schedule.DefaultAge)
+	b.now = b.now.Add(2 * scheduler.DefaultAge)
 	b.Enqueue(b.ask("online", "q", runtime.PriorityOnline, 4, 0))
 	b.want("running", "job batch online")
 	b.Release("running")
@@ -178,7 +178,7 @@ func TestBackfill(t *testing.T) {
 	b.job("all", 4, 0)
 	b.job("small", 1, 0) // passes while "all" is young
 	b.want("half small", "all")
-	b.now = b.now.Add(schedule.DefaultPatience)
+	b.now = b.now.Add(scheduler.DefaultPatience)
 	b.job("late", 1, 0) // does not
 	b.want("half small", "all late")
 	b.Release("half")
@@ -254,8 +254,8 @@ func TestGPUsAreDistinct(t *testing.T) {
 	}
 }
 
-func gang(b *bench, name string, cores float64, ids ...string) []schedule.Ask {
-	var out []schedule.Ask
+func gang(b *bench, name string, cores float64, ids ...string) []scheduler.Ask {
+	var out []scheduler.Ask
 	for _, id := range ids {
 		a := b.ask(id, "p", runtime.PriorityJob, cores, 0)
 		a.Gang, a.GangSize = name, len(ids)
@@ -312,18 +312,18 @@ func TestGangNeverFits(t *testing.T) {
 func TestGangResumes(t *testing.T) {
 	b := newBench(t, machine())
 	x := gang(b, "x", 2, "x1", "x2")
-	b.Adopt(x[0], schedule.Grant{})
+	b.Adopt(x[0], scheduler.Grant{})
 	b.Enqueue(b.ask("old", "p", runtime.PriorityOnline, 3, 0), x[1])
 	b.want("x1 x2", "old")
 }
 
 func TestAdopt(t *testing.T) {
 	b := newBench(t, machine())
-	gpu := schedule.Grant{GPUs: []runtime.GPU{{ID: "gpu-b"}}}
+	gpu := scheduler.Grant{GPUs: []runtime.GPU{{ID: "gpu-b"}}}
 	if b.Adopt(b.ask("a", "p", 0, 3, 1), gpu) {
 		t.Error("the first is too much")
 	}
-	if !b.Adopt(b.ask("b", "p", 0, 3, 0), schedule.Grant{}) {
+	if !b.Adopt(b.ask("b", "p", 0, 3, 0), scheduler.Grant{}) {
 		t.Error("6 of 4 cores are not too much")
 	}
 	b.job("g", 1, 1)
@@ -335,11 +335,11 @@ func TestAdopt(t *testing.T) {
 	}
 	// Found running although it waits.
 	b.job("late", 4, 0)
-	b.Adopt(b.ask("late", "p", 0, 4, 0), schedule.Grant{})
+	b.Adopt(b.ask("late", "p", 0, 4, 0), scheduler.Grant{})
 	if _, err := b.Wait(t.Context(), "late"); err != nil {
 		t.Error(err)
 	}
-	b.Adopt(b.ask("late", "p", 0, 4, 0), schedule.Grant{})
+	b.Adopt(b.ask("late", "p", 0, 4, 0), scheduler.Grant{})
 	for _, id := range []string{"a", "g", "late"} {
 		b.Release(id)
 	}
@@ -370,9 +370,9 @@ func TestPlace(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := schedule.New(machine(), time.Now, schedule.Options{})
-		ask := func(id string) schedule.Ask {
-			return schedule.Ask{ID: id, Project: "p", Created: time.Now(), Resources: runtime.Resources{GPUs: 2}}
+		s := scheduler.New(machine(), time.Now, scheduler.Options{})
+		ask := func(id string) scheduler.Ask {
+			return scheduler.Ask{ID: id, Project: "p", Created: time.Now(), Resources: runtime.Resources{GPUs: 2}}
 		}
 		s.Enqueue(ask("a"))
 		if g, err := s.Wait(t.Context(), "a"); err != nil || len(g.GPUs) != 2 || g.Waited != 0 || g.Reason != "" {
@@ -412,20 +412,20 @@ func TestWait(t *testing.T) {
 // without anything happening but time.
 func TestAgeAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := schedule.New(machine(), time.Now, schedule.Options{})
-		ask := func(id string, p runtime.Priority, cores float64) schedule.Ask {
-			return schedule.Ask{ID: id, Project: "p", Priority: p, Created: time.Now(), Resources: runtime.Resources{Cores: cores}}
+		s := scheduler.New(machine(), time.Now, scheduler.Options{})
+		ask := func(id string, p runtime.Priority, cores float64) scheduler.Ask {
+			return scheduler.Ask{ID: id, Project: "p", Priority: p, Created: time.Now(), Resources: runtime.Resources{Cores: cores}}
 		}
 		s.Enqueue(ask("stays", 0, 2))
 		old := ask("job", 0, 1)
-		old.Created = time.Now().Add(-schedule.DefaultAge / 2)
+		old.Created = time.Now().Add(-scheduler.DefaultAge / 2)
 		s.Enqueue(ask("batch", runtime.PriorityBatch, 3), old)
 		began := time.Now()
 		if _, err := s.Wait(t.Context(), "job"); err != nil {
 			t.Fatal(err)
 		}
 		// Its equal by then, and older.
-		if waited := time.Since(began); waited != schedule.DefaultAge/2 {
+		if waited := time.Since(began); waited != scheduler.DefaultAge/2 {
 			t.Errorf("it went after %v", waited)
 		}
 	})
@@ -434,11 +434,11 @@ func TestAgeAlone(t *testing.T) {
 // TestHold: what waits is not granted before everything that runs was counted.
 func TestHold(t *testing.T) {
 	t.Parallel()
-	s := schedule.New(machine(), time.Now, schedule.Options{})
+	s := scheduler.New(machine(), time.Now, scheduler.Options{})
 	whole := runtime.Resources{Cores: s.Inventory().Cores}
 	s.Hold()
-	s.Enqueue(schedule.Ask{ID: "waits", Resources: whole})
-	if over := s.Adopt(schedule.Ask{ID: "runs", Resources: whole}, schedule.Grant{}); over {
+	s.Enqueue(scheduler.Ask{ID: "waits", Resources: whole})
+	if over := s.Adopt(scheduler.Ask{ID: "runs", Resources: whole}, scheduler.Grant{}); over {
 		t.Fatal("granted while held")
 	}
 	s.Open()

@@ -1,4 +1,4 @@
-// Package schedule decides which workloads of a machine may run. It hands out
+// Package scheduler decides which workloads of a machine may run. It hands out
 // cores, memory and GPUs in the order below, and does nothing else: it reads no
 // files, starts no programs and keeps nothing over a restart. Runtime adapters
 // share one Scheduler and tell it what they find running (Adopt).
@@ -21,7 +21,7 @@
 //
 // A gang starts when all its members have asked and all fit at once. One that has
 // not holds nothing, so that two gangs never wait for each other.
-package schedule
+package scheduler
 
 import (
 	"context"
