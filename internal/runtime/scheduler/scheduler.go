@@ -26,6 +26,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -154,8 +155,11 @@ func (s *Scheduler) Fits(asks ...Ask) error {
 		}
 		what = fmt.Sprintf("%d programs start together, for which %s", len(asks), what)
 	}
-	return resource.Errorf(codes.FailedPrecondition, "%s", what).WithCause(resource.CauseResource).
-		WithHint("ask for less, or run tategu on a larger machine; `tategu queue` shows what this one has, and resources: of tategu.yaml declares GPUs that are not found")
+	hint := "ask for less, or run tategu on a larger machine; `tategu queue` shows what this one has"
+	if strings.Contains(what, "GPU") {
+		hint += ", and resources: of tategu.yaml declares GPUs that are not found"
+	}
+	return resource.Errorf(codes.FailedPrecondition, "%s", what).WithCause(resource.CauseResource).WithHint("%s", hint)
 }
 
 // need is what an ask counts. A hint counts as little as nothing at all.
