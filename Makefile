@@ -85,7 +85,7 @@ test-debian: bin/debian.tar
 bin/debian.tar:
 	mkdir -p bin
 	if command -v mmdebstrap >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	mmdebstrap --quiet --variant=minbase --include=python3,python3-pip bookworm $@.new && mv $@.new $@; else touch $@; fi
+	mmdebstrap --quiet --variant=minbase --include=python3,python3-pip bookworm bin/new-debian.tar && mv bin/new-debian.tar $@; else touch $@; fi
 
 ## The docker adapter against a dockerd and a Podman of its own, where they are installed (root).
 .PHONY: test-docker
