@@ -111,17 +111,19 @@ func (s *server) close() error {
 		_ = s.cmd.Process.Kill() // the same
 		return errors.New("the server did not stop when asked to")
 	}
-	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	// A wrapper is known by its arguments, what it runs by its variables.
+	entries, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return err
 	}
 	mark := []byte(filepath.Join(s.data, "workloads"))
 	for _, e := range entries {
-		line, err := os.ReadFile(e)
-		if err != nil || !bytes.Contains(line, mark) {
+		line, _ := os.ReadFile(filepath.Join(e, "cmdline")) // gone meanwhile is fine
+		variables, _ := os.ReadFile(filepath.Join(e, "environ"))
+		if !bytes.Contains(line, mark) && !bytes.Contains(variables, mark) {
 			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(e))); err == nil {
+		if pid, err := strconv.Atoi(filepath.Base(e)); err == nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may end by itself
 		}
 	}
