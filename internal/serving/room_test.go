@@ -1,9 +1,7 @@
 package serving_test
 
 import (
-	"context"
 	"strings"
-	"sync"
 	"testing"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -11,24 +9,8 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/runtimetest"
 )
-
-// recorder is a runtime that takes nothing and remembers what it was asked.
-type recorder struct {
-	runtime.Runtime
-
-	mu    sync.Mutex
-	asked []runtime.Workload
-}
-
-func (r *recorder) Start(_ context.Context, w runtime.Workload) (runtime.Instance, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.asked = append(r.asked, w)
-	return nil, resource.Errorf(codes.FailedPrecondition, "no room for anything")
-}
-
-func (r *recorder) List(context.Context) ([]runtime.Instance, error) { return nil, nil }
 
 // Replicas are online work; a machine type is a hint and an accelerator is not. What
 // can never be there together is refused before anything starts.
@@ -36,7 +18,7 @@ func TestRoom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.stop()
-	rt := &recorder{}
+	rt := &runtimetest.Recorder{}
 	var together int
 	w.runtime, w.fits = rt, func(all ...runtime.Workload) error {
 		if together = len(all); together > 2 {
@@ -56,16 +38,15 @@ func TestRoom(t *testing.T) {
 		}
 		return op.GetError().GetMessage()
 	}
-	if got := deploy("8", 3); !strings.Contains(got, "3 GPUs are asked for") || together != 3 || len(rt.asked) > 0 {
-		t.Errorf("%q, %d together, asked %d", got, together, len(rt.asked))
+	if got := deploy("8", 3); !strings.Contains(got, "3 GPUs are asked for") || together != 3 || len(rt.Asked()) > 0 {
+		t.Errorf("%q, %d together, asked %d", got, together, len(rt.Asked()))
 	}
 	if got := deploy("9", 1); !strings.Contains(got, "no room for anything") {
 		t.Errorf("%q", got)
 	}
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
+	asked := rt.Asked()
 	want := runtime.Resources{Cores: 1, GPUs: 1, Hint: true}
-	if len(rt.asked) == 0 || rt.asked[0].Priority != runtime.PriorityOnline || rt.asked[0].Resources != want {
-		t.Errorf("asked %+v", rt.asked)
+	if len(asked) == 0 || asked[0].Priority != runtime.PriorityOnline || asked[0].Resources != want {
+		t.Errorf("asked %+v", asked)
 	}
 }
