@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"tategu/internal/runtime"
@@ -103,7 +102,7 @@ func (in *instance) follow(ctx context.Context) {
 // lines both begin with the program's first byte, so that the length of the file is
 // the place in the log.
 func (in *instance) copyLog(ctx context.Context, follow bool) (err error) {
-	out, err := in.output()
+	out, err := workload.AppendOutput(in.dir)
 	if err != nil {
 		return err
 	}
@@ -126,10 +125,6 @@ func (in *instance) copyLog(ctx context.Context, follow bool) (err error) {
 	}
 	_, err = io.Copy(out, log)
 	return err
-}
-
-func (in *instance) output() (*os.File, error) {
-	return os.OpenFile(in.path(workload.Output), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
 // copyRest copies what the follower did not: it may have been cut off, and an

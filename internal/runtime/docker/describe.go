@@ -169,7 +169,6 @@ func (in *instance) binds(plan runtime.Plan) ([]string, error) {
 // variables are ours, then the workload's; the engine puts the image's beneath.
 // Of the server's own only what package managers need passes.
 func (in *instance) variables(config runtime.ImageConfig, plan runtime.Plan) (env map[string]string, binds []string) {
-	w := in.rec.Workload
 	env = map[string]string{}
 	for _, v := range os.Environ() {
 		name, value, _ := strings.Cut(v, "=")
@@ -186,21 +185,7 @@ func (in *instance) variables(config runtime.ImageConfig, plan runtime.Plan) (en
 			env[name] = inside
 		}
 	}
-	if plan.NoNetwork {
-		env["NO_GCE_CHECK"] = "true" // google-auth for Python would look for a metadata server that cannot be reached
-	} else {
-		maps.Copy(env, in.credentials)
-	}
-	maps.Copy(env, workload.Threads(w.Resources))
-	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
-	if w.Python != nil && w.Python.Script != "" {
-		env["_KFP_RUNTIME"] = "true"
-	}
-	port := workload.PortReplacer(in.rec.Port)
-	for name, value := range w.Env {
-		env[name] = port(value)
-	}
-	maps.Copy(env, workload.PortVariables(in.rec.Port))
+	workload.Inside(env, in.rec, in.credentials, plan.NoNetwork)
 	maps.Copy(env, in.gpuVariables())
 	return env, binds
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -103,7 +102,7 @@ func (in *instance) Address() string {
 func (in *instance) Status() runtime.Status {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.queued(in.status)
+	return workload.Queued(in.r.cfg.Schedule, in.ID(), in.status)
 }
 
 // Wait implements runtime.Instance.
@@ -158,26 +157,8 @@ func (in *instance) stopping() bool {
 
 // Log implements runtime.Instance.
 func (in *instance) Log(_ context.Context, offset int64) (io.ReadCloser, error) {
-	f, err := os.Open(in.path(workload.Output))
-	if errors.Is(err, fs.ErrNotExist) {
-		if workload.Exists(in.dir) {
-			return io.NopCloser(eof{}), nil // nothing written yet
-		}
-		return nil, resource.NotFound(in.ID())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the output of %s: %w", in.ID(), err)
-	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		_ = f.Close() // the seek error is the one to tell
-		return nil, fmt.Errorf("read the output of %s: %w", in.ID(), err)
-	}
-	return f, nil
+	return workload.OpenOutput(in.dir, in.ID(), offset)
 }
-
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // Release implements runtime.Instance.
 func (in *instance) Release(_ context.Context) error {

@@ -3,13 +3,9 @@ package docker
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
-	"tategu/internal/runtime"
 	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/scheduler"
 	"tategu/internal/runtime/workload"
@@ -64,37 +60,13 @@ func (in *instance) admit(ctx context.Context) error {
 	if in.stopping() {
 		return workload.ErrStopped
 	}
-	waiting, cancel := workload.UntilStop(ctx, in.stop)
-	defer cancel()
-	g, err := in.r.cfg.Schedule.Wait(waiting, in.ID())
-	switch {
-	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
-		return workload.ErrStopped
-	case err != nil:
+	g, err := workload.Admit(ctx, in.r.cfg.Schedule, in.dir, in.ID(), in.stop)
+	if err != nil {
 		return err
 	}
 	in.gpus = g.GPUs
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.status.GPUs = g.GPUs
-	in.mu.Unlock()
-	if g.Reason == "" {
-		return nil
-	}
-	out, err := in.output()
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "tategu: waited %v for %s\n", g.Waited.Round(time.Millisecond), g.Reason)
-	return errors.Join(err, out.Close())
-}
-
-// queued shows in a status that the workload waits for room.
-func (in *instance) queued(st runtime.Status) runtime.Status {
-	if st.Phase != runtime.Preparing {
-		return st
-	}
-	if q, waits := in.r.cfg.Schedule.Place(in.ID()); waits {
-		st.Phase, st.Queue, st.Message = runtime.Queued, &q, fmt.Sprintf("waits for %s; number %d of %d", q.Waits, q.Position, q.Length)
-	}
-	return st
+	return nil
 }

@@ -242,7 +242,7 @@ func (b *draft) mounts() error {
 // variables are the image's, then ours, then the workload's. Of the server's own
 // only what package managers need passes.
 func (b *draft) variables() map[string]string {
-	in, w := b.in, b.in.rec.Workload
+	in := b.in
 	env := map[string]string{"PATH": defaultPath, "HOME": b.c.User.Home}
 	for _, name := range workload.PackageVariables() {
 		if value, ok := os.LookupEnv(name); ok {
@@ -261,21 +261,7 @@ func (b *draft) variables() map[string]string {
 			b.c.Binds = append(b.c.Binds, box.Bind{From: value, To: env[name], ReadOnly: true})
 		}
 	}
-	if b.c.Alone {
-		env["NO_GCE_CHECK"] = "true" // google-auth for Python would look for a metadata server that cannot be reached
-	} else {
-		maps.Copy(env, in.credentials)
-	}
-	maps.Copy(env, workload.Threads(w.Resources))
-	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
-	if w.Python != nil && w.Python.Script != "" {
-		env["_KFP_RUNTIME"] = "true"
-	}
-	port := workload.PortReplacer(in.rec.Port)
-	for name, value := range w.Env {
-		env[name] = port(value)
-	}
-	maps.Copy(env, workload.PortVariables(in.rec.Port))
+	workload.Inside(env, in.rec, in.credentials, b.c.Alone)
 	maps.Copy(env, workload.GPUVariables(in.gpus))
 	slices.SortFunc(b.c.Binds[3:], func(x, y box.Bind) int { return strings.Compare(x.To, y.To) })
 	return env
@@ -305,7 +291,7 @@ func (b *draft) own() error {
 			return err
 		}
 	}
-	out, err := b.in.output()
+	out, err := workload.AppendOutput(b.in.dir)
 	if err != nil {
 		return err
 	}

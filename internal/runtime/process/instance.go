@@ -84,7 +84,7 @@ func (in *instance) Address() string {
 func (in *instance) Status() runtime.Status {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.queued(in.status)
+	return workload.Queued(in.r.cfg.Schedule, in.ID(), in.status)
 }
 
 // Wait implements runtime.Instance.
@@ -149,26 +149,8 @@ func (in *instance) signalStop() {
 
 // Log implements runtime.Instance.
 func (in *instance) Log(_ context.Context, offset int64) (io.ReadCloser, error) {
-	f, err := os.Open(filepath.Join(in.dir, fileOutput))
-	if errors.Is(err, fs.ErrNotExist) {
-		if workload.Exists(in.dir) {
-			return io.NopCloser(eof{}), nil // nothing written yet
-		}
-		return nil, resource.NotFound(in.ID())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the output of %s: %w", in.ID(), err)
-	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		_ = f.Close() // the seek error is the one to tell
-		return nil, fmt.Errorf("read the output of %s: %w", in.ID(), err)
-	}
-	return f, nil
+	return workload.OpenOutput(in.dir, in.ID(), offset)
 }
-
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 
 // Release implements runtime.Instance.
 func (in *instance) Release(_ context.Context) error {
@@ -255,7 +237,7 @@ func (in *instance) launch(ctx context.Context) error {
 	if workload.Exists(filepath.Join(in.dir, fileStop)) {
 		return workload.ErrStopped
 	}
-	prep, cancel := in.untilStop(ctx)
+	prep, cancel := workload.UntilStop(ctx, in.stop)
 	defer cancel()
 	s, err := in.prepare(prep)
 	if err != nil {
@@ -278,7 +260,7 @@ func (in *instance) launch(ctx context.Context) error {
 
 // wrap starts the wrapper and waits until it has taken the workload over.
 func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
-	out, err := in.output()
+	out, err := workload.AppendOutput(in.dir)
 	if err != nil {
 		return err
 	}
@@ -387,13 +369,4 @@ func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
 		return runtime.Exit{}, err
 	}
 	return in.explain(e), nil
-}
-
-// output opens the file that the program and we write to.
-func (in *instance) output() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(in.dir, fileOutput), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the output file: %w", err)
-	}
-	return f, nil
 }

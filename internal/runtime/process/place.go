@@ -28,11 +28,6 @@ func (in *instance) identify(ctx context.Context) (end func(), err error) {
 	return end, err
 }
 
-// untilStop is ctx that also ends when Stop is called.
-func (in *instance) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
-	return workload.UntilStop(ctx, in.stop)
-}
-
 // rewrite points /gcs/... and volumes at the real directories where they cannot be
 // mounted.
 func rewrite(text, dir string, volumes []workload.Mount) string {

@@ -79,7 +79,7 @@ func (in *instance) prepare(ctx context.Context) (wrapper.Spec, error) {
 	if plan.Container() {
 		return in.contain(ctx, plan)
 	}
-	out, err := in.output()
+	out, err := workload.AppendOutput(in.dir)
 	if err != nil {
 		return wrapper.Spec{}, err
 	}

@@ -3,11 +3,9 @@ package process
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/wrapper"
@@ -73,32 +71,18 @@ func (in *instance) admit(ctx context.Context) error {
 	if workload.Exists(filepath.Join(in.dir, fileStop)) {
 		return workload.ErrStopped
 	}
-	waiting, cancel := in.untilStop(ctx)
-	defer cancel()
 	if in.r.nursery != nil {
 		in.r.nursery.makeRoom()
 	}
-	g, err := in.r.cfg.Schedule.Wait(waiting, in.ID())
-	switch {
-	case err != nil && waiting.Err() != nil && ctx.Err() == nil:
-		return workload.ErrStopped
-	case err != nil:
+	g, err := workload.Admit(ctx, in.r.cfg.Schedule, in.dir, in.ID(), in.stop)
+	if err != nil {
 		return err
 	}
 	in.granted, in.gpus = true, g.GPUs
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.status.GPUs = g.GPUs
-	in.mu.Unlock()
-	if g.Reason == "" {
-		return nil
-	}
-	out, err := in.output()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = out.Close() }() // the line was written when Fprintf returned
-	_, err = fmt.Fprintf(out, "tategu: waited %v for %s\n", g.Waited.Round(time.Millisecond), g.Reason)
-	return err
+	return nil
 }
 
 // gpuIDs is how the wrapper's description names GPUs.
@@ -123,15 +107,4 @@ func (r *Runtime) gpus(ids []string) []runtime.GPU {
 		out = append(out, g)
 	}
 	return out
-}
-
-// queued shows in a status that the workload waits for room.
-func (in *instance) queued(st runtime.Status) runtime.Status {
-	if st.Phase != runtime.Preparing {
-		return st
-	}
-	if q, waits := in.r.cfg.Schedule.Place(in.ID()); waits {
-		st.Phase, st.Queue, st.Message = runtime.Queued, &q, fmt.Sprintf("waits for %s; number %d of %d", q.Waits, q.Position, q.Length)
-	}
-	return st
 }

@@ -57,12 +57,11 @@ func torn(t *testing.T, whole []byte) map[string][]byte {
 	}
 }
 
-// TestTornRecords: a file without its content never keeps the server from its
-// start, and an end that was told stays told whatever else is lost.
-func TestTornRecords(t *testing.T) {
-	t.Parallel()
-	template := ended3(t)
-	for _, name := range []string{fileRecord, fileSpec, fileWrapper, fileExit, fileEnd} {
+// eachTorn runs a test for every way in which one of the files may be torn, on a
+// copy of the template with that file.
+func eachTorn(t *testing.T, template string, names []string, test func(t *testing.T, dir string)) {
+	t.Helper()
+	for _, name := range names {
 		whole, err := os.ReadFile(filepath.Join(template, "a", name))
 		if err != nil {
 			t.Fatal(err)
@@ -77,21 +76,31 @@ func TestTornRecords(t *testing.T) {
 				if err := os.WriteFile(filepath.Join(dir, "a", name), content, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				r := reopen(t, dir, "first")
-				in, err := r.Find(t.Context(), "a")
-				if err != nil {
-					t.Fatal(err)
-				}
-				exit, err := in.Wait(t.Context())
-				if err != nil || exit.Code != 3 {
-					t.Errorf("%+v, %v", exit, err)
-				}
-				if b, err := os.ReadFile(filepath.Join(dir, "a", dirWork, "again")); err != nil || string(b) != "ran\n" {
-					t.Errorf("it ran again: %q, %v", b, err)
-				}
+				test(t, dir)
 			})
 		}
 	}
+}
+
+// TestTornRecords: a file without its content never keeps the server from its
+// start, and an end that was told stays told whatever else is lost.
+func TestTornRecords(t *testing.T) {
+	t.Parallel()
+	template := ended3(t)
+	eachTorn(t, template, []string{fileRecord, fileSpec, fileWrapper, fileExit, fileEnd}, func(t *testing.T, dir string) {
+		r := reopen(t, dir, "first")
+		in, err := r.Find(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		exit, err := in.Wait(t.Context())
+		if err != nil || exit.Code != 3 {
+			t.Errorf("%+v, %v", exit, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "a", dirWork, "again")); err != nil || string(b) != "ran\n" {
+			t.Errorf("it ran again: %q, %v", b, err)
+		}
+	})
 }
 
 // TestTornBeforeEnd: without an end, a workload whose files are torn is not known
@@ -102,33 +111,17 @@ func TestTornBeforeEnd(t *testing.T) {
 	if err := os.Remove(filepath.Join(template, "a", fileEnd)); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{fileRecord, fileSpec, fileWrapper, fileExit} {
-		whole, err := os.ReadFile(filepath.Join(template, "a", name))
+	eachTorn(t, template, []string{fileRecord, fileSpec, fileWrapper, fileExit}, func(t *testing.T, dir string) {
+		r := reopen(t, dir, "first")
+		in, err := r.Start(t.Context(), runtime.Workload{ID: "a", Command: []string{"sh", "-c", "exit 3"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for kind, content := range torn(t, whole) {
-			t.Run(name+" "+kind, func(t *testing.T) {
-				t.Parallel()
-				dir := t.TempDir()
-				if err := os.CopyFS(dir, os.DirFS(template)); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(filepath.Join(dir, "a", name), content, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				r := reopen(t, dir, "first")
-				in, err := r.Start(t.Context(), runtime.Workload{ID: "a", Command: []string{"sh", "-c", "exit 3"}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				exit, err := in.Wait(t.Context())
-				if err != nil || exit.OK() {
-					t.Errorf("%+v, %v", exit, err)
-				}
-			})
+		exit, err := in.Wait(t.Context())
+		if err != nil || exit.OK() {
+			t.Errorf("%+v, %v", exit, err)
 		}
-	}
+	})
 }
 
 // TestMachineRestarted: of the time before, only ends count. A program cannot have

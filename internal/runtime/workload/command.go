@@ -3,6 +3,7 @@ package workload
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -192,4 +193,26 @@ func Alone(plan runtime.Plan, w runtime.Workload) error {
 	}
 	return resource.Errorf(codes.FailedPrecondition, "image %s runs without a network by its rule in images:, so that it cannot %s", w.Image, what).
 		WithResource(w.Image).WithCause(resource.CauseInput).WithHint("say network: host in that rule, or build what it needs into the image")
+}
+
+// Inside adds to the variables of an image what every container gets of ours, and
+// the workload's own, which win over the image's. One that is alone cannot reach
+// its identity.
+func Inside(env map[string]string, rec Accepted, credentials map[string]string, alone bool) {
+	w := rec.Workload
+	if alone {
+		env["NO_GCE_CHECK"] = "true" // google-auth for Python would look for a metadata server that cannot be reached
+	} else {
+		maps.Copy(env, credentials)
+	}
+	maps.Copy(env, Threads(w.Resources))
+	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
+	if w.Python != nil && w.Python.Script != "" {
+		env["_KFP_RUNTIME"] = "true"
+	}
+	port := PortReplacer(rec.Port)
+	for name, value := range w.Env {
+		env[name] = port(value)
+	}
+	maps.Copy(env, PortVariables(rec.Port))
 }
