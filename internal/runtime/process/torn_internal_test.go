@@ -88,6 +88,7 @@ func TestTornRecords(t *testing.T) {
 	t.Parallel()
 	template := ended3(t)
 	eachTorn(t, template, []string{fileRecord, fileSpec, fileWrapper, fileExit, fileEnd}, func(t *testing.T, dir string) {
+		t.Helper()
 		r := reopen(t, dir, "first")
 		in, err := r.Find(t.Context(), "a")
 		if err != nil {
@@ -112,6 +113,7 @@ func TestTornBeforeEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	eachTorn(t, template, []string{fileRecord, fileSpec, fileWrapper, fileExit}, func(t *testing.T, dir string) {
+		t.Helper()
 		r := reopen(t, dir, "first")
 		in, err := r.Start(t.Context(), runtime.Workload{ID: "a", Command: []string{"sh", "-c", "exit 3"}})
 		if err != nil {
