@@ -24,6 +24,9 @@ import (
 	"tategu/internal/resource"
 )
 
+// debugLabel marks a run of debug: it is no run of the pipeline to compare with.
+const debugLabel = "tategu-debug"
+
 type debugFlags struct {
 	rerun, shell, port bool
 	change             change
@@ -152,6 +155,7 @@ func (f *debugFlags) job(d *debugger) (*pb.PipelineJob, error) {
 	}
 	once(plan, job.PipelineSpec, d.at)
 	job.DisplayName = clipLine("debug "+d.at, 100)
+	job.Labels[debugLabel] = "true"
 	job.RuntimeConfig.FailurePolicy = pb.PipelineFailurePolicy_PIPELINE_FAILURE_POLICY_FAIL_SLOW
 	job.PipelineTaskRerunConfigs = alone(plan, d.old, d.at)
 	return job, nil

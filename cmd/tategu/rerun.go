@@ -95,7 +95,7 @@ func successor(old *pb.PipelineJob) (*pb.PipelineJob, error) {
 		PipelineSpec: proto.CloneOf(old.PipelineSpec), RuntimeConfig: proto.CloneOf(old.RuntimeConfig), Labels: map[string]string{},
 	}
 	for k, v := range old.Labels {
-		if k != pipeline.RunNumberLabel {
+		if k != pipeline.RunNumberLabel && k != debugLabel {
 			job.Labels[k] = v
 		}
 	}

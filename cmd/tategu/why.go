@@ -117,12 +117,13 @@ func (g *goodRuns) list(ctx context.Context) error {
 	}
 	g.read = map[string]*pb.PipelineJob{}
 	project := strings.Split(g.of.Name, "/")[1]
-	jobs, err := g.c.listRuns(ctx, project, "", "name,create_time,job_detail.pipeline_context", mostRuns)
+	jobs, err := g.c.listRuns(ctx, project, "", "name,create_time,labels,job_detail.pipeline_context", mostRuns)
 	if err != nil {
 		return err
 	}
 	for _, job := range jobs {
-		if pipelineOf(job) == pipelineOf(g.of) && job.CreateTime.AsTime().Before(g.of.CreateTime.AsTime()) && len(g.names) < mostGood {
+		earlier := job.Labels[debugLabel] == "" && job.CreateTime.AsTime().Before(g.of.CreateTime.AsTime())
+		if earlier && pipelineOf(job) == pipelineOf(g.of) && len(g.names) < mostGood {
 			g.names = append(g.names, job.Name)
 		}
 	}
