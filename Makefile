@@ -50,6 +50,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) kill-loop ROUNDS=5
 	$(MAKE) mutate N=1500
 	$(MAKE) faults
+	$(MAKE) debug-loop GATHER_MS=500 WORK_MS=200
 
 test-go: $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
@@ -111,6 +112,13 @@ mutate: build
 ## Real faults, each with the cause and the next step that a person is told.
 faults: build $(UV) $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" CGO_ENABLED=0 go run -trimpath ./test/fault -binary bin/tategu -python $(CLIENTS)/bin/python
+
+## A task in Python and one in Rust fail, are debugged, corrected and finished, by commands and by the SDK.
+.PHONY: debug-loop
+debug-loop: GATHER_MS ?= 2000
+debug-loop: WORK_MS ?= 500
+debug-loop: build $(UV) $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/debug/loop.py --gather-ms $(GATHER_MS) --work-ms $(WORK_MS)
 
 ## Every fuzz target in turn; what fails is kept in testdata/fuzz.
 fuzz: FUZZTIME ?= 20s

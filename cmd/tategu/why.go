@@ -89,7 +89,7 @@ func tell(w *strings.Builder, what, message string, p problem) {
 	if tail = strings.Trim(tail, "\n"); tail != "" {
 		w.WriteString("  last lines of its output:\n")
 		for line := range strings.SplitSeq(tail, "\n") {
-			w.WriteString("    " + strings.TrimPrefix(line, "  ") + "\n")
+			w.WriteString("    " + line + "\n")
 		}
 	}
 	if p.hint != "" && !strings.Contains(message, p.hint) {

@@ -87,6 +87,9 @@ func failure(e End) finding {
 	if f, ok := saidError(e); ok {
 		return f
 	}
+	if f, ok := panicked(e); ok {
+		return f
+	}
 	return signalled(e)
 }
 

@@ -50,6 +50,14 @@ func ends() map[string]judged {
 		"too long":     {runtime.End{Code: -1, Refused: runtime.RefusedArguments}, input, "ARGUMENTS_TOO_LONG", "longer", "bucket"},
 		"directory":    {runtime.End{Code: -1, Refused: runtime.RefusedDirectory, Program: "/run", Image: "app:1"}, input, "DIRECTORY_NOT_FOUND", "working directory", "image"},
 
+		"rust panic":    {said(101, "working", "", "thread 'main' (12) panicked at src/main.rs:27:16:", "index out of bounds: the len is 3 but the index is 3", "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace"), user, "PANIC", "panicked at src/main.rs:27:16: index out of bounds", "RUST_BACKTRACE=1"},
+		"rust abort":    {runtime.End{Code: 134, Signal: "SIGABRT", Tail: []string{"thread 'worker' panicked at src/lib.rs:1:2:", "no", "stack backtrace:", "   0: rust_begin_unwind"}}, user, "PANIC", "src/lib.rs:1:2: no", ""},
+		"old rust":      {said(101, "thread 'main' panicked at 'no rows', src/main.rs:2:5"), user, "PANIC", "src/main.rs:2:5: no rows", ""},
+		"rust disk":     {said(101, "thread 'main' panicked at src/main.rs:2:5:", `called Result::unwrap() on an Err value: Os { code: 28, message: "No space left on device" }`), res, "DISK_FULL", "No space left", "free space"},
+		"rust code":     {said(101, "thread 'main' panicked at"), user, "EXIT_CODE", "failed", ""},
+		"go":            {said(2, "panic: runtime error: index out of range [3] with length 3", "", "goroutine 1 [running]:", "panic({0x1, 0x2})", "\t/go/src/runtime/panic.go:1 +0x1", "main.trend(...)", "\t/src/main.go:10 +0x1d", "exit status 2"), user, "PANIC", "/src/main.go:10: runtime error: index out of range", ""},
+		"go's own word": {said(2, "panic: at the disco", "usage: x"), user, "EXIT_CODE", "failed", ""},
+
 		"exception":    {python("ValueError: no rows"), user, "EXCEPTION", "ValueError: no rows", ""},
 		"no text":      {python("my.pkg.OddError"), user, "EXCEPTION", "my.pkg.OddError", ""},
 		"lines after":  {python("ValueError: no rows", "and more of it", "atexit: bye"), user, "EXCEPTION", "ValueError: no rows", ""},
