@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote upgrade-fixture
+	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines upgrade-fixture
 
 build: bin/tategu
 
@@ -179,6 +179,18 @@ bench-zygote: N ?= 20
 bench-zygote: IMPORT ?= json
 bench-zygote: build
 	CGO_ENABLED=0 go run -tags embedwrapper ./bench/zygote -tategu bin/tategu -n $(N) -import $(IMPORT) $(if $(UV),-uv $(UV)) $(PACKAGES)
+
+## What a task of a pipeline costs, beside kfp.local and a loop of a shell; ROUNDS=, FLAGS=--short.
+bench-pipelines: ROUNDS ?= 10
+bench-pipelines: build $(CLIENTS)/.built bin/kfplocal/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu \
+	$(CLIENTS)/bin/python -W ignore::FutureWarning bench/pipelines/pipelines.py --local bin/kfplocal/bin/python --rounds $(ROUNDS) $(FLAGS)
+
+# kfp.local runs pip in its own environment, so it has one.
+bin/kfplocal/.built: test/requirements.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) bin/kfplocal
+	$(UV) pip install --quiet --python bin/kfplocal/bin/python "$$(grep '^kfp==' test/requirements.txt)"
+	touch $@
 
 bench-recover: RUNS ?= 10000
 bench-recover: build
