@@ -97,7 +97,7 @@ test-docker:
 test-otherclients: build
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/otherclients/run.py
 
-## kill -9 of the server at seeded moments under a mixed load.
+## kill -9 of the server, zygotes, wrappers and programs at seeded moments under a mixed load.
 kill-loop: ROUNDS ?= 50
 kill-loop: SEED ?= 1
 kill-loop: build $(UV)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,34 @@ type book struct {
 	double   atomic.Int64 // programs that ran or committed twice
 	problems atomic.Int64 // everything else that must not be
 
-	mu  sync.Mutex
-	out io.Writer
+	mu    sync.Mutex
+	out   io.Writer
+	round string   // what replays it
+	kills []string // of this round
+}
+
+// enter begins a round.
+func (b *book) enter(seed uint64, round int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.round, b.kills = fmt.Sprintf("seed %d, round %d", seed, round), nil
+}
+
+// victim keeps what was killed in this round.
+func (b *book) victim(what, workload string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.kills = append(b.kills, strings.TrimSpace(what+" "+workload))
+}
+
+// where says what a problem follows upon.
+func (b *book) where() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.kills) == 0 {
+		return b.round
+	}
+	return b.round + ", killed: " + strings.Join(b.kills, ", ")
 }
 
 func (b *book) say(format string, args ...any) {
@@ -31,7 +58,7 @@ func (b *book) say(format string, args ...any) {
 
 func (b *book) note(count *atomic.Int64, kind, format string, args []any) {
 	count.Add(1)
-	b.say("%s: %s", kind, fmt.Sprintf(format, args...))
+	b.say("%s: %s (%s)", kind, fmt.Sprintf(format, args...), b.where())
 }
 
 func (b *book) isLost(format string, args ...any)   { b.note(&b.lost, "LOST", format, args) }

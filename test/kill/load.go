@@ -29,6 +29,13 @@ func (l *loop) load(ctx context.Context) ([]worker, error) {
 	if l.runs, err = newRuns(l.client); err != nil {
 		return nil, err
 	}
+	if l.flows, err = newFlows(l.client); err != nil {
+		return nil, err
+	}
+	l.ticks = newTicks(l.flows)
+	if err := l.ticks.begin(ctx); err != nil {
+		return nil, err
+	}
 	l.models, l.batches, l.jobs = newModels(l.client, l.random(1)), &batches{serving: s}, &jobs{client: l.client}
 	workers := []worker{
 		func(ctx context.Context) error { return l.models.run(ctx, l.drained) },
@@ -40,6 +47,11 @@ func (l *loop) load(ctx context.Context) ([]worker, error) {
 	pipelines := [][]string{{"chain", "fan"}, {"fan", "retry"}, {"retry", "chain"}}
 	if l.python {
 		pipelines = append(pipelines, []string{"python"})
+		for i, names := range [][]string{{"flow-weave", "flow-brittle"}, {"flow-brittle", "flow-brittle", "flow-weave"}, {"flow-weave"}} {
+			workers = append(workers, func(ctx context.Context) error {
+				return l.flows.run(ctx, l.drained, "f"+strconv.Itoa(i), l.random(uint64(40+i)), names...)
+			})
+		}
 	}
 	for i, names := range pipelines {
 		workers = append(workers, func(ctx context.Context) error {

@@ -4,9 +4,14 @@
 //
 //	go run ./test/kill -bin bin/tategu -rounds 50 -seed 1
 //
+// In each round it kills, by the seed, also zygotes, wrappers and programs: those of
+// flows, which are runs with retries, loops and exit tasks (testdata/flows.py). A
+// flow may fail by that alone, once its attempts are used up, and never by the end
+// of a server or a zygote; judge.go says what must hold of it.
+//
 // The load keeps a ledger of its own: an answer counts as an acknowledgement once
-// it was read in full. Tasks keep another one in a file (testdata/task.sh). The
-// last line is
+// it was read in full. Tasks keep another one in a file (testdata/task.sh). A problem
+// is told with the seed, the round and what was killed in it. The last line is
 //
 //	kill-loop: ok rounds=… acked=… lost=… torn=… double=… adopted=… ready_p95_ms=…
 //
@@ -77,7 +82,10 @@ func run(ctx context.Context, o options) (ok bool, err error) {
 		return false, err
 	}
 	defer s.endAll() // also after a failure: nothing of ours is left running
-	l := &loop{options: o, server: s, book: b, client: newClient(s, b), drained: make(chan struct{})}
+	l := &loop{
+		options: o, server: s, book: b, client: newClient(s, b), drained: make(chan struct{}),
+		striker: &striker{server: s, book: b, kills: map[string]int{}},
+	}
 	if err := l.rounds(ctx); err != nil {
 		return false, err
 	}
@@ -97,6 +105,9 @@ type loop struct {
 
 	drained chan struct{} // closed when nothing new shall be begun
 	runs    *runs
+	flows   *flows
+	ticks   *ticks
+	striker *striker
 	models  *models
 	objects []*objects
 	batches *batches
@@ -105,7 +116,7 @@ type loop struct {
 
 // rounds kills as often as asked for, then lets the load come to its end.
 func (l *loop) rounds(ctx context.Context) error {
-	moments := l.random(0)
+	moments, victims := l.random(0), l.random(3)
 	if err := l.start(ctx); err != nil {
 		return err
 	}
@@ -124,20 +135,9 @@ func (l *loop) rounds(ctx context.Context) error {
 		})
 	}
 	for round := 1; round <= l.options.rounds; round++ {
-		after := 50*time.Millisecond + time.Duration(moments.Int64N(int64(1450*time.Millisecond)))
-		if err := pause(ctx, after); err != nil {
-			return err
-		}
-		if err := errors.Join(l.server.kill(), l.server.mark("kill,%d", round)); err != nil {
-			return err
-		}
-		if moments.IntN(4) == 0 { // and once more, amid the start
-			if err := l.killStart(ctx, time.Duration(moments.Int64N(int64(200*time.Millisecond)))); err != nil {
-				return err
-			}
-		}
-		if err := l.start(ctx); err != nil {
-			return fmt.Errorf("round %d: %w", round, err)
+		l.book.enter(l.seed, round)
+		if err := l.round(ctx, moments, plan(victims), round); err != nil {
+			return fmt.Errorf("seed %d, round %d: %w", l.seed, round, err)
 		}
 		if round%10 == 0 || round == l.options.rounds {
 			l.book.say("%d kills, %d writes acknowledged, %d programs adopted", round, l.book.acked.Load(), l.adopted)
@@ -155,6 +155,41 @@ func (l *loop) rounds(ctx context.Context) error {
 	case <-time.After(3 * time.Minute):
 		return errors.New("the load did not come to its end within three minutes of the last start: see what is unfinished in the server's log")
 	}
+}
+
+// round kills the server and what the strikes say, and starts the server again.
+func (l *loop) round(ctx context.Context, moments *rand.Rand, strikes []strike, round int) error {
+	slow := min(max(l.ready[len(l.ready)-1]/(500*time.Millisecond), 1), 3) // the load gets its time on a busy machine too
+	length := 50*time.Millisecond + slow*time.Duration(moments.Int64N(int64(1450*time.Millisecond)))
+	early := time.Duration(moments.Int64N(int64(length)))
+	over := time.NewTimer(length)
+	defer over.Stop()
+	if err := errors.Join(pause(ctx, early), l.striker.hit(ctx, strikes, before, length-early)); err != nil {
+		return err
+	}
+	select {
+	case <-over.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	first, second := l.server.kill, func() error { return l.striker.hit(ctx, strikes, beside, 0) }
+	if moments.IntN(2) == 0 { // a wrapper that ends just before its server, or just after
+		first, second = second, first
+	}
+	if err := errors.Join(first(), second(), l.server.mark("kill,%d", round), l.striker.hit(ctx, strikes, down, 0)); err != nil {
+		return err
+	}
+	if round == 1 {
+		if err := l.ticks.setBack(ctx); err != nil {
+			return err
+		}
+	}
+	if moments.IntN(4) == 0 { // and once more, amid the start
+		if err := l.killStart(ctx, time.Duration(moments.Int64N(int64(200*time.Millisecond)))); err != nil {
+			return err
+		}
+	}
+	return errors.Join(l.start(ctx), l.striker.hit(ctx, strikes, after, 300*time.Millisecond))
 }
 
 // start starts the server and counts what it took over.

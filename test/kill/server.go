@@ -21,17 +21,21 @@ import (
 //go:embed testdata/task.sh
 var taskScript []byte
 
+//go:embed testdata/flow.sh
+var flowScript []byte
+
 // server is the binary on one data directory and one port, started many times.
 type server struct {
 	binary, dir, data, cache, address string
 	ledger                            string // of the tasks
+	flows                             string // likewise, of those that are killed
 	gate                              gate
 	log                               *os.File
 	process                           *exec.Cmd
 }
 
 func newServer(o options) (*server, error) {
-	s := &server{dir: o.dir, data: filepath.Join(o.dir, "data"), cache: o.cache, ledger: filepath.Join(o.dir, "tasks.csv")}
+	s := &server{dir: o.dir, data: filepath.Join(o.dir, "data"), cache: o.cache, ledger: filepath.Join(o.dir, "tasks.csv"), flows: filepath.Join(o.dir, "flows.csv")}
 	var err error
 	if s.binary, err = filepath.Abs(o.binary); err != nil {
 		return nil, err
@@ -40,13 +44,15 @@ func newServer(o options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	script := filepath.Join(o.dir, "task.sh")
+	script, flow := filepath.Join(o.dir, "task.sh"), filepath.Join(o.dir, "flow.sh")
 	config := fmt.Sprintf(`images:
   - {match: kill/task, command: [env, "LEDGER=%s", sh, "%s"]}
+  - {match: kill/flow, command: [env, "FLOWS=%s", sh, "%s"]}
   - {match: kill/echo, command: [sh, -c, 'echo "replica,${TATEGU_WORKLOAD_DIR##*/}" >>"%s"; exec python3 "%s"']}
-`, s.ledger, script, s.ledger, echo)
+`, s.ledger, script, s.flows, flow, s.ledger, echo)
 	err = errors.Join(
 		os.MkdirAll(o.dir, 0o700), os.WriteFile(script, taskScript, 0o600), os.WriteFile(s.ledger, nil, 0o600),
+		os.WriteFile(flow, flowScript, 0o600), os.WriteFile(s.flows, nil, 0o600),
 		os.WriteFile(filepath.Join(o.dir, "tategu.yaml"), []byte(config), 0o600),
 	)
 	if err != nil {
@@ -124,12 +130,7 @@ func (s *server) kill() error {
 
 // mark adds a line to the task ledger, so that what ran across a kill is known.
 func (s *server) mark(format string, args ...any) error {
-	f, err := os.OpenFile(s.ledger, os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, format+"\n", args...)
-	return errors.Join(err, f.Close())
+	return appendLine(s.ledger, fmt.Sprintf(format, args...))
 }
 
 // stop ends the server politely.

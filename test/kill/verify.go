@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,6 +29,8 @@ func (l *loop) verify(ctx context.Context) {
 		{"batch prediction jobs", l.verifyBatches},
 		{"objects", l.verifyObjects},
 		{"tasks", l.verifyTasks},
+		{"schedules", l.ticks.end},
+		{"flows", l.verifyFlows},
 		{"endpoints", l.verifyEndpoints},
 		{"processes", l.verifyProcesses},
 		{"data directory", l.verifyData},
@@ -129,6 +134,47 @@ func (l *loop) verifyTasks(ctx context.Context) error {
 	}
 	l.book.say("%d runs and %d custom jobs with %d programs, which went on over a kill %d times; %d batch prediction jobs, %d predictions; %d uploads resumed, %d calls cut off",
 		len(l.runs.ended), len(l.jobs.acked), programs, ledger.across, l.batches.ended, l.batches.predicted, l.resumed(), l.book.settled.Load())
+	return nil
+}
+
+// verifyFlows reads every flow again: nothing in it has changed since its end, and
+// no program has run since.
+func (l *loop) verifyFlows(ctx context.Context) error {
+	ledger, err := readTraces(l.server.flows)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, id := range slices.Sorted(maps.Keys(l.flows.judged)) {
+		r := l.flows.judged[id]
+		for _, t := range r.detail.JobDetail.TaskDetails {
+			for _, w := range t.workloads() {
+				known[w] = true
+			}
+		}
+		for _, problem := range r.judge(ledger) {
+			l.book.problem("run %s of %s, at the end: %s", id, r.pipeline, problem)
+		}
+		if l.flows.deleted[id] {
+			if err := l.flows.isGone(ctx, id); err != nil {
+				return err
+			}
+			continue
+		}
+		now := &flowDetail{}
+		if _, err := l.client.get(ctx, api+"pipelineJobs/"+id, now); err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(now, r.detail) {
+			l.book.problem("run %s of %s changed after its end", id, r.pipeline)
+		}
+	}
+	for w, t := range ledger {
+		if !known[w] {
+			l.book.isDouble("%s of run %s ran and the API does not show it: %+v", w, t.run, t)
+		}
+	}
+	l.book.say("%d flows ended: %v; %d programs, killed: %v", len(l.flows.judged), l.flows.counts, len(ledger), l.striker.kills)
 	return nil
 }
 
