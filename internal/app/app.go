@@ -231,7 +231,7 @@ func (m *Main) openRuntime(ctx context.Context) error {
 	}
 	m.schedule.Hold()
 	defer m.schedule.Open() // both adapters have counted what they found
-	logs := &logSink{blobs: m.blobs, rows: m.store, known: map[string]bool{}}
+	logs := &logSink{blobs: m.blobs, rows: m.store}
 	programs, err := process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), Volumes: filepath.Join(m.cfg.Data, "volumes"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
 		Schedule: m.schedule, ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"sync"
 
 	"tategu/internal/blob"
 	"tategu/internal/store"
@@ -16,30 +15,19 @@ const kindLogs store.Kind = "logs"
 type logSink struct {
 	blobs *blob.Store
 	rows  store.Store
-
-	mu    sync.Mutex
-	known map[string]bool
 }
 
-// AppendLog implements runtime.LogSink.
+// AppendLog implements runtime.LogSink. The row of a stream is durable before its
+// first byte is kept, so that one which goes on has it: nothing is remembered of
+// streams, of which there are as many as tasks.
 func (l *logSink) AppendLog(ctx context.Context, stream string, offset int64, p []byte) error {
-	if err := l.remember(ctx, stream); err != nil {
-		return err
+	if offset == 0 {
+		err := l.rows.Update(ctx, func(tx store.Tx) error {
+			return tx.Put(ctx, store.Row{Kind: kindLogs, Key: stream})
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return l.blobs.AppendLog(ctx, stream, offset, p)
-}
-
-func (l *logSink) remember(ctx context.Context, stream string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.known[stream] {
-		return nil
-	}
-	err := l.rows.Update(ctx, func(tx store.Tx) error {
-		return tx.Put(ctx, store.Row{Kind: kindLogs, Key: stream})
-	})
-	if err == nil {
-		l.known[stream] = true
-	}
-	return err
 }

@@ -66,7 +66,7 @@ func (s *statements) close() error {
 // hotTexts are what the writer runs all the time. It has one connection, so that
 // they are compiled ahead and not amid a transaction.
 func hotTexts() []string {
-	return []string{selectRevision, updateRevision, savepoint, release, selectRow, putRow, deleteRow, appendEvent}
+	return []string{selectRevision, updateRevision, savepoint, release, selectRow, putRow, deleteRow, lastEvent, appendEvent}
 }
 
 const (
@@ -78,7 +78,9 @@ const (
 	putRow         = `INSERT INTO row (` + columns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (kind, key) DO UPDATE SET parent = excluded.parent, state = excluded.state, data = excluded.data,
 			revision = excluded.revision, updated = excluded.updated`
-	deleteRow   = `DELETE FROM row WHERE kind = ? AND key = ?`
-	appendEvent = `INSERT INTO event (subject, seq, time, type, data)
-		SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ? FROM event WHERE subject = ?`
+	deleteRow = `DELETE FROM row WHERE kind = ? AND key = ?`
+	// Two statements, since SQLite journals an INSERT from a SELECT by itself, and what
+	// that costs grows with the transaction around it.
+	lastEvent   = `SELECT coalesce(max(seq), 0) FROM event WHERE subject = ?`
+	appendEvent = `INSERT INTO event (subject, seq, time, type, data) VALUES (?, ?, ?, ?, ?)`
 )

@@ -123,7 +123,7 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 	for i, r := range group {
 		// Each caller has a revision of its own: two writes of a row never share one.
 		revision++
-		t := &tx{q: q, now: now, revision: revision, fault: s.fault, pages: &s.since}
+		t := &tx{q: q, now: now, revision: revision, fault: s.fault, pages: &s.since, events: map[string]int64{}}
 		t.reader = reader{q: t}
 		if results[i], err = t.run(ctx, r.fn); err != nil {
 			return results, nil, err
@@ -195,6 +195,7 @@ type tx struct {
 	now      time.Time
 	revision int64
 	changes  []store.Change
+	events   map[string]int64 // the last of each subject, once one was appended
 	ended    bool
 	fault    func(op string, err error) error
 	pages    *int  // of Store.since
@@ -295,12 +296,33 @@ func (t *tx) Append(ctx context.Context, subject, typ string, data []byte) error
 	if data == nil {
 		data = []byte{}
 	}
-	_, err := t.exec(ctx, appendEvent,
-		subject, t.now.UnixNano(), typ, data, subject)
+	seq, err := t.lastEvent(ctx, subject)
+	if err == nil {
+		_, err = t.exec(ctx, appendEvent, subject, seq+1, t.now.UnixNano(), typ, data)
+	}
 	if err != nil {
 		return t.failed(fmt.Sprintf("append %s to %s", typ, subject), err)
 	}
+	t.events[subject] = seq + 1
 	*t.pages += 1 + len(data)>>12
 	t.changes = append(t.changes, store.Change{Kind: "event", Key: subject})
 	return nil
+}
+
+// lastEvent is the number of a subject's last event; 0 = it has none.
+func (t *tx) lastEvent(ctx context.Context, subject string) (seq int64, err error) {
+	if seq, known := t.events[subject]; known {
+		return seq, nil
+	}
+	rows, err := t.QueryContext(ctx, lastEvent, subject)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = rows.Close() }() // rows.Err below reports what matters
+	for rows.Next() {
+		if err := rows.Scan(&seq); err != nil {
+			return 0, err
+		}
+	}
+	return seq, rows.Err()
 }
