@@ -157,13 +157,24 @@ func (in *instance) Release(_ context.Context) error {
 	if in.Status().Exit == nil {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s still runs", in.ID()).WithHint("stop it first")
 	}
-	in.r.mu.Lock()
-	defer in.r.mu.Unlock()
-	if err := workload.Discard(in.dir); err != nil {
+	away, err := in.leave()
+	if err == nil {
+		err = workload.RemoveAll(away) // nobody waits for that
+	}
+	if err != nil {
 		return fmt.Errorf("release %s: %w", in.ID(), err)
 	}
-	delete(in.r.instances, in.ID())
 	return nil
+}
+
+// leave takes the workload out of the runtime. Its id may be used again.
+func (in *instance) leave() (away string, err error) {
+	in.r.mu.Lock()
+	defer in.r.mu.Unlock()
+	if away, err = workload.TakeAway(in.dir); err == nil {
+		delete(in.r.instances, in.ID())
+	}
+	return away, err
 }
 
 func (in *instance) set(phase runtime.Phase, format string, args ...any) {

@@ -97,15 +97,22 @@ func WriteEnd(ctx context.Context, log *slog.Logger, dir string, exit runtime.Ex
 // Discard takes a workload's directory away in one step: a server that is killed
 // meanwhile leaves all of it, or what its successor takes for rubbish.
 func Discard(dir string) error {
-	away := filepath.Join(filepath.Dir(dir), gone+filepath.Base(dir))
-	if err := RemoveAll(away); err != nil {
-		return err
-	}
-	if err := os.Rename(dir, away); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	away, err := TakeAway(dir)
+	if err != nil {
 		return err
 	}
 	return RemoveAll(away)
+}
+
+// TakeAway is the step of Discard after which the directory counts as gone. What it
+// gives is to be removed, which takes a while.
+func TakeAway(dir string) (away string, err error) {
+	away = filepath.Join(filepath.Dir(dir), gone+filepath.Base(dir))
+	if err := RemoveAll(away); err != nil {
+		return away, err
+	}
+	if err := os.Rename(dir, away); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return away, err
+	}
+	return away, nil
 }
