@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines upgrade-fixture
+	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
 
 build: bin/tategu
 
@@ -191,6 +191,13 @@ bin/kfplocal/.built: test/requirements.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) bin/kfplocal
 	$(UV) pip install --quiet --python bin/kfplocal/bin/python "$$(grep '^kfp==' test/requirements.txt)"
 	touch $@
+
+## A loop of many tasks, many runs at once, many runs stored: tasks a second, memory, fairness, lists.
+bench-scale: TASKS ?= 10000
+bench-scale: RUNS ?= 100
+bench-scale: STORED ?= 10000
+bench-scale: build
+	CGO_ENABLED=0 go run -trimpath ./bench/scale -tategu bin/tategu -tasks $(TASKS) -runs $(RUNS) -stored $(STORED)
 
 bench-recover: RUNS ?= 10000
 bench-recover: build

@@ -46,7 +46,9 @@ func (m *Main) openEngines(context.Context) error {
 	m.jobs = aiplatform.NewPipelineJobs(std, m.authority, m.admission(), m.schedule.Place, pipelineHold)
 	m.schedules = aiplatform.NewSchedules(std, m.jobs, m.capability())
 	m.engines = engines{
-		pipeline: pipeline.New(pipeline.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), Log: m.log, Now: m.now}),
+		pipeline: pipeline.New(pipeline.Config{
+			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), AtOnce: m.atOnce(), Log: m.log, Now: m.now,
+		}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{
 			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Log: m.log, Now: m.now,

@@ -27,6 +27,17 @@ func (m *Main) openSchedule(ctx context.Context) error {
 	return nil
 }
 
+// atOnce is how many programs of a run the machine is asked to run at a time: those
+// that say nothing about themselves may fill it, and as many again wait for their end.
+func (m *Main) atOnce() int {
+	const least = 64
+	of := m.cfg.Resources.Default.Cores
+	if of <= 0 {
+		of = scheduler.DefaultCores
+	}
+	return max(least, int(2*m.schedule.Inventory().Cores/of))
+}
+
 // fits refuses workloads that can never run here at the same time.
 func (m *Main) fits(together ...runtime.Workload) error {
 	asks := make([]scheduler.Ask, len(together))

@@ -66,7 +66,7 @@ func (j *job) start(ctx context.Context, a start) event {
 			o = outcome{exit: runtime.Refuse(err, j.cfg.Now())}
 		}
 		select {
-		case j.events <- ended{path: a.path, attempt: a.attempt, outcome: o}:
+		case j.events <- ended{path: a.path, attempt: a.attempt, workload: id, outcome: o}:
 		case <-ctx.Done():
 		}
 	})
@@ -181,22 +181,29 @@ func (j *job) ended(queue []event) []string {
 	var ids []string
 	for _, ev := range queue {
 		if ev, ok := ev.(ended); ok {
-			if n := j.m.nodes[ev.path]; ev.attempt <= len(n.Workload) {
-				ids = append(ids, n.Workload[ev.attempt-1])
-			}
+			ids = append(ids, ev.workload)
 		}
 	}
 	return ids
 }
 
 // releaseDone removes the working directories of attempts whose outcome is
-// durable by now.
+// durable by now. The run does not wait for that.
 func (j *job) releaseDone(ctx context.Context, ids []string) {
+	var done []runtime.Instance
 	for _, id := range ids {
-		att := j.attempts[id]
-		delete(j.attempts, id)
-		if att != nil && att.inst != nil {
-			j.release(ctx, att.inst)
+		if att := j.attempts[id]; att != nil && att.inst != nil {
+			done = append(done, att.inst)
 		}
+		delete(j.attempts, id)
 	}
+	if len(done) == 0 {
+		return
+	}
+	ctx = context.WithoutCancel(ctx) // also at the end of the run
+	j.wg.Go(func() {
+		for _, inst := range done {
+			j.release(ctx, inst)
+		}
+	})
 }

@@ -49,9 +49,13 @@ type Config struct {
 	Runtime runtime.Runtime
 	Volumes runtime.Volumes // nil: the runtime has none
 	Secrets Secrets         // nil: there are none
+	AtOnce  int             // attempts below one loop of a run that the runtime is given at a time; 0 = 64
 	Log     *slog.Logger
 	Now     func() time.Time
 }
+
+// defaultAtOnce suits a small machine: three times as many as its cores run at once.
+const defaultAtOnce = 64
 
 // Engine runs pipeline jobs: one owner for each unfinished job row.
 type Engine struct {
@@ -69,6 +73,9 @@ type owner struct {
 
 // New makes an engine; nothing happens before Run.
 func New(cfg Config) *Engine {
+	if cfg.AtOnce == 0 {
+		cfg.AtOnce = defaultAtOnce
+	}
 	return &Engine{cfg: cfg, owners: map[string]*owner{}}
 }
 

@@ -130,6 +130,7 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 		root: strings.TrimRight(config.GetGcsOutputDirectory(), "/"), account: msg.ServiceAccount, labels: msg.Labels,
 		context: msg.GetJobDetail().GetPipelineRunContext().GetName(),
 		created: msg.CreateTime.AsTime(), parameters: params, artifacts: map[string][]Artifact{},
+		atOnce:   e.cfg.AtOnce,
 		failFast: config.GetFailurePolicy() == pb.PipelineFailurePolicy_PIPELINE_FAILURE_POLICY_FAIL_FAST,
 	}
 	if r.scheduled, err = e.tick(ctx, msg); err != nil {
@@ -295,6 +296,7 @@ func (j *job) commit(ctx context.Context) error {
 	}
 	clear(m.changed)
 	m.entries, m.imports, m.notes = nil, nil, nil
+	m.forget()
 	j.started = true
 	return nil
 }

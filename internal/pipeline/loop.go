@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"slices"
 
 	ps "tategu/internal/pipeline/pipelinespec"
 	"tategu/internal/resource"
@@ -30,6 +29,8 @@ type loop struct {
 	nodes     []*node    // the iterations so far, in order
 	growing   bool       // grow is at work
 	asked     bool       // a grown event is on its way
+	busy      int        // attempts below it that run or wait for their turn
+	left      remains    // of iterations that are over
 }
 
 func (l *loop) count() int { return max(len(l.items), len(l.artifacts)) }
@@ -108,7 +109,7 @@ func (m *machine) grow(n *node) {
 	}
 	l.growing = true
 	limit := int(n.def.spec.GetIteratorPolicy().GetParallelismLimit())
-	for started := 0; !m.exhausted(n) && (limit == 0 || n.open < limit); started++ {
+	for started := 0; !m.exhausted(n) && (limit == 0 || n.open < limit) && m.roomBelow(l); started++ {
 		if started == burst {
 			if !l.asked {
 				l.asked = true
@@ -178,19 +179,17 @@ func loopOutputs(n *node) Values {
 	outs := n.def.comp.GetOutputDefinitions()
 	for k := range outs.GetParameters() {
 		list := []any{}
-		for _, c := range n.loop.nodes {
-			if value, ok := c.Outputs.Parameters[k]; ok && c.State.ok() {
+		for i := range n.loop.nodes {
+			if value, ok := n.loop.parameter(i, k); ok {
 				list = append(list, value)
 			}
 		}
 		v.Parameters[k] = list
 	}
 	for k := range outs.GetArtifacts() {
-		list := []Artifact{}
-		for _, c := range n.loop.nodes {
-			if c.State.ok() {
-				list = slices.Concat(list, c.Outputs.Artifacts[k])
-			}
+		list := make([]Artifact, 0, len(n.loop.nodes))
+		for i := range n.loop.nodes {
+			list = append(list, n.loop.artifact(i, k)...)
 		}
 		v.Artifacts[k] = list
 	}

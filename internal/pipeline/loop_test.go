@@ -24,10 +24,12 @@ type random struct {
 	seed    uint64
 	pending []action
 	now     time.Time
+	rows    map[string][]byte // by path, as they were committed
 }
 
-// FuzzOrder: whatever the order of events and however often the process is
-// killed, a run ends in the same states, and loops keep to their limits.
+// FuzzOrder: whatever the order of events, however often the process is killed,
+// and however few attempts there may be at once, a run ends in the same states, and
+// loops keep to their limits.
 func FuzzOrder(f *testing.F) {
 	var plans []*Plan
 	for _, ir := range machinePipelines(f) {
@@ -65,7 +67,8 @@ func playRandom(t *testing.T, plan *Plan, seed, order uint64) string {
 		t.Fatal(err)
 	}
 	r := run{name: "projects/p/locations/l/pipelineJobs/j", id: "j", number: "1", root: "gs://b/r", parameters: params, artifacts: map[string][]Artifact{}}
-	p := &random{t: t, m: newMachine(plan, r), rng: rand.New(rand.NewPCG(seed, order)), seed: seed, now: time.Unix(1, 0)}
+	r.atOnce = int(order) // 0 = any number
+	p := &random{t: t, m: newMachine(plan, r), rng: rand.New(rand.NewPCG(seed, order)), seed: seed, now: time.Unix(1, 0), rows: map[string][]byte{}}
 	p.send(began{})
 	for steps := 0; !p.m.done(); steps++ {
 		if steps > 20_000 || len(p.pending) == 0 {
@@ -80,25 +83,18 @@ func playRandom(t *testing.T, plan *Plan, seed, order uint64) string {
 		p.pending = slices.Delete(p.pending, i, i+1)
 		p.act(a)
 	}
+	if n := len(p.m.ready); n > 0 || p.m.running > 0 {
+		t.Fatalf("it ended with %d attempts at work and %d that wait", p.m.running, n)
+	}
 	var out strings.Builder
-	for _, path := range sortedKeys(p.m.nodes) {
-		n := p.m.nodes[path]
-		if !latest(n) {
-			continue // a restart leaves it in its rows
+	for _, path := range sortedKeys(p.rows) {
+		n := &Task{}
+		if err := json.Unmarshal(p.rows[path], n); err != nil {
+			t.Fatal(err)
 		}
 		fmt.Fprintf(&out, "%s %s %d %s\n", path, n.State, n.Attempt, encode(n.Outputs.Parameters))
 	}
 	return out.String()
-}
-
-// latest reports a task that is of no earlier attempt of a graph.
-func latest(n *node) bool {
-	for ; n.parent != nil; n = n.parent {
-		if n.Round != n.parent.Attempt {
-			return false
-		}
-	}
-	return true
 }
 
 func (p *random) act(a action) {
@@ -141,6 +137,10 @@ func (p *random) outcome(a start) outcome {
 func (p *random) send(ev event) {
 	p.now = p.now.Add(time.Second)
 	p.pending = append(p.pending, p.m.step(p.now, ev)...)
+	p.commit()
+	if most := p.m.run.atOnce * spread; most > 0 && p.m.running > most {
+		p.t.Fatalf("%d attempts run, %d may", p.m.running, most)
+	}
 	for path, n := range p.m.nodes {
 		if n.loop == nil {
 			continue
@@ -162,23 +162,37 @@ func finished(n *node) int {
 	return count
 }
 
+// commit does what a job does after each step.
+func (p *random) commit() {
+	for path := range p.m.changed {
+		p.rows[path] = encode(p.m.nodes[path].Task)
+	}
+	clear(p.m.changed)
+	p.m.forget()
+}
+
 // restart makes a new machine of the rows.
 func (p *random) restart() {
-	p.m = restored(p.t, p.m)
+	p.m = restoredFrom(p.t, p.m, p.rows)
 	p.pending = nil
 	p.send(began{})
 }
 
 func restored(t *testing.T, m *machine) *machine {
 	t.Helper()
+	rows := map[string][]byte{}
+	for path, n := range m.nodes {
+		rows[path] = encode(n.Task)
+	}
+	return restoredFrom(t, m, rows)
+}
+
+func restoredFrom(t *testing.T, m *machine, rows map[string][]byte) *machine {
+	t.Helper()
 	var tasks []*Task
-	for _, path := range sortedKeys(m.nodes) {
-		data, err := json.Marshal(m.nodes[path].Task)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, path := range sortedKeys(rows) {
 		task := &Task{}
-		if err := json.Unmarshal(data, task); err != nil {
+		if err := json.Unmarshal(rows[path], task); err != nil {
 			t.Fatal(err)
 		}
 		tasks = append(tasks, task)

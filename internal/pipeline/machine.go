@@ -34,6 +34,7 @@ type run struct {
 	parameters map[string]any
 	artifacts  map[string][]Artifact
 	failFast   bool
+	atOnce     int               // attempts below one loop at a time; 0 = any number
 	taken      map[string]*taken // of a rerun, by path
 }
 
@@ -49,9 +50,10 @@ type (
 	}
 	// ended tells how an attempt went.
 	ended struct {
-		path    string
-		attempt int
-		outcome outcome
+		path     string
+		attempt  int
+		workload string
+		outcome  outcome
 	}
 	// due says that the pause before a retry is over.
 	due struct{ path string }
@@ -114,6 +116,7 @@ type node struct {
 	children map[string]*node // of a graph, those of its latest attempt
 	open     int              // children that are not done
 	inputs   Values           // what it works with: its Inputs, in an iteration the loop's too
+	queued   bool             // its next attempt waits in machine.ready
 }
 
 // failedFast is why a task was not run that nothing else kept from running.
@@ -141,10 +144,13 @@ type machine struct {
 	cancelling bool
 	broken     bool // a task failed for good: with failFast nothing new starts
 	iterations int  // of all loops
+	running    int  // attempts
+	ready      []*node
 
 	now     time.Time
 	actions []action
 	changed map[string]bool // tasks to write
+	over    []*node         // ended, and not needed once they are written
 	entries []cacheEntry    // cache entries to write
 	imports []importEntry   // rows to write
 	notes   []note          // events to append
@@ -166,7 +172,10 @@ func (m *machine) step(now time.Time, ev event) []action {
 		}
 	case ended:
 		if n := m.nodes[ev.path]; n != nil && n.State == Running && n.Attempt == ev.attempt {
+			m.running--
+			m.busy(n, -1)
 			m.finishAttempt(n, ev.outcome)
+			m.refill(n)
 		}
 	case due:
 		if n := m.nodes[ev.path]; n != nil && n.State == Pending && !n.RetryAt.IsZero() {
@@ -211,7 +220,10 @@ func (m *machine) begin() {
 			m.launch(n)
 		case n.State == Pending:
 			m.consider(n)
-		case n.State == Running && n.loop != nil:
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(m.nodes)) { // once all that waits has been counted
+		if n := m.nodes[path]; n.State == Running && n.loop != nil {
 			m.grow(n)
 		}
 	}
@@ -305,6 +317,7 @@ func (m *machine) set(n *node, s State, f *Failure) {
 
 // open starts the tasks of a graph.
 func (m *machine) open(n *node) {
+	m.over = slices.AppendSeq(m.over, maps.Values(n.children)) // of the attempt before
 	n.children, n.open = map[string]*node{}, 0
 	n.Attempt++
 	n.RetryAt, n.Outputs = time.Time{}, newValues()
@@ -321,7 +334,9 @@ func (m *machine) open(n *node) {
 }
 
 // idle reports a task that has not been triggered.
-func (n *node) idle() bool { return n.State == Pending && n.CacheKey == "" && n.RetryAt.IsZero() }
+func (n *node) idle() bool {
+	return n.State == Pending && n.CacheKey == "" && n.RetryAt.IsZero() && !n.queued
+}
 
 // consider starts a task if everything before it is done.
 func (m *machine) consider(n *node) {
@@ -424,8 +439,9 @@ func (m *machine) answer(n *node, entry *cacheEntry) {
 	m.finish(n, Skipped, nil)
 }
 
-// attempt starts the next attempt of a container.
-func (m *machine) attempt(n *node) {
+// begun starts the next attempt of a container.
+func (m *machine) begun(n *node) {
+	m.running++
 	n.Attempt++
 	n.RetryAt = time.Time{}
 	n.Workload = append(n.Workload, fmt.Sprintf("%s%d-%d", workloadPrefix, n.ID, n.Attempt))
@@ -465,6 +481,7 @@ func (m *machine) finish(n *node, s State, f *Failure) {
 	}
 	p.open--
 	if p.loop != nil {
+		m.over = append(m.over, n)
 		m.grow(p)
 		return
 	}

@@ -76,6 +76,11 @@ func (m *machine) recount() error {
 			}
 		}
 		m.broken = m.broken || n.State == Failed && !m.pardoned(n)
+		if n.State == Running && n.leaf() {
+			m.running++
+			m.busy(n, 1)
+		}
 	}
+	m.endedBefore()
 	return nil
 }
