@@ -46,6 +46,7 @@ func private() map[string][]string {
 	return map[string][]string{
 		"internal/pipeline/pipelinespec":   {"internal/pipeline"},
 		"internal/modelformat/lightgbm":    {"internal/modelformat"},
+		"internal/modelformat/xgboost":     {"internal/modelformat"},
 		"internal/store/storetest":         {},
 		"internal/blob/blobtest":           {},
 		"internal/runtime/runtimetest":     {},
