@@ -170,7 +170,7 @@ func (s *Scheduler) dispatch() {
 	var k kept
 	var young []*unit // reserve for lower levels only
 	level := 0
-	s.turn(s.units(now), s.shares, func(u *unit) bool {
+	s.serve(now, func(u *unit) (granted, more bool) {
 		if u.level != level {
 			for _, y := range young {
 				s.reserve(&k, y)
@@ -184,6 +184,7 @@ func (s *Scheduler) dispatch() {
 			for _, e := range u.members {
 				s.give(e, now)
 			}
+			granted = true
 		case !blocked.any():
 		case now.Sub(u.first().Created) < s.opt.Patience:
 			young = append(young, u)
@@ -192,7 +193,7 @@ func (s *Scheduler) dispatch() {
 		}
 		// Everything takes cores and memory: without them the rest need not be looked at.
 		left := s.free.minus(k.amount)
-		return !k.closed.cores && !k.closed.memory && left.cores > 0 && left.memory > 0
+		return granted, !k.closed.cores && !k.closed.memory && left.cores > 0 && left.memory > 0
 	})
 }
 
@@ -231,6 +232,7 @@ func (s *Scheduler) reserve(k *kept, u *unit) {
 }
 
 func (s *Scheduler) give(e *entry, now time.Time) {
+	s.unline(e)
 	delete(s.waiting, e.ID)
 	g := Grant{GPUs: s.pick(e.need.gpus), Reason: e.reason}
 	s.granted++
@@ -244,14 +246,14 @@ func (s *Scheduler) give(e *entry, now time.Time) {
 
 // failGangs refuses gangs that can never run.
 func (s *Scheduler) failGangs() {
-	gangs := map[string][]Ask{}
-	for _, e := range s.waiting {
-		if e.Gang != "" && e.err == nil {
-			gangs[e.Gang] = append(gangs[e.Gang], e.Ask)
-		}
-	}
-	if len(gangs) == 0 {
+	if len(s.gangs) == 0 {
 		return
+	}
+	gangs := map[string][]Ask{}
+	for name, members := range s.gangs {
+		for _, e := range members {
+			gangs[name] = append(gangs[name], e.Ask)
+		}
 	}
 	for _, e := range s.holding {
 		if asks := gangs[e.Gang]; asks != nil {

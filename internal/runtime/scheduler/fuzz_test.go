@@ -2,6 +2,8 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -33,7 +35,7 @@ func (m *model) ask(b byte) Ask {
 		Resources: runtime.Resources{Cores: float64(b%11) / 2, MemoryBytes: int64(b%5) << 31, GPUs: int(b / 16 % 4)},
 	}
 	if b%7 == 0 {
-		a.Gang, a.GangSize = fmt.Sprint("g", b%2), int(b%3)
+		a.Gang, a.GangSize, a.Project = fmt.Sprint("g", b%2), int(b%3), "a" // a gang is of one project
 	}
 	m.asks = append(m.asks, a)
 	return a
@@ -105,6 +107,7 @@ func (m *model) check(before map[string]bool) {
 	if free != s.free || free.cores < 0 || free.memory < 0 || free.gpus < 0 {
 		m.t.Fatalf("free is %+v, counted %+v", s.free, free)
 	}
+	m.sameOrder()
 	// Who is first in line lacks something, or it would run. Whoever was granted
 	// below it did not take that.
 	units := s.units(m.now)
@@ -123,6 +126,59 @@ func (m *model) check(before map[string]bool) {
 		if !before[id] && e.Gang == "" && s.level(e, m.now) < head.level && !s.free.plus(e.need).short(head.need).any() {
 			m.t.Fatalf("%s was granted what %s of a higher priority was waiting for", id, head.first().ID)
 		}
+	}
+}
+
+// sameOrder: serve, which looks at the first of each class alone, serves in the order
+// of turn, which sorts everything; and the lines hold what waits, and no more.
+func (m *model) sameOrder() {
+	m.t.Helper()
+	var want, got []string
+	shares := maps.Clone(m.s.shares)
+	m.s.turn(m.s.units(m.now), shares, func(u *unit) bool {
+		for _, e := range u.members {
+			want = append(want, e.ID)
+			shares[e.Project] = shares[e.Project].plus(e.need)
+		}
+		return true
+	})
+	again := New(m.s.total, m.clock, m.s.opt)
+	again.held, again.shares = true, maps.Clone(m.s.shares)
+	maps.Copy(again.holding, m.s.holding)
+	for _, e := range m.s.waiting {
+		if e.err == nil {
+			copied := *e
+			again.enqueue(&copied)
+		}
+	}
+	again.serve(m.now, func(u *unit) (granted, more bool) {
+		for _, e := range u.members {
+			got = append(got, e.ID)
+			again.unline(e)
+			again.shares[e.Project] = again.shares[e.Project].plus(e.need)
+		}
+		return true, true
+	})
+	if !slices.Equal(got, want) {
+		m.t.Fatalf("served in the order %v, want %v", got, want)
+	}
+	lined := 0
+	for c, line := range m.s.lines {
+		if len(line) == 0 || !slices.IsSortedFunc(line, older) {
+			m.t.Fatalf("the line of %+v: %d that wait", c, len(line))
+		}
+		lined += len(line)
+	}
+	for _, members := range m.s.gangs {
+		lined += len(members)
+	}
+	for _, e := range m.s.waiting {
+		if e.err == nil {
+			lined--
+		}
+	}
+	if lined != 0 {
+		m.t.Fatalf("the lines hold %d more than wait", lined)
 	}
 }
 
@@ -151,14 +207,22 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
+// BenchmarkRelease is the end of a program and the arrival of another one, while
+// many wait.
 func BenchmarkRelease(b *testing.B) {
+	for _, waiting := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint(waiting, " wait"), func(b *testing.B) { benchmarkRelease(b, waiting) })
+	}
+}
+
+func benchmarkRelease(b *testing.B, n int) {
+	b.Helper()
 	now := time.Now()
 	s := New(runtime.Inventory{Cores: 2, MemoryBytes: 8 << 30}, func() time.Time { return now }, Options{})
 	id := func(i int) string { return fmt.Sprint("w", i) }
-	for i := range 1000 {
+	for i := range n {
 		s.Enqueue(Ask{ID: id(i), Project: string('a' + rune(i%5)), Created: now, Resources: runtime.Resources{Cores: 1}})
 	}
-	n := 1000
 	for b.Loop() {
 		for holder := range s.holding {
 			s.Release(holder)

@@ -29,7 +29,6 @@ type world struct {
 	waiting map[string]scheduler.Ask
 	running map[string]scheduler.Ask
 	given   map[string]scheduler.Grant
-	longest map[runtime.Priority]time.Duration
 	ran     int
 }
 
@@ -37,7 +36,7 @@ func newWorld(t *testing.T, inv runtime.Inventory) *world {
 	t.Helper()
 	w := &world{
 		t: t, inv: inv, waiting: map[string]scheduler.Ask{}, running: map[string]scheduler.Ask{},
-		given: map[string]scheduler.Grant{}, longest: map[runtime.Priority]time.Duration{},
+		given: map[string]scheduler.Grant{},
 	}
 	w.ctx, w.stop = context.WithCancel(t.Context())
 	w.s = scheduler.New(inv, time.Now, scheduler.Options{})
@@ -122,7 +121,6 @@ func (w *world) begin(s *scheduler.Scheduler, a scheduler.Ask, g scheduler.Grant
 	}
 	delete(w.waiting, a.ID)
 	w.running[a.ID], w.given[a.ID] = a, g
-	w.longest[a.Priority] = max(w.longest[a.Priority], time.Since(a.Created))
 	w.ran++
 	w.check()
 	return true
@@ -167,6 +165,11 @@ func (w *world) check() {
 		w.t.Errorf("overcommitted: %+v of %+v", sum, w.inv)
 	}
 }
+
+// atOnce is how many goroutines wait at the same time: the race detector has 255
+// slots for them, and dies with a failed check of its own where it has to take
+// slots away while synctest's timers fire (golang/go#78156).
+const atOnce = 200
 
 // TestRandomWorkloads lets 200 workloads of each seed come, wait, run, be cancelled
 // and live through restarts. All end.
@@ -234,103 +237,4 @@ func (w *world) load(rng *rand.Rand, n int) (cancelled int) {
 		}
 	}
 	return cancelled
-}
-
-// TestNobodyStarves: a stream of small work of higher priority and of other
-// projects, which alone would fill the machine, does not keep a job that needs all
-// of it from running.
-func TestNobodyStarves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, runtime.Inventory{Cores: 4, MemoryBytes: 16 * gib, GPUs: []runtime.GPU{{ID: "0"}}})
-		w.ended.Go(func() {
-			for i := range 1300 {
-				w.ended.Add(1)
-				go func() {
-					a := scheduler.Ask{ID: fmt.Sprint("w", i), Project: fmt.Sprint("project-", i), Priority: runtime.PriorityOnline, Resources: runtime.Resources{Cores: 1}}
-					w.run(a, 10*time.Second, 0)
-				}()
-				<-time.After(2 * time.Second)
-			}
-		})
-		<-time.After(time.Minute)
-		big := scheduler.Ask{ID: "big", Project: "p", Resources: runtime.Resources{Cores: 4, GPUs: 1}}
-		w.ended.Add(1)
-		w.run(big, time.Second, 0)
-		w.ended.Wait()
-		if waited := w.longest[runtime.PriorityJob]; waited > 3*scheduler.DefaultAge+time.Minute {
-			t.Errorf("it waited %v", waited)
-		}
-		w.stop()
-	})
-}
-
-// atOnce is how many goroutines wait at the same time: the race detector has 255
-// slots for them, and dies with a failed check of its own where it has to take
-// slots away while synctest's timers fire (golang/go#78156).
-const atOnce = 200
-
-// TestFairness measures how two projects share a machine that both want all of,
-// of which one comes first with everything it has.
-func TestFairness(t *testing.T) {
-	for name, tc := range map[string]struct {
-		of    func(rng *rand.Rand, project int) runtime.Resources
-		ratio float64 // of the shares at most
-	}{
-		"equal work": {ratio: 1.1, of: func(*rand.Rand, int) runtime.Resources { return runtime.Resources{Cores: 1, MemoryBytes: gib} }},
-		"large and small": {ratio: 1.3, of: func(_ *rand.Rand, p int) runtime.Resources {
-			return runtime.Resources{Cores: 0.5 + 1.5*float64(p), MemoryBytes: gib}
-		}},
-		"random": {ratio: 1.3, of: func(rng *rand.Rand, _ int) runtime.Resources {
-			return runtime.Resources{Cores: 0.25 * float64(1+rng.IntN(8)), MemoryBytes: gib}
-		}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(1, 2))
-				w := newWorld(t, runtime.Inventory{Cores: 8, MemoryBytes: 64 * gib})
-				for p := range 2 {
-					for worker := range atOnce / 2 {
-						var asks []scheduler.Ask
-						var last []time.Duration
-						for i := range 6 {
-							asks = append(asks, scheduler.Ask{ID: fmt.Sprintf("p%d-%d-%d", p, worker, i), Project: fmt.Sprint("project-", p), Resources: tc.of(rng, p)})
-							last = append(last, time.Duration(5+rng.IntN(10))*time.Second)
-						}
-						w.ended.Add(len(asks))
-						go func() {
-							<-time.After(time.Duration(p) * time.Second)
-							for i, a := range asks {
-								w.run(a, last[i], 0)
-							}
-						}()
-					}
-				}
-				// While the first ask of much is young, little passes it, whose ever it is.
-				<-time.After(scheduler.DefaultPatience)
-				var used [2]float64 // core seconds while both wait
-				for range 8 * 60 {
-					<-time.After(time.Second)
-					synctest.Wait()
-					w.mu.Lock()
-					var both [2]bool
-					for _, a := range w.waiting {
-						both[a.Project[len("project-")]-'0'] = true
-					}
-					if both == [2]bool{true, true} {
-						for _, a := range w.running {
-							used[a.Project[len("project-")]-'0'] += a.Resources.Cores
-						}
-					}
-					w.mu.Unlock()
-				}
-				w.ended.Wait()
-				w.stop()
-				ratio := max(used[0], used[1]) / min(used[0], used[1])
-				t.Logf("core seconds %.0f and %.0f: %.3f to 1", used[0], used[1], ratio)
-				if !(ratio <= tc.ratio) {
-					t.Errorf("one project got %.3f times what the other got, want at most %g", ratio, tc.ratio)
-				}
-			})
-		})
-	}
 }

@@ -29,8 +29,14 @@ func (s *Scheduler) WouldHelp(memory int64) bool {
 
 // waitsFor says that an ask waits that needs more than few bytes and at most many.
 func (s *Scheduler) waitsFor(few, many int64) bool {
-	for _, e := range s.waiting {
-		if _, _, need := s.gang(e); e.err == nil && need.memory > few && need.memory <= many {
+	helps := func(need amount) bool { return need.memory > few && need.memory <= many }
+	for c := range s.lines {
+		if helps(c.need) {
+			return true
+		}
+	}
+	for _, members := range s.gangs {
+		if _, _, need := s.gang(members[0]); helps(need) {
 			return true
 		}
 	}

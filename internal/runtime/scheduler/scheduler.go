@@ -92,7 +92,10 @@ type Scheduler struct {
 	mu      sync.Mutex
 	held    bool // nothing is granted
 	seq     int
-	waiting map[string]*entry
+	waiting map[string]*entry   // refused ones too, until they are released
+	lines   map[class][]*entry  // what waits and is of no gang, by age
+	gangs   map[string][]*entry // what waits of each gang
+	silent  map[*entry]struct{} // what waits and has no reason yet
 	holding map[string]*entry
 	shares  map[string]amount // held by projects
 	free    amount
@@ -131,7 +134,8 @@ func New(inv runtime.Inventory, now func() time.Time, o Options) *Scheduler {
 	all := amount{cores: milli(inv.Cores), memory: inv.MemoryBytes, gpus: int64(len(inv.GPUs))}
 	return &Scheduler{
 		total: inv, all: all, free: all, now: now, opt: o,
-		waiting: map[string]*entry{}, holding: map[string]*entry{}, shares: map[string]amount{},
+		waiting: map[string]*entry{}, lines: map[class][]*entry{}, gangs: map[string][]*entry{}, silent: map[*entry]struct{}{},
+		holding: map[string]*entry{}, shares: map[string]amount{},
 	}
 }
 
@@ -189,7 +193,7 @@ func (s *Scheduler) Enqueue(asks ...Ask) {
 		}
 		s.seq++
 		e := &entry{Ask: a, need: s.need(a), seq: s.seq, done: make(chan struct{})}
-		s.waiting[a.ID] = e
+		s.enqueue(e)
 		if err := s.Fits(a); err != nil { // of an earlier server on a larger machine
 			s.refuse(e, err)
 		}
@@ -203,9 +207,10 @@ func (s *Scheduler) explain() {
 	if s.held {
 		return
 	}
-	for _, e := range s.waiting {
-		if e.reason == "" && e.err == nil && s.complete(e) {
+	for e := range s.silent {
+		if s.complete(e) {
 			e.reason = s.lacks(e)
+			delete(s.silent, e)
 		}
 	}
 }
@@ -277,6 +282,7 @@ func (s *Scheduler) Adopt(a Ask, g Grant) (over bool) {
 	if old := s.waiting[a.ID]; old != nil {
 		delete(s.waiting, a.ID)
 		if old.err == nil {
+			s.unline(old)
 			old.grant = g
 			close(old.done)
 		}
@@ -309,6 +315,7 @@ func (s *Scheduler) Release(id string) {
 }
 
 func (s *Scheduler) refuse(e *entry, err error) {
+	s.unline(e)
 	e.err = err
 	close(e.done)
 }
