@@ -2,11 +2,15 @@ package process
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os/exec"
+	goruntime "runtime"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tategu/internal/runtime"
@@ -112,6 +116,58 @@ func TestZygoteMemory(t *testing.T) {
 	}
 	for _, z := range all {
 		<-z.ended
+	}
+}
+
+// TestHear: a zygote that is stopped is given up at once. One that only says nothing
+// is left to itself after a second, and ended after ten.
+func TestHear(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]error{"answers": nil, "stopped": errStopped, "silent": errLate} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				z := &zygote{cmd: exec.Command("sleep", "1000"), ended: make(chan struct{})}
+				if err := z.cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				defer z.kill()
+				taken := make(chan bool, 1)
+				switch name {
+				case "answers":
+					taken <- true
+				case "stopped":
+					if err := z.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+						t.Fatal(err)
+					}
+					for !z.stopped() {
+						goruntime.Gosched()
+					}
+				}
+				over := make(chan time.Time, 1)
+				n := &nursery{spawn: func(f func(context.Context)) {
+					go func() {
+						f(t.Context())
+						over <- time.Now()
+					}()
+				}}
+				began := time.Now()
+				if err := n.hear(t.Context(), z, taken); !errors.Is(err, want) {
+					t.Fatalf("%v, want %v", err, want)
+				}
+				if errors.Is(want, errLate) {
+					if waited := time.Since(began); waited != zygoteWait {
+						t.Errorf("waited %v", waited)
+					}
+					if waited := (<-over).Sub(began); waited != zygotePatience {
+						t.Errorf("ended after %v", waited)
+					}
+					if _ = z.cmd.Wait(); z.cmd.ProcessState.Exited() { // and not by itself
+						t.Errorf("%v", z.cmd.ProcessState)
+					}
+				}
+			})
+		})
 	}
 }
 

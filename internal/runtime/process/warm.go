@@ -71,6 +71,55 @@ func startNote(s wrapper.Spec, w wrapper.Running) string {
 	return s.Note
 }
 
+const (
+	zygoteLook = 50 * time.Millisecond // how often one that has not answered is looked at
+	zygoteWait = time.Second           // then the program is started cold, and whoever comes first has it
+)
+
+var (
+	errStopped = errors.New("it was stopped")
+	errLate    = errors.New("it has not answered yet")
+)
+
+// hear waits until a wrapper has taken the workload or has ended without. A zygote
+// that says nothing at all is ended later.
+func (n *nursery) hear(ctx context.Context, z *zygote, taken <-chan bool) error {
+	look, late := time.NewTicker(zygoteLook), time.NewTimer(zygoteWait)
+	defer look.Stop()
+	defer late.Stop()
+	for {
+		select {
+		case <-taken:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			n.spawn(func(ctx context.Context) { z.expect(ctx, taken) })
+			return errLate
+		case <-look.C:
+			if z.stopped() {
+				return errStopped
+			}
+		}
+	}
+}
+
+// expect ends a zygote that has not answered when its patience is over.
+func (z *zygote) expect(ctx context.Context, taken <-chan bool) {
+	late := time.NewTimer(zygotePatience - zygoteWait)
+	defer late.Stop()
+	select {
+	case <-taken:
+	case <-z.ended:
+	case <-ctx.Done():
+	case <-late.C:
+		z.kill()
+	}
+}
+
+// stopped reports a zygote that will answer nothing until somebody lets it go on.
+func (z *zygote) stopped() bool { return wrapper.Stopped(z.cmd.Process.Pid) }
+
 // wrapWarm lets a zygote fork the program, if one can: false = it has to be started.
 // A wrapper that comes too late finds that another has taken the workload.
 func (in *instance) wrapWarm(ctx context.Context, out *os.File, mode mountMode) bool {
@@ -83,16 +132,15 @@ func (in *instance) wrapWarm(ctx context.Context, out *os.File, mode mountMode) 
 		n.count(nil, false)
 		return false
 	}
-	taken, err := in.r.launcher().warm(z, in.dir, out, mode.flags)
-	late := time.NewTimer(zygotePatience)
-	defer late.Stop()
-	if err == nil {
-		select {
-		case <-taken:
-		case <-ctx.Done():
-		case <-late.C:
-			z.kill()
+	err := errStopped
+	if !z.stopped() {
+		var taken <-chan bool
+		if taken, err = in.r.launcher().warm(z, in.dir, out, mode.flags); err == nil {
+			err = n.hear(ctx, z, taken)
 		}
+	}
+	if errors.Is(err, errStopped) {
+		z.kill() // whoever stopped it may let it go on, but nobody waits for that
 	}
 	ours := in.reattach()
 	n.count(z, ours && in.watch.Warm)

@@ -54,6 +54,12 @@ func Alive(pid int, start string) bool {
 	return err == nil && s.start == start && s.state != 'Z' && s.state != 'X'
 }
 
+// Stopped reports a process that was stopped by a signal or a debugger.
+func Stopped(pid int) bool {
+	s, err := readStat(pid)
+	return err == nil && (s.state == 'T' || s.state == 't')
+}
+
 func pids() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

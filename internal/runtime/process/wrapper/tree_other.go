@@ -37,6 +37,13 @@ func Alive(pid int, start string) bool {
 	return err == nil && now == start
 }
 
+// Stopped reports a process that was stopped by a signal or a debugger.
+func Stopped(pid int) bool {
+	const stopped = 4 // SSTOP of sys/proc.h
+	p, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	return err == nil && int(p.Proc.P_pid) == pid && p.Proc.P_stat == stopped
+}
+
 func killTree(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) } // gone already is fine
 
 // KillStrays finds none without /proc.
