@@ -32,7 +32,7 @@ func layers() [][]string {
 		{"internal/identity"},
 		{"internal/store"},
 		{"internal/volume"},
-		{"internal/telemetry", "internal/resource"},
+		{"internal/graph", "internal/telemetry", "internal/resource"},
 	}
 }
 
