@@ -84,6 +84,36 @@ func (l logs) Read(ctx context.Context, stream string, offset int64, limit int) 
 	return l.m.blobs.ReadLog(ctx, stream, offset, limit)
 }
 
+// Size implements console.Logs.
+func (l logs) Size(ctx context.Context, stream string) (_ int64, err error) {
+	kept, err := l.m.blobs.LogSize(ctx, stream)
+	if err != nil {
+		return 0, err
+	}
+	owner, workload, _ := strings.Cut(stream, "|")
+	in, err := l.m.runtime.Find(ctx, workload)
+	if resource.IsNotFound(err) || err == nil && owner != in.Owner() {
+		return kept, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	r, err := in.Log(ctx, kept) // what came after is small
+	if resource.IsNotFound(err) {
+		return kept, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if f, ok := r.(io.Seeker); ok {
+		size, err := f.Seek(0, io.SeekEnd)
+		return max(size, kept), err
+	}
+	more, err := io.Copy(io.Discard, r)
+	return kept + more, err
+}
+
 func readFrom(ctx context.Context, in runtime.Instance, offset int64, limit int) (_ []byte, err error) {
 	r, err := in.Log(ctx, offset)
 	if err != nil {

@@ -1,12 +1,14 @@
-// Package console serves plain pages for people: what runs, the state of one
-// resource and its log. The links that the Python SDK prints (to the cloud's
-// console) lead here. It owns no state and changes none; the web console proper
-// comes later and will replace the pages, not the routes.
+// Package console serves pages for people: the runs of pipelines, one run live with
+// its graph, failures and logs, and plainly whatever else there is. The links that the
+// Python SDK prints (to the cloud's console) lead here. It owns no state and changes
+// none; the web console proper comes later and will replace the pages, not the routes.
+//
+// Pages are templates filled in the server and work without scripts; a script of a
+// few kilobytes makes them live. Nothing of them comes from another origin.
 package console
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"html/template"
 	"log/slog"
@@ -24,8 +26,11 @@ import (
 	"tategu/internal/store"
 )
 
-//go:embed page.html
-var pages embed.FS
+// Rows are the state that pages show, and how it changes.
+type Rows interface {
+	store.Reader
+	Watch(kinds ...store.Kind) store.Watcher
+}
 
 // Authorizer says whether the caller may read a project's resources.
 type Authorizer interface {
@@ -43,6 +48,8 @@ type Logs interface {
 	Streams(ctx context.Context, name string) ([]Stream, error)
 	// Read gives up to limit bytes from offset; fewer at the end.
 	Read(ctx context.Context, stream string, offset int64, limit int) ([]byte, error)
+	// Size is how many bytes a stream has by now.
+	Size(ctx context.Context, stream string) (int64, error)
 	// Workloads says how the programs of a resource are that are known to a runtime.
 	Workloads(ctx context.Context, name string) ([]Workload, error)
 }
@@ -68,6 +75,8 @@ type Queue struct {
 type Machine interface {
 	// Place is where a workload waits for room; false when it does not.
 	Place(workload string) (runtime.Queue, bool)
+	// Waits reports that Place would give a place, and costs little.
+	Waits(workload string) bool
 	Load() Load
 }
 
@@ -88,7 +97,7 @@ type Waiter struct {
 // Console is an http.Handler for the pages and for the JSON that the
 // command line reads (/tategu/v1/status, /tategu/v1/logs, /tategu/v1/run).
 type Console struct {
-	rows    store.Reader
+	rows    Rows
 	auth    Authorizer
 	logs    Logs
 	machine Machine
@@ -98,7 +107,9 @@ type Console struct {
 	warn    func() []string
 	started time.Time
 	types   map[store.Kind]func() resourceView
-	page    *template.Template
+	pages   *template.Template
+	assets  assets
+	feeds   *feeds
 	mux     *http.ServeMux
 	closing chan struct{} // closed when the server goes down
 }
@@ -108,18 +119,30 @@ const statusClientClosed = 499
 
 // New builds the handler. warn gives what keeps the server from its whole work, in
 // words for people.
-func New(rows store.Reader, auth Authorizer, logs Logs, machine Machine, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
-	page, err := template.New("page.html").Funcs(template.FuncMap{"short": shortTime, "took": took}).ParseFS(pages, "page.html")
+func New(rows Rows, auth Authorizer, logs Logs, machine Machine, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
+	pages, err := parseTemplates()
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), page: page, types: views(), mux: http.NewServeMux(), closing: make(chan struct{})}
+	files, err := readAssets()
+	if err != nil {
+		return nil, err
+	}
+	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), pages: pages, assets: files, types: views(), mux: http.NewServeMux(), closing: make(chan struct{})}
+	c.feeds = &feeds{rows: rows, waits: machine.Waits, open: map[string]*held{}, log: func(ctx context.Context, err error) {
+		log.ErrorContext(ctx, "console: following a run", slog.Any("error", err))
+	}}
 	c.mux.HandleFunc("GET /{$}", c.handle(c.index))
 	c.mux.HandleFunc("GET /console/{name...}", c.handle(c.show))
+	c.mux.HandleFunc("GET /console/runs", c.handle(c.listRuns))
+	c.mux.HandleFunc("GET /console/assets/{version}/{file}", c.handle(c.asset))
 	c.mux.HandleFunc("GET /tategu/v1/status", c.handle(c.status))
 	c.mux.HandleFunc("GET /tategu/v1/logs", c.handle(c.readLogs))
+	c.mux.HandleFunc("GET /tategu/v1/logs/window", c.handle(c.window))
 	c.mux.HandleFunc("GET /tategu/v1/workloads", c.handle(c.workloads))
 	c.mux.HandleFunc("GET /tategu/v1/run", c.handle(c.run))
+	c.mux.HandleFunc("GET /tategu/v1/run/events", c.handle(c.events))
+	c.mux.HandleFunc("GET /tategu/v1/run/changes", c.handle(c.changes))
 	for _, prefix := range []string{"/vertex-ai/", "/agent-platform/", "/ai/platform/"} {
 		c.mux.HandleFunc("GET "+prefix, c.handle(c.follow))
 	}
@@ -131,12 +154,17 @@ func Patterns() []string {
 	return []string{"/console/", "/tategu/v1/status", "/tategu/v1/logs", "/tategu/v1/workloads", "/tategu/v1/run", "/vertex-ai/", "/agent-platform/", "/ai/platform/"}
 }
 
-// Run ends what follows logs once ctx has ended: it would keep a server that goes down
-// until its patience with requests is over. It is to be called once.
+// Run ends what follows logs and runs once ctx has ended: it would keep a server that
+// goes down until its patience with requests is over. It is to be called once.
 func (c *Console) Run(ctx context.Context) error {
 	<-ctx.Done()
 	close(c.closing)
+	c.feeds.close()
 	return nil
+}
+
+func goingDown() error {
+	return resource.Errorf(codes.Unavailable, "the server goes down").WithHint("look again once it is back")
 }
 
 // wait is until a log is looked at again.
@@ -156,7 +184,8 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.mux.Serv
 
 func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'")
+		w.Header().Set("Content-Security-Policy", policy)
+		w.Header().Set("Referrer-Policy", "same-origin")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		answer := &begun{ResponseWriter: w}
 		err := h(answer, r)

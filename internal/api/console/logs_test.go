@@ -62,12 +62,19 @@ func (o *output) Read(_ context.Context, stream string, offset int64, limit int)
 	return []byte(text[:min(limit, len(text))]), nil
 }
 
+func (o *output) Size(_ context.Context, stream string) (int64, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int64(len(o.texts[stream])), nil
+}
+
 // readers may see project p.
 type readers struct{}
 
 // idle is a machine on which nothing waits.
 type idle struct{}
 
+func (idle) Waits(string) bool                  { return false }
 func (idle) Place(string) (runtime.Queue, bool) { return runtime.Queue{}, false }
 func (idle) Load() console.Load                 { return console.Load{} }
 
@@ -91,7 +98,25 @@ func serveUntil(t *testing.T) (store.Store, *output, *httptest.Server, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := rows.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	o := &output{texts: map[string]string{}}
+	s, end := over(t, rows, o)
+	return rows, o, s, end
+}
+
+// another serves the same rows: it is what comes after a server that was killed.
+func another(t *testing.T, rows store.Store, o *output) *httptest.Server {
+	t.Helper()
+	s, _ := over(t, rows, o)
+	return s
+}
+
+func over(t *testing.T, rows store.Store, o *output) (*httptest.Server, func()) {
+	t.Helper()
 	c, err := console.New(rows, readers{}, o, idle{}, "v", func() []string { return nil }, slog.New(slog.DiscardHandler), time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -106,11 +131,8 @@ func serveUntil(t *testing.T) (store.Store, *output, *httptest.Server, func()) {
 			t.Error(err)
 		}
 		s.Close()
-		if err := rows.Close(); err != nil {
-			t.Error(err)
-		}
 	})
-	return rows, o, s, end
+	return s, end
 }
 
 func put(t *testing.T, rows store.Store, j *pb.CustomJob) {

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"tategu/internal/pipeline"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 )
@@ -145,11 +143,10 @@ func (c *Console) load(r *http.Request, full string) (resourceView, error) {
 }
 
 type pageData struct {
-	Version string
+	frame
 	List    []resourceView
 	One     *resourceView
 	Load    *Load
-	Tasks   []taskView
 	JSON    string
 	Logs    []logView
 	Refresh bool
@@ -173,7 +170,7 @@ func (c *Console) index(w http.ResponseWriter, r *http.Request) error {
 	load.Queue = slices.DeleteFunc(load.Queue, func(q Waiter) bool {
 		return c.allow(r, q.Project, "aiplatform.customJobs.list") != nil
 	})
-	return c.page.Execute(w, pageData{Version: c.version, List: list, Load: &load})
+	return c.render(w, "index", pageData{frame: c.frame("Overview"), List: list, Load: &load})
 }
 
 func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
@@ -181,14 +178,14 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if v.Kind == resource.KindPipelineJobs {
+		return c.runPage(w, r, v)
+	}
 	text, err := protojson.MarshalOptions{Multiline: true}.Marshal(v.message)
 	if err != nil {
 		return fmt.Errorf("show %s: %w", v.Name, err)
 	}
-	data := pageData{Version: c.version, One: &v, JSON: string(text), Refresh: v.Ended.IsZero() && ends(v.message)}
-	if data.Tasks, err = c.tasks(r.Context(), v); err != nil {
-		return err
-	}
+	data := pageData{frame: c.frame(or(v.Title, v.Name)), One: &v, JSON: string(text), Refresh: v.Ended.IsZero() && ends(v.message)}
 	streams, err := c.logs.Streams(r.Context(), v.Name)
 	if err != nil {
 		return err
@@ -200,7 +197,7 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
 		}
 		data.Logs = append(data.Logs, logView{Label: s.Label, Text: string(p), More: len(p) == pageLog})
 	}
-	return c.page.Execute(w, data)
+	return c.render(w, "resource", data)
 }
 
 // ends reports what runs to an end; the end of a schedule is a plan.
@@ -208,59 +205,4 @@ func ends(m proto.Message) bool {
 	_, planned := m.(*pb.Schedule)
 	_, ok := m.(interface{ GetEndTime() *timestamppb.Timestamp })
 	return ok && !planned
-}
-
-// taskView is one task of a pipeline run, with its place on the time line.
-type taskView struct {
-	Name, State, Error string
-	Note               string // for people
-	Start              time.Time
-	Took               time.Duration
-	Left, Width        float64 // percent of the run
-}
-
-// tasks draws a pipeline run's tasks on a common time line.
-func (c *Console) tasks(ctx context.Context, v resourceView) ([]taskView, error) {
-	if v.Kind != resource.KindPipelineJobs {
-		return nil, nil
-	}
-	details, err := pipeline.Details(ctx, c.rows, v.Name, c.machine.Place)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]taskView, 0, len(details))
-	for _, d := range details {
-		t := taskView{Name: d.GetTaskName(), State: d.GetState().String(), Error: d.GetError().GetMessage()}
-		if last := d.GetPipelineTaskStatus(); d.GetState() == pb.PipelineTaskDetail_PENDING && len(last) > 0 {
-			t.Note = last[len(last)-1].GetError().GetMessage() // why it waits
-		}
-		if d.GetStartTime() != nil {
-			t.Start = d.GetStartTime().AsTime()
-			end := c.now()
-			if d.GetEndTime() != nil {
-				end = d.GetEndTime().AsTime()
-			}
-			t.Took = end.Sub(t.Start)
-		}
-		out = append(out, t)
-	}
-	place(out, v.Created)
-	return out, nil
-}
-
-func place(tasks []taskView, start time.Time) {
-	var span time.Duration
-	for _, t := range tasks {
-		if !t.Start.IsZero() {
-			span = max(span, t.Start.Add(t.Took).Sub(start))
-		}
-	}
-	for i := range tasks {
-		t := &tasks[i]
-		if span > 0 && !t.Start.IsZero() {
-			t.Left = 100 * max(0, float64(t.Start.Sub(start))/float64(span))
-			t.Width = max(0.5, 100*float64(t.Took)/float64(span))
-		}
-	}
-	slices.SortStableFunc(tasks, func(a, b taskView) int { return a.Start.Compare(b.Start) })
 }

@@ -363,6 +363,9 @@ func TestPlace(t *testing.T) {
 	if q := b.Snapshot().Waiters[1].Queue; q.Position != 2 || q.Waits != "2 GPUs (2 of 2 in use by mine, theirs)" {
 		t.Errorf("%+v", q)
 	}
+	if !b.Waits("next") || b.Waits("mine") || b.Waits("none") {
+		t.Error("Waits differs from Place")
+	}
 	if _, ok := b.Place("mine"); ok {
 		t.Error("a holder has a place")
 	}

@@ -69,6 +69,15 @@ func (s *Scheduler) Place(id string) (runtime.Queue, bool) {
 	return runtime.Queue{Position: slices.Index(order, e) + 1, Length: len(order), Since: e.Created, Waits: s.waits(e, false)}, true
 }
 
+// Waits reports that a workload waits for room. Unlike Place it costs little, so that
+// it can be asked of all the tasks of a run.
+func (s *Scheduler) Waits(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.waiting[id]
+	return e != nil && e.err == nil
+}
+
 // ordered is what waits in the order in which it would be served if each was given
 // what it asks for; members of incomplete gangs come last. It is good for a second.
 func (s *Scheduler) ordered() []*entry {
