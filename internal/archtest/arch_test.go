@@ -47,6 +47,8 @@ func private() map[string][]string {
 		"internal/pipeline/pipelinespec":   {"internal/pipeline"},
 		"internal/modelformat/lightgbm":    {"internal/modelformat"},
 		"internal/modelformat/xgboost":     {"internal/modelformat"},
+		"internal/replica/http1":           {"internal/replica"},
+		"internal/serving/autoscale":       {"internal/serving"},
 		"internal/store/storetest":         {},
 		"internal/blob/blobtest":           {},
 		"internal/runtime/runtimetest":     {},

@@ -3,45 +3,33 @@ package replica
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
-	"time"
+
+	"tategu/internal/replica/http1"
 )
 
-// newTransport makes the pool of connections of one set: plain HTTP/1.1 over
-// loopback or a private network, so no proxy and no compression.
-func newTransport(concurrency int) *http.Transport {
-	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	return &http.Transport{
-		DialContext: dialer.DialContext, DisableCompression: true,
-		MaxIdleConnsPerHost: concurrency, IdleConnTimeout: 90 * time.Second,
-		WriteBufferSize: 32 << 10, ReadBufferSize: 32 << 10,
-	}
+// Client reaches replicas at their addresses; http1.Client is one.
+type Client interface {
+	Do(ctx context.Context, address string, r *http1.Request) (*http1.Response, error)
+	// CloseIdle ends connections that wait to be used again; "" = to all addresses.
+	CloseIdle(address string)
 }
 
 // remote is a replica behind an address.
 type remote struct {
-	transport http.RoundTripper
-	address   string
+	client  Client
+	address string
 }
 
 // Do sends the bytes as they are and gives the answer's as they come.
 func (b *remote) Do(ctx context.Context, r *Request) (*Response, error) {
-	req, err := http.NewRequestWithContext(ctx, r.Method, "http://"+b.address+r.Path, bytes.NewReader(r.Body))
+	resp, err := b.client.Do(ctx, b.address, &http1.Request{Method: r.Method, Path: r.Path, Header: r.Header, Body: r.Body})
 	if err != nil {
-		return nil, fmt.Errorf("request %s: %w", r.Path, err)
+		return nil, err
 	}
-	if r.Header != nil {
-		req.Header = r.Header
-	}
-	resp, err := b.transport.RoundTrip(req) //nolint:bodyclose // the caller closes Response.Body
-	if err != nil {
-		return nil, fmt.Errorf("dial replica %s: %w", b.address, err)
-	}
-	return &Response{Status: resp.StatusCode, Header: resp.Header, Body: resp.Body}, nil
+	return &Response{Status: resp.Status, Header: resp.Header, Body: resp.Body}, nil
 }
 
 // leased gives the replica's place back when the answer has been read.

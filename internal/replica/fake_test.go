@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"tategu/internal/replica/http1"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 )
@@ -33,6 +36,7 @@ type program struct {
 	m       *machine
 	id      string
 	handler http.HandlerFunc // nil = nobody listens
+	shut    atomic.Bool      // the port is closed for now
 	ended   chan struct{}
 	phase   func() runtime.Phase // until it ends; nil = Running
 	exit    runtime.Exit
@@ -84,34 +88,40 @@ func (m *machine) count() (started int, live []string) {
 	return m.started, live
 }
 
-// RoundTrip is the network.
-func (m *machine) RoundTrip(r *http.Request) (*http.Response, error) {
+// Do is the network.
+func (m *machine) Do(ctx context.Context, address string, r *http1.Request) (*http1.Response, error) {
 	m.mu.Lock()
 	var p *program
 	for _, q := range m.all {
-		if q.id == r.URL.Host {
+		if q.id == address {
 			p = q
 		}
 	}
 	m.mu.Unlock()
-	if p == nil || p.handler == nil || p.Status().Phase == runtime.Ended {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	if p == nil || p.handler == nil || p.shut.Load() || p.Status().Phase == runtime.Ended {
+		return nil, &http1.Error{Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, "http://"+address+r.Path, bytes.NewReader(r.Body))
+	if err != nil {
+		return nil, err
 	}
 	rec := httptest.NewRecorder()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.handler(rec, r)
+		p.handler(rec, req)
 	}()
 	select {
 	case <-done:
-		return rec.Result(), nil
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
+		return &http1.Response{Status: rec.Code, Header: rec.Header(), Body: io.NopCloser(rec.Body)}, nil
+	case <-ctx.Done():
+		return nil, &http1.Error{Sent: true, Err: ctx.Err()}
 	case <-p.ended:
-		return nil, errors.New("connection reset")
+		return nil, &http1.Error{Sent: true, Err: errors.New("connection reset")}
 	}
 }
+
+func (m *machine) CloseIdle(string) {}
 
 func (p *program) end(exit runtime.Exit) {
 	p.once.Do(func() {

@@ -25,6 +25,7 @@ type member struct {
 	set   *Set
 	index int
 	leave chan struct{} // closed when the replica shall go
+	poke  chan struct{} // asks for a look at its health now
 
 	state    State
 	backend  Backend
@@ -32,6 +33,7 @@ type member struct {
 	failures int
 	err      error
 	message  string
+	suspect  bool // a connection broke: no requests until it was healthy again
 	leaving  bool
 	gone     bool
 }
@@ -45,7 +47,7 @@ func (m *member) become(state State, backend Backend, message string) {
 		m.backend = backend
 	}
 	if state == Ready {
-		m.failures, m.err = 0, nil
+		m.failures, m.err, m.suspect = 0, nil, false
 	}
 	s.pump()
 	s.signal()
@@ -66,9 +68,12 @@ func (m *member) fail(state State, err error) {
 func (m *member) run(ctx context.Context) {
 	attempt, inst := m.adopt(ctx)
 	for {
+		if inst == nil && m.asked() {
+			return
+		}
 		var err error
 		if inst == nil {
-			attempt++
+			attempt = m.next(attempt)
 			inst, err = m.start(ctx, attempt)
 		}
 		if err == nil {
@@ -91,11 +96,31 @@ func (m *member) run(ctx context.Context) {
 			return
 		}
 		m.fail(Waiting, err)
-		m.set.log(ctx, slog.LevelWarn, "replica ended", slog.Int("replica", m.index), slog.Int("attempt", attempt), slog.Any("error", err))
+		m.set.warn(ctx, "replica ended", slog.Int("replica", m.index), slog.Int("attempt", attempt), slog.Any("error", err))
 		if !m.pause(ctx, m.delay()) {
 			return
 		}
 		m.become(Starting, nil, "starting again")
+	}
+}
+
+// next numbers an attempt in this place: no number comes twice.
+func (m *member) next(last int) int {
+	s := m.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := max(last, s.attempts[m.index], s.cfg.Attempt) + 1
+	s.attempts[m.index] = n
+	return n
+}
+
+// doubt takes a replica whose connection broke out of rotation and has it looked at.
+// The caller holds the lock.
+func (m *member) doubt() {
+	m.suspect = true
+	select {
+	case m.poke <- struct{}{}:
+	default: // asked already
 	}
 }
 
@@ -137,7 +162,7 @@ func (m *member) delay() time.Duration {
 func (m *member) adopt(ctx context.Context) (attempt int, live runtime.Instance) {
 	all, err := m.set.cfg.Runtime.List(ctx)
 	if err != nil {
-		m.set.log(ctx, slog.LevelWarn, "cannot look for replicas of an earlier run", slog.Any("error", err))
+		m.set.warn(ctx, "cannot look for replicas of an earlier run", slog.Any("error", err))
 		return 0, nil
 	}
 	prefix := m.set.cfg.Name + "-" + strconv.Itoa(m.index) + "-"
@@ -179,7 +204,10 @@ func (m *member) start(ctx context.Context, attempt int) (runtime.Instance, erro
 func (m *member) end(ctx context.Context, inst runtime.Instance) {
 	m.become(Draining, nil, "")
 	m.set.mu.Lock()
-	drain := m.set.drain
+	drain := m.set.cfg.Drain
+	if m.set.stopping {
+		drain = m.set.drain
+	}
 	m.set.mu.Unlock()
 	if drain > 0 {
 		drained, cancel := context.WithTimeout(ctx, drain)
@@ -202,7 +230,7 @@ func (m *member) discard(ctx context.Context, inst runtime.Instance) {
 		err = inst.Release(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
-		m.set.log(ctx, slog.LevelWarn, "cannot clean up a replica", slog.String("workload", inst.ID()), slog.Any("error", err))
+		m.set.warn(ctx, "cannot clean up a replica", slog.String("workload", inst.ID()), slog.Any("error", err))
 	}
 }
 

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/replica/http1"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 )
@@ -56,6 +58,8 @@ func (m *member) watch(ctx context.Context, inst runtime.Instance) error {
 				return err
 			}
 			timer.Reset(h.next)
+		case <-m.poke:
+			timer.Reset(0)
 		}
 	}
 }
@@ -89,8 +93,8 @@ func (h *health) probe(ctx context.Context) error {
 		return nil //nolint:nilerr // the watch ended: what the probe saw does not matter
 	}
 	if err == nil {
-		if !h.ready || h.bad >= unhealthyAfter {
-			m.become(Ready, &remote{m.set.transport, address}, "")
+		if !h.ready || h.bad >= unhealthyAfter || m.doubted() {
+			m.become(Ready, &remote{m.set.client, address}, "")
 		}
 		h.ready, h.bad, h.refused, h.next = true, 0, 0, probeReady
 		return nil
@@ -102,6 +106,9 @@ func (h *health) probe(ctx context.Context) error {
 			return m.late(ctx, h.inst, err)
 		}
 		return nil
+	}
+	if m.doubted() {
+		h.next = probeSuspect
 	}
 	h.bad++
 	h.refused++
@@ -120,6 +127,12 @@ func (h *health) probe(ctx context.Context) error {
 	return nil
 }
 
+func (m *member) doubted() bool {
+	m.set.mu.Lock()
+	defer m.set.mu.Unlock()
+	return m.suspect
+}
+
 // progress notes what a starting replica is doing.
 func (m *member) progress(message string) {
 	m.set.mu.Lock()
@@ -131,11 +144,7 @@ func (m *member) progress(message string) {
 func (s *Set) get(ctx context.Context, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+s.cfg.Health, nil)
-	if err != nil {
-		return fmt.Errorf("health route %q: %w", s.cfg.Health, err)
-	}
-	resp, err := s.transport.RoundTrip(req)
+	resp, err := s.client.Do(ctx, address, &http1.Request{Method: http.MethodGet, Path: s.cfg.Health})
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
@@ -144,8 +153,8 @@ func (s *Set) get(ctx context.Context, address string) error {
 	if err := resp.Body.Close(); err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return &healthError{resp.Status}
+	if resp.Status != http.StatusOK {
+		return &healthError{strconv.Itoa(resp.Status) + " " + http.StatusText(resp.Status)}
 	}
 	return nil
 }

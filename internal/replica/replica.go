@@ -25,6 +25,9 @@ type Request struct {
 	Path   string // with query
 	Header http.Header
 	Body   []byte
+	// Again allows that it is sent to another replica when the first one dies over
+	// it. One that was not sent is always safe.
+	Again bool
 }
 
 // Response is what it answered. Body must be closed; it may be a stream.
@@ -32,6 +35,10 @@ type Response struct {
 	Status int
 	Header http.Header
 	Body   io.ReadCloser
+
+	Waited time.Duration // for its turn
+	Took   time.Duration // from its sending to the head of the answer
+	Beside int           // requests that the replica had then, itself included
 }
 
 // Backend answers requests.
@@ -42,6 +49,7 @@ type Backend interface {
 // Config of a set. Either Local or Runtime and Workload are given.
 type Config struct {
 	Name        string // makes the workloads' ids: NAME-INDEX-ATTEMPT
+	Attempt     int    // the number before the first attempt: no id may come twice, since output is kept by it
 	Title       string // what error texts call it, such as "deployed model 5"
 	Count       int    // replicas wanted
 	Concurrency int    // requests in flight in one replica at most; 0 = 100
@@ -55,9 +63,10 @@ type Config struct {
 	Workload func(id string) runtime.Workload
 	Health   string        // route that answers 200 when a replica can serve
 	Start    time.Duration // until the first such answer, at most; 0 = 15 minutes
+	Drain    time.Duration // requests of a replica that goes may take so long; 0 = 30 s
 
-	// Transport reaches replicas; nil = a pool of plain HTTP/1.1 connections.
-	Transport http.RoundTripper
+	// Client reaches replicas; nil = a pool of plain HTTP/1.1 connections.
+	Client Client
 
 	Log *slog.Logger
 }
@@ -100,6 +109,7 @@ const (
 	probeFirst     = 25 * time.Millisecond
 	probeStarting  = 300 * time.Millisecond
 	probeReady     = 10 * time.Second
+	probeSuspect   = time.Second // after a connection that broke
 	probeLimit     = 10 * time.Second
 	unhealthyAfter = 4
 	startLimit     = 15 * time.Minute
@@ -107,6 +117,13 @@ const (
 	restartMax     = time.Minute
 	giveUpAfter    = 3 // failed starts in a row until callers are told
 	stopGrace      = 10 * time.Second
+	drainLimit     = 30 * time.Second
+)
+
+// How often a request is sent anew when its replica dies.
+const (
+	unsentTries = 5
+	sentTries   = 2
 )
 
 func (c Config) withDefaults() Config {
@@ -121,6 +138,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Start == 0 {
 		c.Start = startLimit
+	}
+	if c.Drain == 0 {
+		c.Drain = drainLimit
 	}
 	return c
 }

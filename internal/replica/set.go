@@ -1,45 +1,48 @@
 package replica
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	goruntime "runtime"
 	"sync"
 	"time"
 
+	"tategu/internal/replica/http1"
 	"tategu/internal/resource"
 )
 
 // Set is a number of replicas of one server behind one queue.
 type Set struct {
-	cfg       Config
-	transport http.RoundTripper
+	cfg    Config
+	client Client
 
 	mu       sync.Mutex
 	want     int
+	room     int // requests in flight in one replica at most
 	stopping bool
-	drain    time.Duration
+	drain    time.Duration // of the end of the set
 	members  []*member
-	queue    list.List // of *waiter
-	queued   int64     // bytes in queue
+	attempts map[int]int // the last one in each place
+	queue    list.List   // of *waiter
+	queued   int64       // bytes in queue
 	changed  chan struct{}
 }
 
 // New makes a set; nothing starts before Run.
 func New(cfg Config) *Set {
 	cfg = cfg.withDefaults()
-	s := &Set{cfg: cfg, want: cfg.Count, changed: make(chan struct{})}
+	s := &Set{cfg: cfg, want: cfg.Count, room: cfg.Concurrency, attempts: map[int]int{}, changed: make(chan struct{})}
 	if cfg.Local != nil {
 		s.want = 0
-		s.cfg.Concurrency = goruntime.GOMAXPROCS(0)
+		s.room = goruntime.GOMAXPROCS(0)
 		s.members = []*member{{set: s, state: Ready, backend: cfg.Local}}
 		return s
 	}
-	if s.transport = cfg.Transport; s.transport == nil {
-		s.transport = newTransport(cfg.Concurrency)
+	if s.client = cfg.Client; s.client == nil {
+		s.client = &http1.Client{MaxIdle: cfg.Concurrency}
 	}
 	return s
 }
@@ -54,10 +57,11 @@ func (s *Set) Run(ctx context.Context) error {
 		defer s.mu.Unlock()
 		s.stopping = true // nobody keeps the replicas any more: answer who still waits
 		s.pump()
-		if pool, ok := s.transport.(*http.Transport); ok {
-			pool.CloseIdleConnections()
+		if s.client != nil {
+			s.client.CloseIdle("")
 		}
 	}()
+	s.find(ctx, &wg)
 	for {
 		s.mu.Lock()
 		changed := s.changed
@@ -95,27 +99,77 @@ func (s *Set) adjust(ctx context.Context, wg *sync.WaitGroup) {
 		s.members = kept
 		s.signal() // Stop waits for this
 	}
-	taken := map[int]bool{}
+	taken, staying := map[int]bool{}, 0
 	for _, m := range s.members {
 		taken[m.index] = true
-		if m.index >= s.want && !m.leaving {
-			m.leaving = true
-			close(m.leave)
+		if !m.leaving {
+			staying++
 		}
 	}
-	for i := range s.want {
-		if taken[i] {
-			continue
+	for ; staying > s.want; staying-- {
+		m := s.surplus()
+		m.leaving = true
+		close(m.leave)
+	}
+	for i := 0; staying < s.want; i++ {
+		if !taken[i] {
+			s.add(ctx, wg, i)
+			staying++
 		}
-		m := &member{set: s, index: i, state: Starting, leave: make(chan struct{})}
-		s.members = append(s.members, m)
-		wg.Go(func() {
-			m.run(ctx)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			m.gone = true
-			s.signal()
-		})
+	}
+}
+
+// surplus picks who goes: one that cannot serve, else the one with the fewest
+// requests, of these the youngest place. The caller holds the lock.
+func (s *Set) surplus() *member {
+	var worst *member
+	for _, m := range s.members {
+		if !m.leaving && (worst == nil || cmp.Or(compareReady(m, worst), cmp.Compare(m.inFlight, worst.inFlight), cmp.Compare(worst.index, m.index)) < 0) {
+			worst = m
+		}
+	}
+	return worst
+}
+
+// compareReady puts those that cannot serve first.
+func compareReady(a, b *member) int {
+	rank := func(m *member) int {
+		if m.state == Ready {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Compare(rank(a), rank(b))
+}
+
+// add makes a member and lets it run. The caller holds the lock.
+func (s *Set) add(ctx context.Context, wg *sync.WaitGroup, index int) {
+	m := &member{set: s, index: index, state: Starting, leave: make(chan struct{}), poke: make(chan struct{}, 1)}
+	s.members = append(s.members, m)
+	wg.Go(func() {
+		m.run(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		m.gone = true
+		s.signal()
+	})
+}
+
+// find takes over the places in which replicas of an earlier server run. Run keeps
+// as many as are wanted.
+func (s *Set) find(ctx context.Context, wg *sync.WaitGroup) {
+	if s.cfg.Local != nil {
+		return
+	}
+	places, err := running(ctx, s.cfg.Runtime, s.cfg.Name)
+	if err != nil {
+		s.warn(ctx, "cannot look for replicas of an earlier run", slog.Any("error", err))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, index := range places {
+		s.add(ctx, wg, index)
 	}
 }
 
@@ -123,10 +177,32 @@ func (s *Set) adjust(ctx context.Context, wg *sync.WaitGroup) {
 func (s *Set) Resize(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cfg.Local == nil && !s.stopping {
+	if s.cfg.Local == nil && !s.stopping && s.want != n {
 		s.want = n
 		s.signal()
 	}
+}
+
+// Limit sets how many requests a replica is given at a time.
+func (s *Set) Limit(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.Local == nil {
+		s.room = max(1, n)
+		s.pump()
+	}
+}
+
+// Ready is the number of replicas that can serve.
+func (s *Set) Ready() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.members {
+		if m.state == Ready && !m.leaving {
+			n++
+		}
+	}
+	return n
 }
 
 // Stop takes no more requests, lets those in flight end for at most drain, and
@@ -148,6 +224,7 @@ func (s *Set) WaitReady(ctx context.Context) error {
 		ready := 0
 		for _, m := range s.members {
 			switch {
+			case m.leaving:
 			case m.state == Ready:
 				ready++
 			case m.state == Failed || m.failures >= giveUpAfter:
@@ -204,8 +281,8 @@ func (s *Set) signal() {
 	s.changed = make(chan struct{})
 }
 
-func (s *Set) log(ctx context.Context, level slog.Level, msg string, attrs ...slog.Attr) {
-	s.cfg.Log.LogAttrs(ctx, level, msg, append([]slog.Attr{slog.String("set", s.cfg.Name)}, attrs...)...)
+func (s *Set) warn(ctx context.Context, msg string, attrs ...slog.Attr) {
+	s.cfg.Log.LogAttrs(ctx, slog.LevelWarn, msg, append([]slog.Attr{slog.String("set", s.cfg.Name)}, attrs...)...)
 }
 
 // permanent reports a failure that another start cannot cure.

@@ -23,7 +23,7 @@ import (
 func start(t *testing.T, m *machine, change func(*Config)) (s *Set, stop func()) {
 	t.Helper()
 	cfg := Config{
-		Name: "set", Title: "the model", Count: 1, Runtime: m, Transport: m, Health: "/health", Log: slog.New(slog.DiscardHandler),
+		Name: "set", Title: "the model", Count: 1, Runtime: m, Client: m, Health: "/health", Log: slog.New(slog.DiscardHandler),
 		Workload: func(id string) runtime.Workload { return runtime.Workload{ID: id} },
 	}
 	if change != nil {
