@@ -42,8 +42,9 @@ type Config struct {
 	Registry  Registry           `yaml:"registry"`
 	Runtime   Runtime            `yaml:"runtime"`
 	// Secrets is a directory of PROJECT/NAME/KEY files; "" = there are no secrets.
-	Secrets string `yaml:"secrets"`
-	Python  Python `yaml:"python"`
+	Secrets string  `yaml:"secrets"`
+	Python  Python  `yaml:"python"`
+	Serving Serving `yaml:"serving"`
 }
 
 // Python is how Python components are started.
@@ -162,6 +163,9 @@ func (c Config) Validate() error {
 	}
 	if c.Python.Idle < 0 {
 		return resource.Invalid("python.idle", "python.idle is %v", c.Python.Idle).WithHint("write a duration such as 10m, or python.zygote: false")
+	}
+	if err := c.Serving.validate(); err != nil {
+		return err
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return resource.Invalid("tls", "tls.cert and tls.key go together")

@@ -27,7 +27,7 @@ func (m *Main) services() []service {
 	may := m.admission()
 	return []service{
 		aiplatform.NewModels(std),
-		aiplatform.NewEndpoints(std, m.authority, may, public),
+		aiplatform.NewEndpoints(std, m.authority, may, m.engines.serving, public),
 		aiplatform.NewPrediction(m.engines.serving),
 		m.jobs,
 		m.schedules,
@@ -84,6 +84,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.Route{Name: "queue", Handler: admin.NewQueue(m.authority, m.queue), Exact: []string{admin.QueuePath}})
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
+	routes = append(routes, wire.InvokeRoutes(aiplatform.NewInvoke(m.engines.serving, m.authority))...)
 	routes = append(routes, wire.ConsoleRoutes(m.pages, console.Patterns()...)...)
 	return routes, nil
 }

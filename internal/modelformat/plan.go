@@ -15,6 +15,7 @@ import (
 	"maps"
 	"path"
 	"regexp"
+	"strconv"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -67,8 +68,13 @@ type Container struct {
 	HealthRoute   string
 	PredictRoute  string
 	InvokePrefix  string
+	Concurrency   int           // requests that it takes at a time, as it declares; 0 = it does not
 	Start         time.Duration // until the first good health answer
 }
+
+// concurrencyVariable in the env of a model's container says how many requests a
+// replica takes at a time; its server can read it too.
+const concurrencyVariable = "TATEGU_CONCURRENCY"
 
 // Workload gives the container as a program to run.
 func (c *Container) Workload(id, owner, project, account string, res runtime.Resources) runtime.Workload {
@@ -155,6 +161,13 @@ func container(model *pb.Model, t Target) (*Container, error) {
 	c.Env = variables(c, t)
 	for _, e := range spec.GetEnv() {
 		c.Env[e.GetName()] = expand(e.GetValue(), c.Env)
+	}
+	if v, ok := c.Env[concurrencyVariable]; ok {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 {
+			return nil, resource.Invalid("container_spec.env", "%s is %q: it says how many requests a replica takes at a time", concurrencyVariable, v).WithResource(model.GetName())
+		}
+		c.Concurrency = n
 	}
 	for _, word := range spec.GetCommand() {
 		c.Command = append(c.Command, expand(word, c.Env))

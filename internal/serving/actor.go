@@ -12,9 +12,6 @@ import (
 	"tategu/internal/store"
 )
 
-// drainLimit is how long requests in flight may take when a model is undeployed.
-const drainLimit = 30 * time.Second
-
 // retryAfter is the pause before a deployed model that could not be planned is
 // tried again (its file may be back).
 const retryAfter = 30 * time.Second
@@ -24,9 +21,13 @@ type deployment struct {
 	key, id string
 	model   *pb.Model
 	set     *replica.Set
-	route   string        // of predictions in a replica
-	done    chan struct{} // closed when the set has ended
-	outcome chan error    // of the first start, one value
+	scale   *scaler // nil in process
+	route   string  // of predictions in a replica
+	invoke  bool    // its other routes are open too
+
+	admitted chan struct{} // closed once it takes requests
+	done     chan struct{} // closed when the set has ended
+	outcome  chan error    // of the first start, one value
 }
 
 // actor brings one deployment row about.
@@ -114,19 +115,21 @@ func (a *actor) step(ctx context.Context) (again bool, err error) {
 		if a.current != nil {
 			return true, nil
 		}
-		if err := a.start(ctx, req); err != nil {
+		if err := a.start(ctx, req, false); err != nil {
 			return true, a.failed(ctx, err)
 		}
 	case resource.StateDeployed:
 		if a.current == nil {
-			if err := a.start(ctx, req); err != nil {
+			if err := a.start(ctx, req, true); err != nil {
 				return true, err
 			}
 			a.engine.admit(a.current)
 			a.current.outcome = nil // the operation is over: the set keeps trying
 			return true, nil
 		}
-		a.current.set.Resize(replicas(req.GetDeployedModel()))
+		if s := a.current.scale; s != nil {
+			s.configure(a.engine.cfg.Scaling.spec(req.GetDeployedModel()))
+		}
 	case resource.StateUndeploying:
 		return true, a.undeploy(ctx)
 	}
@@ -140,7 +143,7 @@ func (a *actor) stop(ctx context.Context) error {
 		return replica.Cleanup(ctx, a.engine.cfg.Runtime, setName(a.key))
 	}
 	a.engine.dismiss(d)
-	if err := d.set.Stop(ctx, drainLimit); err != nil {
+	if err := d.set.Stop(ctx, a.engine.cfg.Scaling.Drain); err != nil {
 		return err
 	}
 	<-d.done
@@ -153,6 +156,7 @@ func (e *Engine) admit(d *deployment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.running[d.key] = d
+	close(d.admitted)
 }
 
 // dismiss takes it out.

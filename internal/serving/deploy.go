@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"tategu/internal/replica"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/serving/autoscale"
 	"tategu/internal/store"
 )
 
@@ -30,17 +32,21 @@ func setName(key string) string {
 	return "replica-" + n.ID()
 }
 
-// replicas is the number of replicas of a deployed model.
-func replicas(dm *pb.DeployedModel) int {
-	n := dm.GetDedicatedResources().GetMinReplicaCount()
-	if n == 0 {
-		n = dm.GetAutomaticResources().GetMinReplicaCount()
+// begin gives the replicas to start with. A deployment that was there before goes
+// on with those that run, and its replicas get numbers that none had.
+func (a *actor) begin(ctx context.Context, spec autoscale.Spec, again bool) (count, attempt int, err error) {
+	if !again {
+		if spec.Min == 0 {
+			return spec.Initial, 0, nil
+		}
+		return spec.Min, 0, nil
 	}
-	return max(1, int(n))
+	n, err := replica.Running(ctx, a.engine.cfg.Runtime, setName(a.key))
+	return min(max(n, spec.Min), spec.Max), int(a.engine.cfg.Now().UnixMilli()), err
 }
 
-// start plans the model and starts its set.
-func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
+// start plans the model and starts its set; again says that it was deployed before.
+func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again bool) error {
 	e, dm := a.engine, req.GetDeployedModel()
 	model, err := modelformat.LoadModel(ctx, e.cfg.Store, dm.GetModel(), dm.GetModelVersionId())
 	if err != nil {
@@ -57,8 +63,13 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 	if err != nil {
 		return err
 	}
-	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), outcome: make(chan error, 1)}
-	cfg := replica.Config{Name: setName(a.key), Title: "deployed model " + dm.GetId(), Count: replicas(dm), Runtime: e.cfg.Runtime, Log: a.log}
+	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1)}
+	limits := e.cfg.Scaling
+	cfg := replica.Config{
+		Name: setName(a.key), Title: "deployed model " + dm.GetId(), Runtime: e.cfg.Runtime, Log: a.log,
+		Queue: limits.Queue, QueueBytes: limits.QueueBytes, Drain: limits.Drain,
+	}
+	spec := limits.spec(dm)
 	if plan.Native != nil {
 		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
 		a.log.InfoContext(ctx, "serving natively", slog.String("model", plan.Native.Describe()))
@@ -70,11 +81,20 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 			w.Priority = runtime.PriorityOnline
 			return w
 		}
+		if cfg.Count, cfg.Attempt, err = a.begin(ctx, spec, again); err != nil {
+			return err
+		}
 		if err := e.fits(cfg); err != nil {
 			return err
 		}
+		d.scale = newScaler(spec, cmp.Or(c.Concurrency, limits.Concurrency), cfg.Count, a.log, e.cfg.Now)
+		cfg.Concurrency = d.scale.spec.Concurrency
+		d.invoke = c.InvokePrefix != ""
 	}
 	d.set = replica.New(cfg)
+	if d.scale != nil {
+		d.scale.set = d.set
+	}
 	a.current = d
 	outcome := d.outcome // the field is cleared once it does not matter any more
 	go func() {
@@ -82,11 +102,26 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest) error {
 		var wait sync.WaitGroup
 		defer wait.Wait()
 		wait.Go(func() { outcome <- d.set.WaitReady(ctx) })
+		if d.scale != nil {
+			scaled, stop := context.WithCancel(ctx)
+			defer stop()
+			wait.Go(func() { a.scale(scaled, d) })
+		}
 		if err := d.set.Run(ctx); err != nil {
 			a.log.ErrorContext(ctx, "replica set ended", slog.Any("error", err))
 		}
 	}()
 	return nil
+}
+
+// scale lets the load decide once the model is deployed; until then all replicas to
+// begin with have to start.
+func (a *actor) scale(ctx context.Context, d *deployment) {
+	select {
+	case <-ctx.Done():
+	case <-d.admitted:
+		d.scale.Run(ctx)
+	}
 }
 
 // fits refuses replicas that can never be there at the same time: a deployment is

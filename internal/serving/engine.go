@@ -1,10 +1,7 @@
 // Package serving keeps deployed models running and answers predictions. It acts
 // on the rows that the API writes (deployments) and finishes their operations;
 // its data plane is called directly by the API. What to start comes from
-// modelformat, keeping it alive from replica.
-//
-// It does not scale by load yet: a deployed model has its min_replica_count
-// replicas, at least one. Set.Resize is where an autoscaler will act.
+// modelformat, keeping it alive from replica, how many from autoscale.
 package serving
 
 import (
@@ -33,7 +30,8 @@ type Config struct {
 	// runtime's word on each of them is enough.
 	Fits     func(together ...runtime.Workload) error
 	HasImage func(image string) bool // whether an images rule fits; nil = never
-	Limit    time.Duration           // longest prediction; 0 = one minute
+	Limit    time.Duration           // longest prediction, where the endpoint does not say; 0 = one minute
+	Scaling  Scaling
 	Log      *slog.Logger
 	Now      func() time.Time
 	Random   func(n int) int // for the traffic split; nil = math/rand
@@ -59,6 +57,7 @@ func New(cfg Config) *Engine {
 	if cfg.Limit == 0 {
 		cfg.Limit = time.Minute
 	}
+	cfg.Scaling = cfg.Scaling.withDefaults()
 	if cfg.Random == nil {
 		cfg.Random = rand.IntN
 	}

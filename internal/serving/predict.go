@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -26,6 +27,13 @@ type Request struct {
 	Header http.Header // for the container; nil = JSON
 	Body   []byte
 	Stream bool // the answer may take long and comes in parts
+	// Again allows that it is sent to another replica when one dies over it.
+	Again bool
+	// DeployedModel asks for one by its id; "" = by the traffic split.
+	DeployedModel string
+	// Route asks for a route of the server's own, with its query; "" = that of
+	// predictions. Method is POST where it is not given.
+	Route, Method string
 }
 
 // Response is a container's answer and who gave it. Body must be closed.
@@ -42,22 +50,25 @@ type Response struct {
 }
 
 // Predict sends a request to one of the endpoint's deployed models, chosen by the
-// traffic split. Errors are ours, or those of a model in process; a container's
-// own bad answer is a Response.
+// traffic split. It is held while there is no replica yet. Errors are ours, or those
+// of a model in process; a container's own bad answer is a Response.
 func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Response, error) {
-	d, err := e.choose(ctx, endpoint)
+	d, limit, err := e.choose(ctx, endpoint, r.DeployedModel)
 	if err != nil {
 		return nil, err
 	}
-	limit := e.cfg.Limit
-	if r.Stream {
-		limit = streamLimit
+	ask, err := d.request(r)
+	if err != nil {
+		return nil, err
 	}
-	if r.Header == nil {
-		r.Header = http.Header{"Content-Type": {"application/json"}}
+	if limit == 0 {
+		limit = e.cfg.Limit
+		if r.Stream {
+			limit = streamLimit
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
-	resp, err := d.set.Do(ctx, &replica.Request{Method: http.MethodPost, Path: d.route, Header: r.Header, Body: r.Body})
+	resp, end, err := d.do(ctx, ask)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -65,56 +76,102 @@ func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Resp
 	return &Response{
 		Endpoint:      endpoint[strings.LastIndexByte(endpoint, '/')+1:],
 		DeployedModel: d.id, Model: d.model.GetName(), ModelVersion: d.model.GetVersionId(), ModelDisplay: d.model.GetDisplayName(),
-		Route: d.route, Status: resp.Status, Header: resp.Header, Body: &bounded{resp.Body, cancel},
+		Route: ask.Path, Status: resp.Status, Header: resp.Header,
+		Body: &bounded{ReadCloser: resp.Body, end: func() {
+			cancel()
+			end()
+		}},
 	}, nil
+}
+
+// do has a request counted as long as it lasts.
+func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.Response, end func(), err error) {
+	if d.scale == nil {
+		resp, err = d.set.Do(ctx, r)
+		return resp, func() {}, err
+	}
+	d.scale.begin()
+	if resp, err = d.set.Do(ctx, r); err != nil {
+		d.scale.end(nil)
+		return nil, nil, err
+	}
+	return resp, func() { d.scale.end(resp) }, nil
+}
+
+// request is what a replica gets.
+func (d *deployment) request(r Request) (*replica.Request, error) {
+	ask := &replica.Request{Method: http.MethodPost, Path: d.route, Header: r.Header, Body: r.Body, Again: r.Again}
+	if r.Header == nil {
+		ask.Header = http.Header{"Content-Type": {"application/json"}}
+	}
+	if r.Method != "" {
+		ask.Method = r.Method
+	}
+	if r.Route != "" {
+		if !d.invoke {
+			return nil, resource.Errorf(codes.FailedPrecondition, "deployed model %s takes predictions only", d.id).WithResource(d.model.GetName()).
+				WithHint(`upload the model with invoke_route_prefix "/*" in its container_spec`)
+		}
+		ask.Path = r.Route
+	}
+	return ask, nil
 }
 
 // bounded ends the request's time limit with its body.
 type bounded struct {
 	io.ReadCloser
 
-	cancel context.CancelFunc
+	once sync.Once
+	end  func()
 }
 
 func (b *bounded) Close() error {
 	err := b.ReadCloser.Close()
-	b.cancel()
+	b.once.Do(b.end)
 	return err
 }
 
-// choose picks a deployed model. What is cached of the endpoint may be a moment
-// old, so that a miss is looked up before it is an error.
-func (e *Engine) choose(ctx context.Context, name string) (*deployment, error) {
+// choose picks a deployed model and gives the endpoint's own time limit, 0 = none.
+// What is cached of the endpoint may be a moment old, so that a miss is looked up
+// before it is an error.
+func (e *Engine) choose(ctx context.Context, name, id string) (*deployment, time.Duration, error) {
 	e.mu.RLock()
 	endpoint, epoch := e.endpoints[name], e.epoch
 	e.mu.RUnlock()
 	if endpoint != nil {
-		if d := e.draw(endpoint); d != nil {
-			return d, nil
+		if d := e.draw(endpoint, id); d != nil {
+			return d, inferenceTimeout(endpoint), nil
 		}
 	}
 	endpoint = &pb.Endpoint{}
 	if _, err := store.GetMessage(ctx, e.cfg.Store, resource.KindEndpoints, name, endpoint); err != nil {
-		return nil, fmt.Errorf("predict: %w", err)
+		return nil, 0, fmt.Errorf("predict: %w", err)
 	}
 	e.mu.Lock()
 	if e.epoch == epoch { // else what was read may be old already
 		e.endpoints[name] = endpoint
 	}
 	e.mu.Unlock()
-	if d := e.draw(endpoint); d != nil {
-		return d, nil
+	if d := e.draw(endpoint, id); d != nil {
+		return d, inferenceTimeout(endpoint), nil
 	}
-	return nil, unserved(endpoint)
+	return nil, 0, unserved(endpoint, id)
 }
 
-func unserved(endpoint *pb.Endpoint) error {
+func inferenceTimeout(endpoint *pb.Endpoint) time.Duration {
+	return max(0, endpoint.GetClientConnectionConfig().GetInferenceTimeout().AsDuration())
+}
+
+func unserved(endpoint *pb.Endpoint, id string) error {
 	name := endpoint.GetName()
+	deployed := slices.ContainsFunc(endpoint.GetDeployedModels(), func(d *pb.DeployedModel) bool { return d.GetId() == id })
 	switch {
+	case id != "" && !deployed:
+		return resource.NotFound(resource.DeploymentKey(name, id))
 	case len(endpoint.GetDeployedModels()) == 0:
 		return resource.Errorf(codes.FailedPrecondition, "endpoint %s has no deployed model", name).WithResource(name).
 			WithHint("deploy a model to it first")
-	case len(endpoint.GetTrafficSplit()) == 0:
+	case id == "" && len(endpoint.GetTrafficSplit()) == 0:
 		return resource.Errorf(codes.FailedPrecondition, "endpoint %s has no traffic split", name).WithResource(name).
 			WithHint("set traffic_split on the endpoint")
 	}
@@ -123,15 +180,24 @@ func unserved(endpoint *pb.Endpoint) error {
 }
 
 // draw chooses by the traffic split among the models that run; nil when the one
-// chosen does not.
-func (e *Engine) draw(endpoint *pb.Endpoint) *deployment {
-	split := endpoint.GetTrafficSplit()
+// chosen does not. id names one.
+func (e *Engine) draw(endpoint *pb.Endpoint, id string) *deployment {
+	if id == "" {
+		id = e.drawID(endpoint.GetTrafficSplit())
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.running[resource.DeploymentKey(endpoint.GetName(), id)]
+}
+
+// drawID chooses one by its share; "" = nobody has one.
+func (e *Engine) drawID(split map[string]int32) string {
 	total := 0
 	for _, share := range split {
 		total += int(share)
 	}
 	if total <= 0 {
-		return nil
+		return ""
 	}
 	id := ""
 	if len(split) == 1 {
@@ -145,7 +211,5 @@ func (e *Engine) draw(endpoint *pb.Endpoint) *deployment {
 			}
 		}
 	}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.running[resource.DeploymentKey(endpoint.GetName(), id)]
+	return id
 }

@@ -168,7 +168,7 @@ func writeError(w http.ResponseWriter, err error) {
 	switch answer {
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="tategu"`)
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		if h.Get("Retry-After") == "" {
 			h.Set("Retry-After", "1")
 		}

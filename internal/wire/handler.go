@@ -26,9 +26,12 @@ type Route struct {
 	// Match, when set, must hold too; such a route comes after the table's own.
 	Match   func(r *http.Request) bool
 	Handler http.Handler
-	Open    bool // asks for no credential: the token endpoints
-	probe   bool
-	Audit   bool // whatever is not a read is audited before it is answered
+	// Serve is what a route has in place of a Handler when the wire writes its errors
+	// and bounds its bodies.
+	Serve func(w http.ResponseWriter, r *http.Request) error
+	Open  bool // asks for no credential: the token endpoints
+	probe bool
+	Audit bool // whatever is not a read is audited before it is answered
 	// Anonymous hands requests that show no credential to the handler, which knows
 	// what is open to everybody. On loopback they are the operator's as ever.
 	Anonymous bool
@@ -108,6 +111,18 @@ func RegistryRoutes(h RegistryHandler, paths ...string) []Route {
 	rt := Route{Name: "registry", Audit: true, Handler: h, Anonymous: true, Prove: h.Prove, Refuse: h.Refuse}
 	rt.Prefixes, rt.Exact = []string{"/v2/"}, append([]string{"/v2"}, paths...)
 	return []Route{rt}
+}
+
+// InvokeHandler passes requests to any route of a model's server.
+type InvokeHandler interface {
+	// Owns reports a request that is for this handler.
+	Owns(r *http.Request) bool
+	Serve(w http.ResponseWriter, r *http.Request) error
+}
+
+// InvokeRoutes sends invocations of endpoints to h, which asks for the permission.
+func InvokeRoutes(h InvokeHandler) []Route {
+	return []Route{{Name: "invoke", Match: h.Owns, Serve: h.Serve}}
 }
 
 // ConsoleRoutes sends the pages to h: the paths given, the start page, and the
@@ -252,7 +267,9 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 			c.principal = p
 			trail.Proved(p)
 		})
-		rt.Handler.ServeHTTP(out, r.WithContext(ctx))
+		if err := s.handle(rt, out, r.WithContext(ctx)); err != nil {
+			return err
+		}
 		if err := out.finish(); err != nil {
 			return err
 		}
@@ -267,6 +284,17 @@ func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	if err != nil {
 		out.fail(err)
 	}
+}
+
+func (s *Server) handle(rt *Route, w http.ResponseWriter, r *http.Request) error {
+	if rt.Serve == nil {
+		rt.Handler.ServeHTTP(w, r)
+		return nil
+	}
+	if err := s.limitBody(w, r); err != nil {
+		return err
+	}
+	return rt.Serve(w, r)
 }
 
 func isRead(method string) bool {

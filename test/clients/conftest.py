@@ -40,6 +40,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     crash = json.dumps([sys.executable, "-c", CRASH])
     config = echo_config("echo*") + f"  - match: crash\n    command: {crash}\n"
+    config += "serving: {idle: 1s}\n"
     folder = Path(tempfile.mkdtemp(prefix="tategu-clients-"))
     server = Server(folder, config)
     session.config.stash[SERVER] = server

@@ -1,6 +1,8 @@
 """Endpoints: deploy, predict, traffic, and failures that leave nothing behind."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from google.api_core import exceptions
@@ -79,4 +81,60 @@ def test_failed_deploy_leaves_nothing(endpoint):
     again = aiplatform.Endpoint(endpoint.resource_name)
     assert again.list_models() == []
     assert dict(again.traffic_split) == {}
+    model.delete()
+
+
+def replicas(endpoint):
+    """How many replicas the one deployed model has."""
+    fresh = aiplatform.Endpoint(endpoint.resource_name)
+    (model,) = fresh.gca_resource.deployed_models
+    return model.status.available_replica_count, model.status.message
+
+
+def test_scales_to_zero_and_back(endpoint, echo_model):
+    """Nothing runs when idle (here after a second), and nobody is refused after it."""
+    endpoint.deploy(
+        echo_model,
+        machine_type="n1-standard-2",
+        min_replica_count=0,
+        max_replica_count=2,
+    )
+    for _ in range(300):
+        ready, why = replicas(endpoint)
+        if ready == 0:
+            break
+        time.sleep(0.1)
+    assert ready == 0, why
+    assert "1s" in why
+
+    def ask(i):
+        return endpoint.predict(instances=[i]).predictions
+
+    with ThreadPoolExecutor(20) as pool:
+        assert list(pool.map(ask, range(20))) == [[i] for i in range(20)]
+
+
+def test_invoke(endpoint, mode):
+    """Any route of the server; the SDK goes to the endpoint's own address."""
+    if mode == "http":
+        pytest.skip("the SDK sends invoke with its credentials over TLS only")
+    model = aiplatform.Model.upload(
+        display_name="routes",
+        serving_container_image_uri="echo:1",
+        serving_container_health_route="/health",
+        serving_container_invoke_route_prefix="/*",
+    )
+    endpoint.deploy(model, machine_type="n1-standard-2")
+    body = json.dumps({"instances": [7]}).encode()
+    headers = {"Content-Type": "application/json"}
+    answer = endpoint.invoke("/v1/chat/completions", body, headers)
+    assert answer.status_code == 200
+    assert answer.json() == {"predictions": [7]}
+    (deployed,) = endpoint.list_models()
+    stream = json.dumps({"instances": [1, 2], "parameters": {"stream": True}}).encode()
+    parts = endpoint.invoke(
+        "/lines", stream, headers, deployed_model_id=deployed.id, stream=True
+    )
+    assert [json.loads(p) for p in parts] == [{"predictions": [1]}, {"predictions": [2]}]
+    endpoint.undeploy_all()
     model.delete()

@@ -112,7 +112,7 @@ func checkResources(d *pb.DeployedModel) error {
 		if r.DedicatedResources.GetMachineSpec() == nil {
 			return resource.Invalid("deployed_model.dedicated_resources.machine_spec", "dedicated_resources has no machine_spec")
 		}
-		return checkReplicas("deployed_model.dedicated_resources", &r.DedicatedResources.MinReplicaCount, &r.DedicatedResources.MaxReplicaCount)
+		return checkScaling(r.DedicatedResources)
 	case *pb.DeployedModel_AutomaticResources:
 		return checkReplicas("deployed_model.automatic_resources", &r.AutomaticResources.MinReplicaCount, &r.AutomaticResources.MaxReplicaCount)
 	case *pb.DeployedModel_SharedResources:

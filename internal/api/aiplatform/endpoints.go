@@ -24,13 +24,14 @@ type Endpoints struct {
 	std      *Standard
 	accounts Accounts
 	images   ImageChecker
+	replicas Replicas
 	public   func() string
 }
 
-// NewEndpoints makes the service. public gives the host:port under which clients
-// reach this server.
-func NewEndpoints(std *Standard, accounts Accounts, images ImageChecker, public func() string) *Endpoints {
-	return &Endpoints{std: std, accounts: accounts, images: images, public: public}
+// NewEndpoints makes the service. replicas may be nil: then nothing is known of
+// them. public gives the host:port under which clients reach this server.
+func NewEndpoints(std *Standard, accounts Accounts, images ImageChecker, replicas Replicas, public func() string) *Endpoints {
+	return &Endpoints{std: std, accounts: accounts, images: images, replicas: replicas, public: public}
 }
 
 // Methods gives the rows of the dispatch table.
@@ -82,7 +83,7 @@ func (s *Endpoints) get(ctx context.Context, req *pb.GetEndpointRequest) (*pb.En
 	if err := s.std.Get(ctx, req, e); err != nil {
 		return nil, err
 	}
-	s.dedicate(e)
+	s.show(e)
 	return e, nil
 }
 
@@ -90,7 +91,7 @@ func (s *Endpoints) list(ctx context.Context, req *pb.ListEndpointsRequest) (*pb
 	resp := &pb.ListEndpointsResponse{}
 	return resp, s.std.ListWith(ctx, req, resp, ListOptions{Each: func(_ context.Context, msg proto.Message) error {
 		if e, ok := msg.(*pb.Endpoint); ok {
-			s.dedicate(e)
+			s.show(e)
 		}
 		return nil
 	}})
@@ -116,7 +117,7 @@ func (s *Endpoints) update(ctx context.Context, req *pb.UpdateEndpointRequest) (
 	if err != nil {
 		return nil, err
 	}
-	s.dedicate(e)
+	s.show(e)
 	return e, nil
 }
 

@@ -36,14 +36,16 @@ func NewPrediction(p Predictor) *Prediction { return &Prediction{predictor: p} }
 // maxAnswer bounds an answer that has to be held in memory.
 const maxAnswer = 256 << 20
 
+const predictPermission = "aiplatform.endpoints.predict"
+
 // Methods gives the rows of the dispatch table.
 func (p *Prediction) Methods() ([]api.Method, error) {
-	const service, permission = "PredictionService", "aiplatform.endpoints.predict"
-	predict := api.Unary(MethodName(service, "Predict"), permission, p.predict)
+	const service = "PredictionService"
+	predict := api.Unary(MethodName(service, "Predict"), predictPermission, p.predict)
 	predict.HTTP = p.predictHTTP
-	raw := api.Unary(MethodName(service, "RawPredict"), permission, p.rawPredict)
+	raw := api.Unary(MethodName(service, "RawPredict"), predictPermission, p.rawPredict)
 	raw.HTTP = p.rawPredictHTTP
-	stream := api.Stream(MethodName(service, "StreamRawPredict"), permission, p.streamRawPredict)
+	stream := api.Stream(MethodName(service, "StreamRawPredict"), predictPermission, p.streamRawPredict)
 	stream.HTTP = p.streamRawPredictHTTP
 	return []api.Method{predict, raw, stream}, nil
 }
@@ -53,7 +55,7 @@ func (p *Prediction) predict(ctx context.Context, req *pb.PredictRequest) (*pb.P
 	if err != nil {
 		return nil, err
 	}
-	answer, err := p.predictor.Predict(ctx, req.GetEndpoint(), serving.Request{Body: body})
+	answer, err := p.predictor.Predict(ctx, req.GetEndpoint(), serving.Request{Body: body, Again: true})
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,9 @@ type model struct {
 	err    error
 	asked  serving.Request
 	closed int
+
+	endpoint string
+	limited  bool
 }
 
 type counted struct {
@@ -41,8 +44,9 @@ func (c counted) Close() error {
 	return nil
 }
 
-func (m *model) Predict(_ context.Context, endpoint string, r serving.Request) (*serving.Response, error) {
-	m.asked = r
+func (m *model) Predict(ctx context.Context, endpoint string, r serving.Request) (*serving.Response, error) {
+	m.asked, m.endpoint = r, endpoint
+	_, m.limited = ctx.Deadline()
 	if m.err != nil {
 		return nil, m.err
 	}

@@ -2,13 +2,16 @@ package aiplatform
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"maps"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
+	"tategu/internal/resource"
 	"tategu/internal/serving"
 )
 
@@ -18,7 +21,12 @@ func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name st
 	if err != nil {
 		return err
 	}
-	answer, err := p.predictor.Predict(r.Context(), name, serving.Request{Body: body})
+	ctx, cancel, err := within(r)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	answer, err := p.predictor.Predict(ctx, name, serving.Request{Body: body, Again: true})
 	if err != nil {
 		return retryHint(w, err)
 	}
@@ -28,6 +36,23 @@ func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name st
 	}
 	defer func() { err = errors.Join(err, answer.Body.Close()) }()
 	return splice(w, answer)
+}
+
+// within gives the time that the caller is willing to wait, if it says so: the
+// header X-Server-Timeout, in seconds
+// (cloud.google.com/apis/docs/system-parameters).
+func within(r *http.Request) (context.Context, context.CancelFunc, error) {
+	const header = "X-Server-Timeout"
+	v := r.Header.Get(header)
+	if v == "" {
+		return r.Context(), func() {}, nil
+	}
+	seconds, err := strconv.ParseFloat(v, 64)
+	if err != nil || !(seconds > 0) {
+		return nil, nil, resource.Invalid(header, "%s is %q: want seconds", header, v)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(seconds, 1e6)*float64(time.Second)))
+	return ctx, cancel, nil
 }
 
 // splice writes the answer, an object, with the identity fields in front.
@@ -83,19 +108,28 @@ func nextByte(in *bufio.Reader) (c byte, skipped int, err error) {
 // REST clients, which wrap both in an HttpBody message, do not come here: the
 // wire turns those into messages.
 func (p *Prediction) rawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	return p.passHTTP(w, r, name, false)
+	return p.passHTTP(w, r, name, serving.Request{Again: repeatable(r)})
 }
 
 func (p *Prediction) streamRawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	return p.passHTTP(w, r, name, true)
+	return p.passHTTP(w, r, name, serving.Request{Stream: true, Again: repeatable(r)})
 }
 
-func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name string, stream bool) (err error) {
-	body, err := readRequest(r)
+// passHTTP sends ask with the body and the headers of r.
+func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name string, ask serving.Request) (err error) {
+	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		return resource.Unimplemented("a WebSocket through an endpoint")
+	}
+	if ask.Body, err = readRequest(r); err != nil {
+		return err
+	}
+	ctx, cancel, err := within(r)
 	if err != nil {
 		return err
 	}
-	answer, err := p.predictor.Predict(r.Context(), name, serving.Request{Header: passHeaders(r.Header), Body: body, Stream: stream})
+	defer cancel()
+	ask.Header = passHeaders(r.Header)
+	answer, err := p.predictor.Predict(ctx, name, ask)
 	if err != nil {
 		return retryHint(w, err)
 	}
@@ -107,7 +141,7 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 	setModelHeaders(w, answer)
 	w.WriteHeader(answer.Status)
 	var out io.Writer = w
-	if stream {
+	if ask.Stream {
 		out = &flusher{w, http.NewResponseController(w)}
 	}
 	if _, err := io.Copy(out, answer.Body); err != nil && r.Context().Err() == nil {

@@ -71,7 +71,7 @@ func newServer(tb testing.TB) *server {
 	std := NewStandard(st, time.Now)
 	var groups [][]api.Method
 	for _, s := range []interface{ Methods() ([]api.Method, error) }{
-		NewModels(std), NewEndpoints(std, accounts{}, images{}, func() string { return ownAddr }), NewMetadata(std), NewOperations(std),
+		NewModels(std), NewEndpoints(std, accounts{}, images{}, nil, func() string { return ownAddr }), NewMetadata(std), NewOperations(std),
 	} {
 		methods, err := s.Methods()
 		if err != nil {

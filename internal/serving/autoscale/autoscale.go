@@ -58,7 +58,7 @@ func (s Spec) WithDefaults() Spec {
 // History is what was seen until now.
 type History struct {
 	Now    time.Time
-	Load   []float64 // requests at a time in each full second, waiting ones too; oldest first
+	Load   []float64 // requests at a time in each full second with a ready replica, waiting ones too; oldest first
 	Active int       // requests right now
 	Last   time.Time // when the last request came or ended; zero = there was none
 	Up     time.Time // when there were replicas again after none
@@ -94,6 +94,11 @@ func Decide(s Spec, h History) Decision {
 	}
 	if s.idle(h) {
 		return Decision{Reason: idleReason(s, h)}
+	}
+	if h.Ready == 0 {
+		// What waits for a start says nothing of how many replicas it needs.
+		want, limit := s.bound(h.Want)
+		return Decision{want, "no replica is ready yet; more are considered once one is" + limit, State{}}
 	}
 	n := s.needs(h)
 	state := h.State

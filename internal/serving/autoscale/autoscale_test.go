@@ -40,6 +40,7 @@ func TestDecide(t *testing.T) {
 		"panic is over":         {spec, History{Load: flat(60, 1), Want: 6, Ready: 6, State: State{Panic: at(40)}}, 6, "would do and will in 30s"},
 		"maximum was lowered":   {Spec{Min: 1, Max: 2, Concurrency: 1, DownDelay: time.Hour}, History{Load: flat(60, 9), Want: 8, Ready: 8}, 2, "max_replica_count is 2"},
 		"minimum was raised":    {Spec{Min: 3, Max: 5, Concurrency: 1}, History{Want: 1, Ready: 1}, 3, "min_replica_count is 3"},
+		"none is ready yet":     {spec, History{Load: flat(60, 99), Want: 2}, 2, "no replica is ready yet"},
 		"from zero":             {zero, History{Active: 1}, 1, "a request came while there was no replica"},
 		"from zero to several":  {Spec{Max: 4, Initial: 3}, History{Active: 1}, 3, "a request came"},
 		"still zero":            {zero, History{}, 0, "no request came within 20s"},

@@ -10,6 +10,7 @@ import (
 // and an overload of one that takes a single request at a time is not deep.
 const (
 	firstLimit = 8
+	leastLimit = 2 // the next request is there when one ends
 	mostLimit  = 1000
 	enough     = 10  // answers that a step of learning needs
 	slow       = 2.0 // times the time of a lone request: more at a time is no gain
@@ -33,7 +34,7 @@ type Learner struct {
 func NewLearner(now time.Time) *Learner { return &Learner{limit: firstLimit, began: now} }
 
 // Limit is what is known so far.
-func (l *Learner) Limit() int { return max(1, int(l.limit)) }
+func (l *Learner) Limit() int { return int(l.limit) }
 
 // Observe notes one good answer: how long the replica took until its headers came,
 // and how many requests it had when this one was sent, itself included.
@@ -90,7 +91,7 @@ func (l *Learner) adjust(middle time.Duration, each float64) {
 	case ratio > slow && each > l.limit/2:
 		// By Little's law each/ratio requests are worked on at once; twice as many
 		// keep the time of an answer within the bound.
-		l.limit = max(1, l.limit/2, min(l.limit-1, math.Round(slow*each/ratio)))
+		l.limit = max(leastLimit, l.limit/2, min(l.limit-1, math.Round(slow*each/ratio)))
 	case ratio <= slow && each >= 0.8*l.limit:
 		l.limit = min(mostLimit, l.limit+max(1, math.Floor(l.limit/4)))
 	}

@@ -31,12 +31,13 @@ func (m *Meter) Active() int { return m.load }
 // Last is when a request came or ended; zero = never.
 func (m *Meter) Last() time.Time { return m.last }
 
-// Load gives the mean number of requests in each full second until now, oldest
-// first, as far as is remembered.
-func (m *Meter) Load(now time.Time) []float64 {
+// Load gives the mean number of requests in each full second from since until now,
+// oldest first, as far as is remembered.
+func (m *Meter) Load(since, now time.Time) []float64 {
 	m.advance(now)
 	end := int64(m.until / time.Second)
-	begin := max(0, end-int64(len(m.ring))+1)
+	first := int64((since.Sub(m.epoch) + time.Second - 1) / time.Second)
+	begin := min(end, max(0, first, end-int64(len(m.ring))+1))
 	out := make([]float64, 0, end-begin)
 	for s := begin; s < end; s++ {
 		out = append(out, m.ring[s%int64(len(m.ring))])

@@ -31,7 +31,7 @@ func play(s Spec, boot int, trace func(second int) float64, seconds int) []int {
 		if n, ok := ready[second]; ok {
 			h.Ready = min(n, h.Want)
 		}
-		h.Load, h.Active, h.Last = m.Load(h.Now), m.Active(), m.Last()
+		h.Load, h.Active, h.Last = m.Load(at(0), h.Now), m.Active(), m.Last()
 		d := Decide(s, h)
 		if h.Want == 0 && d.Want > 0 {
 			h.Up = h.Now
@@ -141,20 +141,26 @@ func TestMeter(t *testing.T) {
 	m.Add(at(1.25), 3)
 	m.Add(at(1.75), -2)
 	want := []float64{.5, .25 + 2 + .5, 2}
-	if got := m.Load(at(3)); len(got) != 3 || !near(got, want) {
+	if got := m.Load(at(0), at(3)); len(got) != 3 || !near(got, want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}
-	if got := m.Load(at(3.9)); !near(got, want) {
+	if got := m.Load(at(0), at(3.9)); !near(got, want) {
 		t.Errorf("a second that is not over counts: %v", got)
 	}
-	if got := m.Load(at(7)); !near(got, []float64{2, 2, 2, 2, 2}) {
+	if got := m.Load(at(0), at(7)); !near(got, []float64{2, 2, 2, 2, 2}) {
 		t.Errorf("after 7 s: %v", got)
 	}
+	if got := m.Load(at(4.5), at(7)); !near(got, []float64{2, 2}) {
+		t.Errorf("since 4.5 s: %v", got)
+	}
+	if got := m.Load(at(8), at(7)); len(got) > 0 {
+		t.Errorf("since later than now: %v", got)
+	}
 	m.Add(at(7.5), -2)
-	if got := m.Load(at(1000.5)); !near(got, []float64{0, 0, 0, 0, 0}) || m.Active() != 0 || !m.Last().Equal(at(7.5)) {
+	if got := m.Load(at(0), at(1000.5)); !near(got, []float64{0, 0, 0, 0, 0}) || m.Active() != 0 || !m.Last().Equal(at(7.5)) {
 		t.Errorf("after a long time: %v, %d active", got, m.Active())
 	}
-	if got := m.Load(at(900)); !near(got, []float64{0, 0, 0, 0, 0}) {
+	if got := m.Load(at(0), at(900)); !near(got, []float64{0, 0, 0, 0, 0}) {
 		t.Errorf("back in time: %v", got)
 	}
 }
@@ -192,7 +198,7 @@ func TestMeterIsExact(t *testing.T) {
 		}
 		sum += float64(load) * (50 - now)
 		total := 0.0
-		for _, v := range m.Load(at(50)) {
+		for _, v := range m.Load(at(0), at(50)) {
 			total += v
 		}
 		if math.Abs(total-sum) > 1e-6 || m.Active() != load {

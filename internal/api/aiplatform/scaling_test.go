@@ -1,0 +1,59 @@
+package aiplatform
+
+import (
+	"testing"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"tategu/internal/resource"
+)
+
+func TestCheckScaling(t *testing.T) {
+	t.Parallel()
+	zero := func(idle, up time.Duration) *pb.DedicatedResources_ScaleToZeroSpec {
+		return &pb.DedicatedResources_ScaleToZeroSpec{IdleScaledownPeriod: durationpb.New(idle), MinScaleupPeriod: durationpb.New(up)}
+	}
+	metric := func(name string, target int32) []*pb.AutoscalingMetricSpec {
+		return []*pb.AutoscalingMetricSpec{{MetricName: name, Target: target}}
+	}
+	for name, tc := range map[string]struct {
+		d    *pb.DedicatedResources
+		code codes.Code
+		most int32
+	}{
+		"nothing":                   {&pb.DedicatedResources{}, codes.OK, 1},
+		"minimum alone":             {&pb.DedicatedResources{MinReplicaCount: 3}, codes.OK, 3},
+		"to zero":                   {&pb.DedicatedResources{MaxReplicaCount: 4, InitialReplicaCount: 2, ScaleToZeroSpec: zero(time.Second, time.Second)}, codes.OK, 4},
+		"to zero after a day":       {&pb.DedicatedResources{ScaleToZeroSpec: zero(24*time.Hour, time.Second)}, codes.InvalidArgument, 0},
+		"to zero at once":           {&pb.DedicatedResources{ScaleToZeroSpec: zero(time.Second, 0)}, codes.InvalidArgument, 0},
+		"to zero with one":          {&pb.DedicatedResources{MinReplicaCount: 1, ScaleToZeroSpec: &pb.DedicatedResources_ScaleToZeroSpec{}}, codes.InvalidArgument, 0},
+		"initial with one":          {&pb.DedicatedResources{MinReplicaCount: 1, InitialReplicaCount: 1}, codes.InvalidArgument, 0},
+		"initial beyond the most":   {&pb.DedicatedResources{MaxReplicaCount: 1, InitialReplicaCount: 2}, codes.InvalidArgument, 0},
+		"initial below nothing":     {&pb.DedicatedResources{InitialReplicaCount: -1}, codes.InvalidArgument, 0},
+		"CPU":                       {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(cpuMetric, 70)}, codes.OK, 1},
+		"CPU of 101 percent":        {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(cpuMetric, 101)}, codes.InvalidArgument, 0},
+		"CPU twice":                 {&pb.DedicatedResources{AutoscalingMetricSpecs: append(metric(cpuMetric, 1), metric(cpuMetric, 2)...)}, codes.InvalidArgument, 0},
+		"a metric we do not have":   {&pb.DedicatedResources{AutoscalingMetricSpecs: metric("aiplatform.googleapis.com/prediction/online/request_count", 1)}, codes.Unimplemented, 0},
+		"a metric nobody ever had":  {&pb.DedicatedResources{AutoscalingMetricSpecs: metric("", 1)}, codes.Unimplemented, 0},
+		"a range that is none":      {&pb.DedicatedResources{MinReplicaCount: 3, MaxReplicaCount: 2}, codes.InvalidArgument, 0},
+		"less than no replicas":     {&pb.DedicatedResources{MinReplicaCount: -1}, codes.InvalidArgument, 0},
+		"less than no replicas too": {&pb.DedicatedResources{MaxReplicaCount: -1}, codes.InvalidArgument, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := checkScaling(tc.d)
+			if tc.code == codes.OK {
+				if err != nil || tc.d.MaxReplicaCount != tc.most {
+					t.Errorf("at most %d, %v", tc.d.MaxReplicaCount, err)
+				}
+				return
+			}
+			if resource.CodeOf(err) != tc.code {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

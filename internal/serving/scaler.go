@@ -1,0 +1,203 @@
+package serving
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+
+	"tategu/internal/replica"
+	"tategu/internal/serving/autoscale"
+)
+
+// Scaling is what holds for all deployed models.
+type Scaling struct {
+	// Idle is the time without a request after which a deployed model with
+	// min_replica_count 0 and no scale_to_zero_spec has no replica; 0 = 5 minutes.
+	Idle time.Duration
+	// DownDelay is how long fewer replicas must have been enough; 0 = 30 s.
+	DownDelay time.Duration
+	// Drain is how long requests of a replica that goes may take; 0 = 30 s.
+	Drain time.Duration
+	// Concurrency is how many requests a replica is given at a time, where its model
+	// does not say; 0 = that is learned.
+	Concurrency int
+	Queue       int   // requests of a deployed model that wait at most; 0 = 10,000
+	QueueBytes  int64 // their bytes; 0 = 64 MiB
+}
+
+func (s Scaling) withDefaults() Scaling {
+	if s.Idle == 0 {
+		s.Idle = 5 * time.Minute
+	}
+	if s.DownDelay == 0 {
+		s.DownDelay = 30 * time.Second
+	}
+	if s.Drain == 0 {
+		s.Drain = 30 * time.Second
+	}
+	return s
+}
+
+// spec reads what a deployed model asks for.
+func (s Scaling) spec(dm *pb.DeployedModel) autoscale.Spec {
+	spec := autoscale.Spec{Min: 1, Max: 1, Idle: s.Idle, DownDelay: s.DownDelay, Concurrency: s.Concurrency}
+	switch r := dm.GetPredictionResources().(type) {
+	case *pb.DeployedModel_DedicatedResources:
+		d := r.DedicatedResources
+		spec.Min, spec.Max, spec.Initial = int(d.GetMinReplicaCount()), int(d.GetMaxReplicaCount()), int(d.GetInitialReplicaCount())
+		if p := d.GetScaleToZeroSpec().GetIdleScaledownPeriod(); p != nil {
+			spec.Idle = p.AsDuration()
+		}
+		if p := d.GetScaleToZeroSpec().GetMinScaleupPeriod(); p != nil {
+			spec.MinUp = p.AsDuration()
+		}
+	case *pb.DeployedModel_AutomaticResources:
+		spec.Min, spec.Max = int(r.AutomaticResources.GetMinReplicaCount()), int(r.AutomaticResources.GetMaxReplicaCount())
+	}
+	return spec.WithDefaults()
+}
+
+// scaleTick is how often the number of replicas is looked at.
+const scaleTick = time.Second
+
+// scaler gives one deployed model the replicas that it needs: once a second, and
+// when a request finds none.
+type scaler struct {
+	set *replica.Set
+	log *slog.Logger
+	now func() time.Time
+
+	mu      sync.Mutex
+	spec    autoscale.Spec
+	meter   *autoscale.Meter
+	learner *autoscale.Learner // nil: the limit is declared
+	state   autoscale.State
+	want    int
+	up      time.Time // when there were replicas again after none
+	ready   time.Time // since when one has been ready; zero = none is
+	reason  string
+	since   time.Time // of want
+}
+
+// newScaler begins with want replicas. A limit that is not declared is learned.
+func newScaler(spec autoscale.Spec, declared, want int, log *slog.Logger, now func() time.Time) *scaler {
+	at := now()
+	s := &scaler{
+		log: log, now: now, want: want, up: at, since: at, meter: autoscale.NewMeter(at, time.Minute),
+		reason: "replicas to begin with",
+	}
+	if declared == 0 {
+		s.learner = autoscale.NewLearner(at)
+		declared = s.learner.Limit()
+	}
+	s.spec = spec
+	s.spec.Concurrency = declared
+	return s
+}
+
+// configure takes changed limits over.
+func (s *scaler) configure(spec autoscale.Spec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	spec.Concurrency = s.spec.Concurrency
+	s.spec = spec
+	s.decide()
+}
+
+// Run looks at the load until ctx ends.
+func (s *scaler) Run(ctx context.Context) {
+	tick := time.NewTicker(scaleTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.look()
+		}
+	}
+}
+
+func (s *scaler) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.learner != nil && s.learner.Step(s.now(), s.set.Ready()) {
+		s.spec.Concurrency = s.learner.Limit()
+		s.set.Limit(s.spec.Concurrency)
+	}
+	s.decide()
+}
+
+// decide acts on what was seen. The caller holds the lock: a request either is
+// counted before, or finds no replica and asks for some.
+func (s *scaler) decide() {
+	now, ready := s.now(), s.set.Ready()
+	switch {
+	case ready == 0:
+		s.ready = time.Time{}
+	case s.ready.IsZero():
+		s.ready = now
+	}
+	d := autoscale.Decide(s.spec, autoscale.History{
+		Now: now, Load: s.meter.Load(s.ready, now), Active: s.meter.Active(), Last: s.meter.Last(), Up: s.up,
+		Want: s.want, Ready: ready, CPU: -1, GPU: -1, State: s.state,
+	})
+	s.state, s.reason = d.State, d.Reason
+	if d.Want == s.want {
+		return
+	}
+	if s.want == 0 {
+		s.up = now
+	}
+	s.log.Info("replicas of a deployed model", slog.Int("from", s.want), slog.Int("to", d.Want), slog.String("reason", d.Reason))
+	s.want, s.since = d.Want, now
+	s.set.Resize(d.Want)
+}
+
+// begin counts a request, and has replicas started when there are none.
+func (s *scaler) begin() (cold bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.meter.Add(s.now(), 1)
+	if s.want > 0 {
+		return false
+	}
+	s.decide()
+	return true
+}
+
+// end is the end of a request; resp is its answer, nil without one.
+func (s *scaler) end(resp *replica.Response) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.meter.Add(s.now(), -1)
+	if s.learner != nil && resp != nil && resp.Status < 300 {
+		s.learner.Observe(resp.Took, resp.Beside)
+	}
+}
+
+// status says how many replicas there are, why, and since when so many are wanted.
+func (s *scaler) status() (message string, ready int, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b strings.Builder
+	ready = s.set.Ready()
+	fmt.Fprintf(&b, "%d of %d wanted replicas ready (%d to %d): %s", ready, s.want, s.spec.Min, s.spec.Max, s.reason)
+	how := "as declared"
+	if s.learner != nil {
+		how = "as learned from its answers"
+	}
+	fmt.Fprintf(&b, ". A replica is given %d requests at a time, %s.", s.spec.Concurrency, how)
+	for _, st := range s.set.Status() {
+		if st.State != replica.Ready && st.Message != "" {
+			first, _, _ := strings.Cut(st.Message, "\n")
+			fmt.Fprintf(&b, " Replica %d is %s: %s.", st.Index, st.State, first)
+		}
+	}
+	return b.String(), ready, s.since
+}

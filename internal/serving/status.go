@@ -1,0 +1,22 @@
+package serving
+
+import (
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// Replicas tells how many replicas a deployment has and why; nil when it takes no
+// requests (yet).
+func (e *Engine) Replicas(key string) *pb.DeployedModel_Status {
+	e.mu.RLock()
+	d := e.running[key]
+	e.mu.RUnlock()
+	if d == nil {
+		return nil
+	}
+	if d.scale == nil {
+		return &pb.DeployedModel_Status{Message: "served in process: it needs no replica", AvailableReplicaCount: 1}
+	}
+	message, ready, since := d.scale.status()
+	return &pb.DeployedModel_Status{Message: message, AvailableReplicaCount: int32(min(ready, 1<<20)), LastUpdateTime: timestamppb.New(since)}
+}
