@@ -23,11 +23,14 @@ const (
 
 func whyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "why RUN", Short: "Say why a run failed, and what differs from the last good one", Args: cobra.ExactArgs(1),
+		Use: "why RUN|ENDPOINT", Short: "Say why a run failed and what differs from the last good one, or why an endpoint has its replicas", Args: cobra.ExactArgs(1),
 		Long: `why shows each task of a run that failed: whose turn it is, the exit code, the last lines of its
 output and the next step. Then it shows what differs from the last run of the same pipeline in which the
-same task succeeded: inputs, source, packages, variables, image. RUN/TASK asks about one task.`,
-		Example:           "  tategu why train-20260102\n  tategu why train-20260102/fit-model",
+same task succeeded: inputs, source, packages, variables, image. RUN/TASK asks about one task.
+
+Of an ENDPOINT, by its id or display name, it says for each deployed model how many replicas are
+ready, how many are wanted, and why.`,
+		Example:           "  tategu why train-20260102\n  tategu why train-20260102/fit-model\n  tategu why my-endpoint",
 		RunE:              func(cmd *cobra.Command, args []string) error { return why(cmd, args[0]) },
 		ValidArgsFunction: completeRuns,
 	}
@@ -41,6 +44,9 @@ func why(cmd *cobra.Command, name string) error {
 		return err
 	}
 	job, named, err := c.fetchRun(cmd.Context(), name, true)
+	if isMissing(err) {
+		return whyEndpoint(cmd, c, name, err)
+	}
 	if err != nil {
 		return err
 	}

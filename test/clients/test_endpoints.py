@@ -91,7 +91,7 @@ def replicas(endpoint):
     return model.status.available_replica_count, model.status.message
 
 
-def test_scales_to_zero_and_back(endpoint, echo_model):
+def test_scales_to_zero_and_back(endpoint, echo_model, server):
     """Nothing runs when idle (here after a second), and nobody is refused after it."""
     endpoint.deploy(
         echo_model,
@@ -106,6 +106,9 @@ def test_scales_to_zero_and_back(endpoint, echo_model):
         time.sleep(0.1)
     assert ready == 0, why
     assert "1s" in why
+    told = server.command("why", endpoint.resource_name)
+    assert f"({echo_model.display_name}): 100% of the traffic" in told
+    assert why.partition(". ")[0] in told
 
     def ask(i):
         return endpoint.predict(instances=[i]).predictions
