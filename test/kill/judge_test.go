@@ -122,6 +122,39 @@ func TestTraces(t *testing.T) {
 	}
 }
 
+// TestClock: with catch-up each tick has its run; without, the latest of those that
+// passed while there was no server.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	at := func(minute int) time.Time { return time.Date(2026, 1, 2, 3, minute, 0, 0, time.UTC) }
+	downs := []down{{at(8).Add(10 * time.Second), at(9).Add(time.Second)}, {at(10).Add(-time.Second), at(10).Add(time.Second)}}
+	for name, tt := range map[string]struct {
+		catchUp bool
+		runs    []int
+		want    int
+	}{
+		"all":             {true, []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 0},
+		"one is missing":  {true, []int{1, 2, 3, 4, 6, 7, 8, 9, 10}, 1},
+		"one twice":       {true, []int{1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10}, 1},
+		"one of before":   {true, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 1},
+		"the latest":      {false, []int{9, 10}, 0},
+		"and one too few": {false, []int{9}, 1},
+		"none of them":    {false, []int{10}, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &clock{catchUp: tt.catchUp, from: at(1)}
+			got := map[time.Time]int{}
+			for _, minute := range tt.runs {
+				got[at(minute)]++
+			}
+			if problems := c.judge(got, at(11), downs); len(problems) != tt.want {
+				t.Errorf("found %q", problems)
+			}
+		})
+	}
+}
+
 func TestOverlap(t *testing.T) {
 	t.Parallel()
 	run := func(from, to int64) *flowRun {

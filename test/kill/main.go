@@ -176,7 +176,7 @@ func (l *loop) round(ctx context.Context, moments *rand.Rand, strikes []strike, 
 	if moments.IntN(2) == 0 { // a wrapper that ends just before its server, or just after
 		first, second = second, first
 	}
-	if err := errors.Join(first(), second(), l.server.mark("kill,%d", round), l.striker.hit(ctx, strikes, down, 0)); err != nil {
+	if err := errors.Join(first(), second(), l.server.mark("kill,%d", round), l.striker.hit(ctx, strikes, amid, 0)); err != nil {
 		return err
 	}
 	if round == 1 {

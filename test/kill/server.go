@@ -32,7 +32,11 @@ type server struct {
 	gate                              gate
 	log                               *os.File
 	process                           *exec.Cmd
+	downs                             []down
 }
+
+// down is a time without a server that was ready.
+type down struct{ from, to time.Time } // to is zero while it lasts
 
 func newServer(o options) (*server, error) {
 	s := &server{dir: o.dir, data: filepath.Join(o.dir, "data"), cache: o.cache, ledger: filepath.Join(o.dir, "tasks.csv"), flows: filepath.Join(o.dir, "flows.csv")}
@@ -108,6 +112,9 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 				return 0, err
 			}
 			if resp.StatusCode == http.StatusOK {
+				if n := len(s.downs); n > 0 {
+					s.downs[n-1].to = time.Now()
+				}
 				return time.Since(began), nil
 			}
 		}
@@ -123,6 +130,9 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 // kill ends the server, and nothing that it started, in the middle of things.
 func (s *server) kill() error {
 	s.gate.shut()
+	if n := len(s.downs); n == 0 || !s.downs[n-1].to.IsZero() {
+		s.downs = append(s.downs, down{from: time.Now()})
+	}
 	err := s.process.Process.Kill()
 	_ = s.process.Wait() // "signal: killed" is what we want
 	return err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -189,22 +190,51 @@ func (t *ticks) judge(ctx context.Context, c *clock, runs []*flowRun) error {
 			t.book.problem("schedule %s: run %s is %s", c.display, r.id, r.detail.State)
 		}
 	}
-	first := c.from
-	if !c.catchUp {
-		first = c.from.Add((away - 1) * time.Minute)
-	}
-	want := map[time.Time]int{}
-	for at := first; at.Before(s.NextRunTime); at = at.Add(time.Minute) {
-		want[at.UTC()] = 1
-	}
-	if !maps.Equal(got, want) {
-		t.book.problem("schedule %s: its runs are of %v, want %v", c.display, got, want)
+	for _, problem := range c.judge(got, s.NextRunTime, t.server.downs) {
+		t.book.problem("schedule %s: %s; its runs are of %v", c.display, problem, slices.SortedFunc(maps.Keys(got), time.Time.Compare))
 	}
 	if most := overlap(runs); most > c.most {
 		t.book.problem("schedule %s: %d runs were active at the same time, want %d at most", c.display, most, c.most)
 	}
 	t.book.say("schedule %s: %d ticks had their run, %d at the same time", c.display, len(runs), overlap(runs))
 	return nil
+}
+
+// judge compares how many runs each tick has with how many it should have.
+func (c *clock) judge(got map[time.Time]int, next time.Time, downs []down) (problems []string) {
+	known := 0
+	for at := c.from.UTC(); at.Before(next); at = at.Add(time.Minute) {
+		switch n := got[at]; {
+		case n > 1:
+			known++
+			problems = append(problems, fmt.Sprintf("%d runs of the tick %v", n, at))
+		case n == 1:
+			known++
+		case c.catchUp || !c.mayMiss(at, got, downs):
+			problems = append(problems, fmt.Sprintf("no run of the tick %v", at))
+		}
+	}
+	if known != len(got) {
+		problems = append(problems, fmt.Sprintf("%d runs of ticks that are not between %v and %v", len(got)-known, c.from, next))
+	}
+	return problems
+}
+
+// mayMiss reports a tick that passed while there was no server, where a later one of
+// that time has a run. The first time without a server is that to which the time of
+// the next tick was set back.
+func (c *clock) mayMiss(tick time.Time, got map[time.Time]int, downs []down) bool {
+	for i, d := range downs {
+		if i == 0 {
+			d.from = c.from
+		}
+		for at := range got {
+			if !tick.Before(d.from) && at.After(tick) && !at.After(d.to.Add(5*time.Second)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // overlap is how many of the runs had not ended at the same time, at most.

@@ -22,7 +22,7 @@ type moment int
 const (
 	before moment = iota // while the server runs
 	beside               // together with the server
-	down                 // while there is no server
+	amid                 // while there is no server
 	after                // as soon as the next one is ready
 	moments
 )
