@@ -275,6 +275,8 @@ class Program:
         for text in self.spec["Env"]:
             name, _, value = text.partition("=")
             os.environ[name] = value
+        if self.settings["Locale"]:
+            os.environ.setdefault("LC_CTYPE", self.settings["Locale"])
         for path in [p for p in sys.path_importer_cache if old in p]:
             del sys.path_importer_cache[path]
         sys.executable = os.path.join(os.path.dirname(sys.executable), command[0])
@@ -383,6 +385,7 @@ def prepare():
     names = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__", "__builtins__")
     main = sys.modules["__main__"].__dict__
     settings["Main"] = {n: main[n] for n in names if n in main}
+    settings["Locale"] = os.environ.get("LC_CTYPE")  # Python sets it where there is no locale (PEP 538)
     if sys.path and sys.path[0] == "":
         del sys.path[0]
     signal.alarm(PATIENCE)
