@@ -284,7 +284,7 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	if s.Container != nil {
 		attr = box.Attr(s.Container.IDs, s.Container.Alone)
 	}
-	if s.Python && in.wrapWarm(ctx, out, mode) {
+	if s.Python && in.wrapWarm(ctx, out) {
 		return nil
 	}
 	taken, err := in.r.launcher().start(in.dir, out, attr)

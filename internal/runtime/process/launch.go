@@ -118,7 +118,7 @@ func (l launcher) start(dir string, out *os.File, attr *syscall.SysProcAttr) (ta
 
 // warm lets a zygote fork the program of a workload's directory and then become its
 // wrapper. taken is that of start.
-func (l launcher) warm(z *zygote, dir string, out *os.File, namespaces uintptr) (taken <-chan bool, err error) {
+func (l launcher) warm(z *zygote, dir string, out *os.File) (taken <-chan bool, err error) {
 	files, said, err := wrapperFiles(out)
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (l launcher) warm(z *zygote, dir string, out *os.File, namespaces uintptr) 
 	defer files.close() // sent ones are the receiver's
 	path, more := l.program(len(files))
 	err = z.fork(forkRequest{
-		Dir: dir, Path: path, Args: []string{l.self, Verb, wrapper.Forked, dir}, Env: l.environmentOf(dir), Namespaces: namespaces,
+		Dir: dir, Path: path, Args: []string{l.self, Verb, wrapper.Forked, dir}, Env: l.environmentOf(dir),
 	}, append([]*os.File{files[0], out, files[linkAt]}, more...))
 	if err != nil {
 		return nil, errors.Join(err, said.Close())

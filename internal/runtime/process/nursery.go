@@ -38,6 +38,8 @@ type nursery struct {
 	spawn    func(func(context.Context))
 	importer importer
 
+	namespaces func() uintptr // of programs, as flags of clone(2)
+
 	mu       sync.Mutex
 	families map[string]*family
 	starts   Starts
@@ -159,7 +161,7 @@ func (n *nursery) open(ctx context.Context, f *family) (*zygote, []string, error
 			}
 		}
 		n.mu.Unlock()
-		z, err := openZygote(ctx, n.dir, f.recipe.base, r)
+		z, err := openZygote(ctx, n.dir, f.recipe.base, r, n.namespaces())
 		unfit, ok := errors.AsType[*unfitError](err)
 		if !ok {
 			return z, r.imports, err

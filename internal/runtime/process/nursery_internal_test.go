@@ -45,8 +45,9 @@ func nurseryOf(t *testing.T, memory int64) (n *nursery, recipeOf func(name strin
 	t.Cleanup(func() { cancel(); all.Wait() })
 	n = &nursery{
 		dir: dir, idle: time.Minute, log: slog.New(slog.NewTextHandler(t.Output(), nil)), now: now, importer: newImporter(), families: map[string]*family{},
-		schedule: scheduler.New(runtime.Inventory{Cores: 4, MemoryBytes: memory}, now, scheduler.Options{}),
-		spawn:    func(f func(context.Context)) { all.Go(func() { f(ctx) }) },
+		schedule:   scheduler.New(runtime.Inventory{Cores: 4, MemoryBytes: memory}, now, scheduler.Options{}),
+		spawn:      func(f func(context.Context)) { all.Go(func() { f(ctx) }) },
+		namespaces: func() uintptr { return 0 },
 	}
 	recipeOf = func(name string) recipe {
 		s := wrapper.Spec{Command: []string{"python3", "/w/x.py"}}
@@ -178,7 +179,7 @@ func TestZygoteOfKilledServer(t *testing.T) {
 	n, recipeOf, _ := nurseryOf(t, 8<<30)
 	r := recipeOf("a")
 	r.imports = []string{}
-	z, err := openZygote(t.Context(), n.dir, r.base, r)
+	z, err := openZygote(t.Context(), n.dir, r.base, r, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ func (r *Runtime) openNursery() error {
 	r.nursery = &nursery{
 		dir: dir, idle: r.cfg.Idle, schedule: r.cfg.Schedule, log: r.cfg.Log, now: r.cfg.Now, spawn: r.spawn,
 		importer: newImporter(), families: map[string]*family{},
+		namespaces: func() uintptr { return r.mounts().flags },
 	}
 	r.spawn(r.nursery.run)
 	return nil
@@ -122,7 +123,7 @@ func (z *zygote) stopped() bool { return wrapper.Stopped(z.cmd.Process.Pid) }
 
 // wrapWarm lets a zygote fork the program, if one can: false = it has to be started.
 // A wrapper that comes too late finds that another has taken the workload.
-func (in *instance) wrapWarm(ctx context.Context, out *os.File, mode mountMode) bool {
+func (in *instance) wrapWarm(ctx context.Context, out *os.File) bool {
 	n := in.r.nursery
 	if n == nil {
 		return false
@@ -135,7 +136,7 @@ func (in *instance) wrapWarm(ctx context.Context, out *os.File, mode mountMode) 
 	err := errStopped
 	if !z.stopped() {
 		var taken <-chan bool
-		if taken, err = in.r.launcher().warm(z, in.dir, out, mode.flags); err == nil {
+		if taken, err = in.r.launcher().warm(z, in.dir, out); err == nil {
 			err = n.hear(ctx, z, taken)
 		}
 	}

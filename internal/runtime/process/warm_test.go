@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -60,7 +61,7 @@ func output(t *testing.T, cfg process.Config, id string) string {
 
 // dump writes what a program sees of itself.
 const dump = `
-import os, sys, signal, json, resource, threading, locale, site, tempfile
+import os, sys, signal, json, resource, threading, locale, site, sysconfig, tempfile
 def show(v): return repr(v)
 d = {
     "environ": list(os.environ.items()), "environb": sorted(os.environb.items()), "path": sys.path, "prefix": [sys.prefix, sys.exec_prefix, sys.base_prefix],
@@ -74,7 +75,7 @@ d = {
     "cwd": os.getcwd(), "group": os.getpgrp() == os.getpid(), "session": os.getsid(0) == os.getppid(), "tty": os.isatty(0),
     "main": {k: show(v).split(" at ")[0] for k, v in globals().items() if k.startswith("__") and k != "__builtins__"}, "names": "control" in globals(),
     "file": __file__, "threads": threading.active_count(), "locale": [locale.setlocale(locale.LC_ALL), sys.getfilesystemencoding(), sys.stdout.encoding],
-    "unbuffered": [sys.stdout.write_through, sys.stderr.write_through, sys.stdin.isatty()], "site": [site.PREFIXES, site.USER_BASE, site.USER_SITE, site.ENABLE_USER_SITE],
+    "unbuffered": [sys.stdout.write_through, sys.stderr.write_through, sys.stdin.isatty()], "site": [site.PREFIXES, site.USER_BASE, site.USER_SITE, site.ENABLE_USER_SITE, sysconfig.get_config_var("userbase"), sysconfig.get_path("purelib")],
     "tmp": tempfile.gettempdir(), "nice": os.nice(0), "cpus": sorted(os.sched_getaffinity(0)), "hook": sys.excepthook is sys.__excepthook__,
     "oom": open("/proc/self/oom_score_adj").read(), "mounts": [l.split()[4] for l in open("/proc/self/mountinfo") if "gcs" in l],
     "root": sorted(os.listdir("/")), "cgroup": open("/proc/self/cgroup").read(), "sitecustomize": sys.modules["sitecustomize"].__file__,
@@ -148,13 +149,26 @@ func TestWarmEnds(t *testing.T) {
 		"fork":      "import os\np = os.fork()\nif p == 0:\n    print('child'); os._exit(3)\nprint(os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]))\n",
 		"hook":      "import sys\nsys.excepthook = lambda *a: print('hooked', a[0].__name__, a[2].tb_frame.f_code.co_name)\n1/0\n",
 		"processes": "import multiprocessing as m\ndef f(x): return x * x\nif __name__ == '__main__':\n    for how in ('fork', 'spawn'):\n        with m.get_context(how).Pool(2) as p: print(p.map(f, [1, 2, 3]))\n",
+		"buffer":    "f = open(1, 'w', closefd=False)\nf.write('left in a buffer')\n",
+		"del":       "class A:\n    def __del__(self): print('gone')\na = A()\n",
+		"cycle":     "class A:\n    def __del__(self): print('gone')\na = A()\na.a = a\ndel a\n",
+		"kept":      "import os\nclass A:\n    def __del__(self): print('gone', os.getpid() > 0)\nos.kept = A()\n",
+		"frozen":    "import gc\nclass A:\n    def __del__(self): print('gone')\na = A()\ngc.freeze()\n",
+		"generator": "def g():\n    try:\n        yield\n    finally:\n        print('closed')\nx = g()\nnext(x)\n",
+		"callback":  "import weakref\nclass A: pass\nr = []\na = A()\nr.append(weakref.ref(a, lambda _: print('gone')))\n",
+		"library":   "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.printf(b'in a buffer of C')\n",
+		"daemon":    "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\nprint('main')\n",
+		"closed":    "import sys\nsys.stdout.close()\n",
+		"exits":     "import atexit, os\natexit.register(os._exit, 4)\natexit.register(lambda: 1/0)\n",
 		"pickle":    "import pickle\nclass A: pass\nprint(pickle.loads(pickle.dumps(A())).__class__.__module__)\n",
 		"orphan":    "import os\nif os.fork() == 0:\n    os.setsid()\n    import time\n    time.sleep(1000)\nprint('left one')\n",
 	} {
 		w := script(name, source)
 		warm, started := runToEnd(t, r, w), r.Starts()
 		want := runToEnd(t, cold, w)
-		clean := func(s, dir string) string { return strings.ReplaceAll(s, filepath.Join(dir, name), "DIR") }
+		clean := func(s, dir string) string {
+			return regexp.MustCompile(`0x[0-9a-f]+`).ReplaceAllString(strings.ReplaceAll(s, filepath.Join(dir, name), "DIR"), "0x")
+		}
 		if warm.Code != want.Code || warm.Signal != want.Signal || warm.Cause != want.Cause {
 			t.Errorf("%s: warm %+v, cold %+v", name, warm, want)
 		}
@@ -223,6 +237,53 @@ func TestZygoteKilled(t *testing.T) {
 				t.Errorf("%+v, %v", exit, err)
 			}
 		})
+	}
+}
+
+// child is the one child of a process; 0 = there is none yet.
+func child(t *testing.T, parent int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent))
+	if err != nil {
+		return 0 // it has just ended, or not begun
+	}
+	pids := strings.Fields(string(b))
+	if len(pids) != 1 {
+		return 0
+	}
+	pid, err := strconv.Atoi(pids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// TestSpareKilled: the fork that waits for the next program may go; there is another.
+func TestSpareKilled(t *testing.T) {
+	t.Parallel()
+	cfg := warmConfig(t)
+	r := open(t, cfg)
+	warmUp(t, r, script("up", "pass\n"))
+	found := zygotes(t, cfg)
+	if len(found) != 1 {
+		t.Fatalf("zygotes %v", found)
+	}
+	var spare int
+	await(t, func() bool { // until it has a program, which has closed what is not its own
+		spare = child(t, found[0])
+		files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", child(t, spare)))
+		return spare > 0 && err == nil && len(files) == 4
+	})
+	if err := syscall.Kill(spare, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return syscall.Kill(spare, 0) != nil })
+	before := r.Starts()
+	if exit := runToEnd(t, r, script("next", "print('warm')\n")); !exit.OK() {
+		t.Errorf("%+v", exit)
+	}
+	if after := r.Starts(); after.Warm != before.Warm+1 || after.Failed > 0 {
+		t.Errorf("before %+v, after %+v", before, after)
 	}
 }
 

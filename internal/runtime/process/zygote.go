@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +21,9 @@ import (
 	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/workload"
 )
+
+//go:embed leave.py
+var leaveSource []byte
 
 //go:embed zygote.py
 var zygoteSource []byte
@@ -59,6 +63,8 @@ type zygoteSettings struct {
 	Private []string // variables that differ from task to task
 	Mark    string   // the variable that marks a workload's processes
 	Room    int      // bytes of padding
+
+	Namespaces uintptr // that every program gets, as flags of clone(2)
 }
 
 // zygoteNews is what a zygote writes: that it is ready, or why it ends.
@@ -70,7 +76,7 @@ type zygoteNews struct {
 
 // openZygote starts one over an environment and returns when it has loaded the
 // imports. It ends with ctx or Close.
-func openZygote(ctx context.Context, parent string, base environment, recipe recipe) (z *zygote, err error) {
+func openZygote(ctx context.Context, parent string, base environment, recipe recipe, namespaces uintptr) (z *zygote, err error) {
 	dir, err := os.MkdirTemp(parent, "zygote-") // what a killed server leaves goes at the next start
 	if err != nil {
 		return nil, err
@@ -89,10 +95,10 @@ func openZygote(ctx context.Context, parent string, base environment, recipe rec
 	if err := os.WriteFile(filepath.Join(dir, dirHook, "sitecustomize.py"), hookSource, 0o600); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, fileZygote), zygoteSource, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, fileZygote), slices.Concat(leaveSource, zygoteSource), 0o600); err != nil {
 		return nil, err
 	}
-	started, err := startZygote(dir, recipe)
+	started, err := startZygote(dir, recipe, namespaces)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +111,7 @@ func openZygote(ctx context.Context, parent string, base environment, recipe rec
 	return started, nil
 }
 
-func startZygote(dir string, recipe recipe) (z *zygote, err error) {
+func startZygote(dir string, recipe recipe, namespaces uintptr) (z *zygote, err error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -126,7 +132,9 @@ func startZygote(dir string, recipe recipe) (z *zygote, err error) {
 		return nil, err
 	}
 	defer func() { _ = out.Close() }() // the zygote has its own
-	settings, err := json.Marshal(zygoteSettings{Dir: dir, Imports: recipe.imports, Private: recipe.private, Mark: wrapper.DirVariable, Room: zygoteRoom})
+	settings, err := json.Marshal(zygoteSettings{
+		Dir: dir, Imports: recipe.imports, Private: recipe.private, Mark: wrapper.DirVariable, Room: zygoteRoom, Namespaces: namespaces,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -198,11 +206,10 @@ func (z *zygote) close() {
 
 // forkRequest asks for a program and its wrapper.
 type forkRequest struct {
-	Dir        string   // of the workload: its spec.json is what runs
-	Path       string   // of the wrapper
-	Args       []string // likewise; the program's pid is appended
-	Env        []string // likewise
-	Namespaces uintptr
+	Dir  string   // of the workload: its spec.json is what runs
+	Path string   // of the wrapper
+	Args []string // likewise; the program's pid is appended
+	Env  []string // likewise
 }
 
 // fork sends the request with its descriptors; what comes of it shows by these.

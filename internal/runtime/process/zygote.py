@@ -9,14 +9,19 @@ Nothing here may stay behind in the program: see docs/adr/0015.
 """
 
 import array
+import ctypes
 import fcntl
 import gc
 import importlib
 import json
+import locale  # argparse wants this one, and shutil
 import os
+import runpy
+import shutil  # noqa: F401
 import signal
 import socket
 import sys
+import sysconfig
 import time
 
 import _locale
@@ -219,8 +224,6 @@ def reseed():
 
 def unshare(flags):
     """A mount namespace for the wrapper and the program, as clone would make it."""
-    import ctypes  # only C can, before Python 3.12
-
     uid, gid = os.getuid(), os.getgid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(flags) != 0:
@@ -249,23 +252,37 @@ def forget(module):
 
 
 class Program:
-    """A task in the process that becomes its program."""
+    """A task in the process that becomes its program. link leads to the process that
+    forked it: at first that of our kind, which says what the task is, then the wrapper."""
 
-    def __init__(self, settings, request, go):
-        self.dir, self.go = request["Dir"], go
-        self.settings = settings
+    def __init__(self, settings, link):
+        self.settings, self.link = settings, link
+
+    def wait(self):
+        """Puts on what is the same for every task, then waits for one."""
+        os.setpgid(0, 0)
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) != self.link:
+                try:
+                    os.close(int(name))
+                except OSError:
+                    pass  # that of the list itself
+        link = socket.socket(fileno=self.link)
+        request, fds = read_request(link)
+        link.detach()
+        if request is None:
+            os._exit(0)  # nobody needs us any more
+        null, out = fds
+        for fd, at in ((null, 0), (out, 1), (out, 2)):
+            place(fd, at)
+        os.close(null)
+        os.close(out)
+        self.dir = request["Dir"]
         with open(os.path.join(self.dir, "spec.json"), "rb") as f:
             self.spec = json.load(f)
 
     def become(self):
         """Makes everything as a cold start would find it, then waits for the word."""
-        os.setpgid(0, 0)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != self.go:
-                try:
-                    os.close(int(name))
-                except OSError:
-                    pass  # that of the list itself
         command = self.spec["Command"]
         entitle(self.dir, command, self.settings["Mark"], self.settings["Room"])
         old = self.settings["Dir"]
@@ -281,10 +298,10 @@ class Program:
             del sys.path_importer_cache[path]
         sys.executable = os.path.join(os.path.dirname(sys.executable), command[0])
         reseed()
-        os.write(self.go, b"r")
-        if os.read(self.go, 1) != b"g":
+        os.write(self.link, b"r")
+        if os.read(self.link, 1) != b"g":
             os._exit(1)
-        os.close(self.go)
+        os.close(self.link)
         os.chdir(self.spec["Dir"])
 
     def run(self):
@@ -295,8 +312,6 @@ class Program:
         sys.modules["__main__"] = main
         if hasattr(sys, "orig_argv"):
             sys.orig_argv[:] = command
-        import runpy
-
         if command[1] == "-m":
             forget(command[2])
             sys.argv[:] = command[1:2] + command[3:]
@@ -314,10 +329,10 @@ class Program:
         exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
 
 
-def read_request(control):
+def read_request(link):
     """One request: its length, with descriptors beside, then JSON. None = the end."""
     size = array.array("i").itemsize
-    head, beside, _, _ = control.recvmsg(8, socket.CMSG_SPACE(8 * size))
+    head, beside, _, _ = link.recvmsg(8, socket.CMSG_SPACE(8 * size))
     fds = array.array("i")
     for level, kind, data in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -325,31 +340,86 @@ def read_request(control):
     body = head
     while len(body) < 8 or len(body) < 8 + int(body[:8], 16):
         missing = (8 + int(body[:8], 16) if len(body) >= 8 else 8) - len(body)
-        part = control.recv(min(missing, 65536)) if body else b""  # the next one is another's
+        part = link.recv(min(missing, 65536)) if body else b""  # the next one is another's
         if not part:
             return None, fds
         body += part
     return json.loads(body[8:]), fds
 
 
-def start(settings, request, fds):
-    """In a fork: makes the program and becomes its wrapper. Returns in the program."""
+def send_request(link, request, fds):
+    """The other side of read_request."""
+    body = json.dumps(request).encode()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    link.sendmsg([b"%08x" % len(body)], rights)
+    link.sendall(body)
+
+
+def pair():
+    """Two ends of a socket, out of the way of what a wrapper is given."""
+    return tuple(high(end.detach()) for end in socket.socketpair())
+
+
+class Spare:
+    """A fork that waits for its task: the parent of its program, which waits, too."""
+
+    def __init__(self, control, settings):
+        if threads() != 1 or cuda():
+            os._exit(3)  # never fork that
+        ours, theirs = socket.socketpair()
+        self.link = ours
+        if os.fork() == 0:
+            control.close()
+            ours.close()
+            self.link = None
+            raise Forked(theirs)
+        theirs.close()
+
+    def take(self, request, fds):
+        """Hands a task over; False = it has gone."""
+        try:
+            send_request(self.link, request, fds)
+            return True
+        except OSError:
+            return False
+        finally:
+            self.link.close()
+
+
+class Forked(Exception):
+    """Raised in a fork: leads out of the loop that forks. Its link brings the task."""
+
+    def __init__(self, link):
+        self.link = link
+
+
+def start(settings, link):
+    """In a fork: makes the program and, once there is a task for it, becomes its
+    wrapper. Returns in the program."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir("/")
     os.setsid()
-    os.chdir(request["Dir"])
-    if request["Namespaces"]:
-        unshare(request["Namespaces"])
-    null, out, link = (high(fd) for fd in fds[:3])
-    program = high(fds[3]) if len(fds) > 3 else -1
-    for fd, at in ((null, 0), (out, 1), (out, 2)):
-        place(fd, at)
-    ours, theirs = socket.socketpair()
-    ours, theirs = high(ours.detach()), high(theirs.detach())
+    if settings["Namespaces"]:
+        unshare(settings["Namespaces"])
+    ours, theirs = pair()
     pid = os.fork()
     if pid == 0:
-        return Program(settings, request, theirs)
+        return Program(settings, theirs)
+    os.close(theirs)  # so that it ends with us
+    request, fds = read_request(link)
+    if request is None:
+        os._exit(0)
+    null, out, said = (high(fd) for fd in fds[:3])
+    program = high(fds[3]) if len(fds) > 3 else -1
+    to = socket.socket(fileno=ours)
+    send_request(to, {"Dir": request["Dir"]}, [null, out])
+    to.detach()
+    os.chdir(request["Dir"])
+    for fd, at in ((null, 0), (out, 1), (out, 2)):
+        place(fd, at)
+    link.detach()
     os.closerange(3, 20)
-    place(link, LINK)
+    place(said, LINK)
     place(ours, CHILD)
     if program >= 0:
         place(program, SELF)
@@ -358,24 +428,33 @@ def start(settings, request, fds):
 
 
 def serve(control, settings):
-    """Forks until the server is gone; returns in the program of a task."""
+    """Forks until the server is gone; raises Forked in every fork."""
     while True:
+        spare = Spare(control, settings)
         request, fds = read_request(control)
         if request is None:
             os._exit(0)
-        if threads() != 1 or cuda():
-            os._exit(3)  # never fork that
-        if os.fork() == 0:
-            try:
-                control.close()
-                program = start(settings, request, fds)
-                program.become()
-            except BaseException as e:
-                os.write(2, ("[tategu] no warm start: %r\n" % e).encode())
-                os._exit(70)
-            return program
+        if not spare.take(request, fds):  # somebody has ended it
+            Spare(control, settings).take(request, fds)
         for fd in fds:
             os.close(fd)
+
+
+def program(control, settings):
+    """Returns in the program of a task."""
+    try:
+        serve(control, settings)
+    except Forked as fork:
+        link = fork.link
+    try:
+        found = start(settings, link)
+        link.detach()
+        found.wait()
+        found.become()
+    except BaseException as e:
+        os.write(2, ("[tategu] no warm start: %r\n" % e).encode())
+        os._exit(70)
+    return found
 
 
 def prepare():
@@ -389,6 +468,7 @@ def prepare():
     if sys.path and sys.path[0] == "":
         del sys.path[0]
     signal.alarm(PATIENCE)
+    sysconfig.get_config_vars()  # keeps PYTHONUSERBASE, where we find and replace it
     plain = os.environ._data
     os.environ._data = Watched(plain)
     entry = ""
@@ -418,9 +498,15 @@ def bare(error):
     return trace
 
 
+made_since = None
 try:
-    serve(*prepare()).run()
-except SystemExit:
+    task = program(*prepare())
+    made_since = [None]
+    task.run()
+    leave(0, made_since)
+except SystemExit as end:
+    if end.code is None or type(end.code) is int:
+        leave(end.code or 0, made_since)
     raise
 except BaseException as error:
     trace, hook = bare(error), sys.excepthook
