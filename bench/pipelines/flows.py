@@ -34,7 +34,7 @@ def rest(seconds: float) -> float:
 @dsl.container_component
 def shell(x: int, out: dsl.OutputPath(int)):  # type: ignore[valid-type]
     """Do the same as step, in a shell."""
-    script = 'mkdir -p "$(dirname "$1")" && echo "$(($0 + 1))" >"$1"'
+    script = 'mkdir -p "${1%/*}" && echo "$(($0 + 1))" >"$1"'
     return dsl.ContainerSpec(image="alpine", command=["sh", "-c", script], args=[x, out])
 
 

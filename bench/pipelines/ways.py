@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any, Self
 
@@ -138,12 +139,16 @@ class SDK:
             raise RuntimeError("the SDK's process has ended")
         return line
 
-    def run(self) -> float:
+    def run(self, job_id: str = "") -> float:
         """Seconds that a run() takes."""
         if self.process.stdin:
-            self.process.stdin.write("run\n")
+            self.process.stdin.write(job_id + "\n")
             self.process.stdin.flush()
         return float(self.read())
+
+    def run_named(self) -> float:
+        """The same with a job_id of the caller's."""
+        return self.run(f"pause-{uuid.uuid4()}")
 
 
 class Local:

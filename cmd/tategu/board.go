@@ -72,7 +72,7 @@ func (r *runner) attend(p *board) error {
 
 // show draws until the run has ended, and gives it.
 func (r *runner) show(ctx context.Context, p *board) (*pb.PipelineJob, error) {
-	for {
+	for pause := lookFirst; ; pause = min(2*pause, lookEvery) {
 		var job *pb.PipelineJob
 		err := r.again(ctx, func() (err error) {
 			job, _, err = r.client().fetchRun(ctx, r.name, false)
@@ -90,7 +90,7 @@ func (r *runner) show(ctx context.Context, p *board) (*pb.PipelineJob, error) {
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(lookEvery):
+		case <-time.After(pause):
 		}
 	}
 }

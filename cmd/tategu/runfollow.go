@@ -31,6 +31,9 @@ import (
 const (
 	// lookEvery is how often the phase of a job that does not run yet is read.
 	lookEvery = 200 * time.Millisecond
+	// lookFirst is the first pause of who waits for a run, which may be a short one;
+	// each next one is twice as long, up to lookEvery.
+	lookFirst = 20 * time.Millisecond
 	// patience bounds how long a server that is away is waited for: jobs outlive it.
 	patience = 2 * time.Minute
 )

@@ -25,6 +25,12 @@ var ErrStopped = errors.New("stopped")
 // Settle does what follows the program: its files and the rest of its output are
 // put away before anybody hears of the end.
 func (p Place) Settle(ctx context.Context, exit runtime.Exit, logs *Shipper) runtime.Exit {
+	kept := make(chan struct{}) // the log and the files are made durable together
+	go func() {
+		defer close(kept)
+		p.keepLog(ctx, logs)
+	}()
+	defer func() { <-kept }()
 	if p.Workload.Publish {
 		if err := p.publishSoon(ctx, exit.OK()); err != nil && ctx.Err() == nil && exit.OK() {
 			failed := p.Failed(err)
@@ -33,10 +39,15 @@ func (p Place) Settle(ctx context.Context, exit runtime.Exit, logs *Shipper) run
 			p.Log.WarnContext(ctx, "publish the files of a failed workload", slog.String("workload", p.Workload.ID), slog.Any("error", err))
 		}
 	}
+	return exit
+}
+
+// keepLog keeps the rest of the output; what cannot be kept is given up after seconds.
+func (p Place) keepLog(ctx context.Context, logs *Shipper) {
 	for attempt := range 5 {
 		err := logs.Flush(ctx)
 		if err == nil || ctx.Err() != nil {
-			break
+			return
 		}
 		p.Log.WarnContext(ctx, "keep the log of a workload", slog.String("workload", p.Workload.ID), slog.Any("error", err))
 		select {
@@ -44,7 +55,6 @@ func (p Place) Settle(ctx context.Context, exit runtime.Exit, logs *Shipper) run
 		case <-time.After(time.Duration(1<<attempt) * 100 * time.Millisecond):
 		}
 	}
-	return exit
 }
 
 // publishSoon waits for room on the disk where the work was well done: what a
