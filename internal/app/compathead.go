@@ -15,10 +15,10 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   Of the upstream project's compiled pipelines three do not run here: two pin a release of kfp that
   lacks what they call (Artifact.set_path, dsl.EmbeddedInput with kfp 2.14.3), one needs an image that its repository builds (kfp-image).
 - **Schedules**: pipeline jobs by cron with time zones; requests for notebook execution and model monitoring jobs are refused by name.
-- **Serving**: LightGBM text files natively (` + "`artifact_uri`" + ` holding the file, image absent or ` + "`tategu/lightgbm`" + `); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an
-  ` + "`images:`" + ` rule: on its predict route, and on
+- **Serving**: LightGBM text files and XGBoost models (JSON, UBJSON, binary) natively (` + "`artifact_uri`" + ` holding the file, image absent, ` + "`tategu/lightgbm`" + `,
+  ` + "`tategu/xgboost`" + ` or prebuilt; [models](guide/models.md)); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an ` + "`images:`" + ` rule: on its predict route, and on
   all others where invoke_route_prefix is set. Replicas follow the load between min_replica_count (0 is served in v1 too) and max_replica_count; scale_to_zero_spec takes periods from 1 s.
-  Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, required_replica_count (all replicas to begin with must start) and spot are not served. Prebuilt prediction images without a LightGBM file are refused by name.
+  Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, required_replica_count (all replicas to begin with must start) and spot are not served. Prebuilt prediction images without such a file, or with model.joblib or model.pkl, are refused by name.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
   ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.

@@ -13,6 +13,7 @@ import (
 
 	"tategu/internal/blob"
 	"tategu/internal/modelformat/lightgbm"
+	"tategu/internal/modelformat/xgboost"
 	"tategu/internal/resource"
 )
 
@@ -31,97 +32,173 @@ func splitURI(uri string) (object, error) {
 	return object{bucket, name}, nil
 }
 
-// findLightGBM looks for a LightGBM text model: the object uri itself, else
-// among the objects directly under it model.txt, then any *.lgb or *.txt that
-// begins like one.
-func (p *Planner) findLightGBM(ctx context.Context, uri string) (object, error) {
+// library is what wrote a model file.
+type library string
+
+const (
+	anyLibrary library = ""
+	lightGBM   library = "LightGBM"
+	xgBoost    library = "XGBoost"
+)
+
+// modelFile is a file that can be evaluated here.
+type modelFile struct {
+	object
+	library library
+}
+
+// listing is what an artifact directory holds.
+type listing struct {
+	dir   string // ends in a slash, "" is the bucket itself
+	files []modelFile
+	other string // the name of a file that a prebuilt image loads, "" without one
+}
+
+// Extensions that model files have; what a file is, its content tells.
+func mayBeModel(name string) bool {
+	switch path.Ext(name) {
+	case ".txt", ".lgb", ".json", ".ubj", ".bst", ".model", ".bin", ".xgb", ".deprecated", "":
+		return !strings.HasSuffix(name, "/")
+	}
+	return false
+}
+
+// list looks for model files: the object uri itself, else the objects directly
+// under it.
+func (p *Planner) list(ctx context.Context, uri string, want library) (listing, error) {
 	if uri == "" {
-		return object{}, nil
+		return listing{}, nil
 	}
 	at, err := splitURI(uri)
 	if err != nil {
-		return object{}, err
+		return listing{}, err
 	}
-	dir := strings.TrimSuffix(at.name, "/")
-	if dir != "" {
-		switch ok, err := p.isLightGBM(ctx, object{at.bucket, dir}); {
-		case err != nil:
-			return object{}, err
-		case ok:
-			return object{at.bucket, dir}, nil
+	l := listing{dir: strings.TrimSuffix(at.name, "/")}
+	if l.dir != "" {
+		if err := p.look(ctx, &l, object{at.bucket, l.dir}, want); err != nil || len(l.files) > 0 {
+			return l, err
 		}
-		dir += "/"
+		l.dir += "/"
 	}
-	var found []object
-	for q := (blob.ListQuery{Prefix: dir, Delimiter: "/"}); ; {
+	for q := (blob.ListQuery{Prefix: l.dir, Delimiter: "/"}); ; {
 		page, err := p.Objects.List(ctx, at.bucket, q)
 		if err != nil {
-			return object{}, fmt.Errorf("look for a model file in %s: %w", uri, err)
+			return l, fmt.Errorf("look for a model file in %s: %w", uri, err)
 		}
 		for _, o := range page.Objects {
-			candidate := object{at.bucket, o.Name}
-			if ext := path.Ext(o.Name); ext != ".txt" && ext != ".lgb" {
-				continue
+			switch name := path.Base(o.Name); name {
+			case "model.joblib", "model.pkl", "saved_model.pb", "model.mar":
+				l.other = name
 			}
-			if ok, err := p.isLightGBM(ctx, candidate); err != nil {
-				return object{}, err
-			} else if ok {
-				found = append(found, candidate)
+			if mayBeModel(o.Name) {
+				if err := p.look(ctx, &l, object{at.bucket, o.Name}, want); err != nil {
+					return l, err
+				}
 			}
 		}
 		if q.After = page.Next; page.Next == "" {
-			break
+			return l, nil
 		}
 	}
-	return choose(uri, dir, found)
 }
 
-func choose(uri, dir string, found []object) (object, error) {
-	if i := slices.IndexFunc(found, func(o object) bool { return o.name == dir+"model.txt" }); i >= 0 {
-		return found[i], nil
+// choose takes the file that is called as a prebuilt image wants it, else the only one.
+func (l listing) choose(uri string) (modelFile, error) {
+	for _, name := range []string{"model.bst", "model.txt", "model.ubj", "model.json"} {
+		if i := slices.IndexFunc(l.files, func(f modelFile) bool { return f.name == l.dir+name }); i >= 0 {
+			return l.files[i], nil
+		}
 	}
-	switch len(found) {
+	switch len(l.files) {
 	case 0:
-		return object{}, nil
+		return modelFile{}, nil
 	case 1:
-		return found[0], nil
+		return l.files[0], nil
 	}
-	return object{}, resource.Errorf(codes.FailedPrecondition, "%s holds several LightGBM models: %s and %s", uri, path.Base(found[0].name), path.Base(found[1].name)).
-		WithCause(resource.CauseModel).WithHint("name the one to serve model.txt, or make artifact_uri its URI")
+	a, b := l.files[0], l.files[1]
+	kind := string(a.library)
+	if a.library != b.library {
+		kind = "LightGBM and XGBoost"
+	}
+	return modelFile{}, resource.Errorf(codes.FailedPrecondition, "%s holds several %s models: %s and %s", uri, kind, path.Base(a.name), path.Base(b.name)).
+		WithCause(resource.CauseModel).WithHint("name the one to serve model.txt (LightGBM) or model.bst (XGBoost), or make artifact_uri its URI")
 }
 
-// isLightGBM reads the first bytes; an object that does not exist is not one.
-func (p *Planner) isLightGBM(ctx context.Context, o object) (is bool, err error) {
+// look reads the first bytes of an object and adds it when it is a model. One that
+// does not exist is none.
+func (p *Planner) look(ctx context.Context, l *listing, o object, want library) (err error) {
 	r, err := p.Objects.ReadObject(ctx, o.bucket, o.name)
 	if resource.IsNotFound(err) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", o.uri(), err)
+		return fmt.Errorf("read %s: %w", o.uri(), err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	var head [5]byte
-	n, err := io.ReadFull(r, head[:])
+	var buffer [xgboost.HeadSize]byte
+	n, err := io.ReadFull(r, buffer[:])
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, fmt.Errorf("read %s: %w", o.uri(), err)
+		return fmt.Errorf("read %s: %w", o.uri(), err)
 	}
-	start := string(head[:n])
-	return start == "tree\n" || start == "tree\r", nil
+	kind := libraryOf(buffer[:n])
+	if kind != anyLibrary && (want == anyLibrary || want == kind) {
+		l.files = append(l.files, modelFile{o, kind})
+	}
+	return nil
 }
 
-func (p *Planner) load(ctx context.Context, o object) (n *Native, err error) {
-	r, err := p.Objects.ReadObject(ctx, o.bucket, o.name)
+// libraryOf tells a model by its first bytes, anyLibrary when it is none.
+func libraryOf(head []byte) library {
+	if start := string(head[:min(len(head), 5)]); start == "tree\n" || start == "tree\r" {
+		return lightGBM
+	}
+	if xgboost.Detect(head) != xgboost.Unknown {
+		return xgBoost
+	}
+	return anyLibrary
+}
+
+func (p *Planner) load(ctx context.Context, f modelFile) (n *Native, err error) {
+	r, err := p.Objects.ReadObject(ctx, f.bucket, f.name)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.uri(), err)
+		return nil, fmt.Errorf("read %s: %w", f.uri(), err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	model, err := lightgbm.Parse(r)
-	if syntax, ok := errors.AsType[*lightgbm.SyntaxError](err); ok {
-		return nil, resource.Errorf(codes.FailedPrecondition, "%s is not a LightGBM model that can be served: %w", o.uri(), syntax).
-			WithCause(resource.CauseModel).WithHint(`save it again with booster.save_model("model.txt"), and check that the whole file was uploaded`)
+	model, err := f.library.parse(r)
+	if err == nil {
+		return newNative(model), nil
 	}
+	_, lightGBMSyntax := errors.AsType[*lightgbm.SyntaxError](err)
+	_, xgBoostSyntax := errors.AsType[*xgboost.SyntaxError](err)
+	if !lightGBMSyntax && !xgBoostSyntax {
+		return nil, fmt.Errorf("read %s: %w", f.uri(), err)
+	}
+	return nil, resource.Errorf(codes.FailedPrecondition, "%s is not %s model that can be served: %w", f.uri(), f.library.article(), err).
+		WithCause(resource.CauseModel).WithHint(`save it again with booster.save_model("%s"), and check that the whole file was uploaded`, f.library.fileName())
+}
+
+func (l library) parse(r io.Reader) (evaluator, error) {
+	if l == xgBoost {
+		m, err := xgboost.Parse(r)
+		return xgboostModel{m}, err
+	}
+	m, err := lightgbm.Parse(r)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.uri(), err)
+		return nil, err
 	}
-	return newNative(model), nil
+	return newLightGBM(m), nil
+}
+
+func (l library) article() string {
+	if l == xgBoost {
+		return "an XGBoost"
+	}
+	return "a LightGBM"
+}
+
+func (l library) fileName() string {
+	if l == xgBoost {
+		return "model.ubj"
+	}
+	return "model.txt"
 }

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"sync"
 
-	"tategu/internal/modelformat/lightgbm"
 	"tategu/internal/resource"
 )
 
@@ -15,31 +14,33 @@ import (
 //
 // An instance is a list of numbers in the order of the model's features, or an
 // object by feature name (further keys are ignored). null and NaN are missing
-// values, true is 1 and false 0. parameters.raw_score asks for raw scores. A
-// prediction is a number, or a list of them for several classes; one that is
-// not finite is null.
+// values, true is 1 and false 0. Parameters are the library's own: raw_score of
+// LightGBM; output_margin, iteration_range and best_iteration of XGBoost. A
+// prediction is a number, or a list of them for several classes or targets; one
+// that is not finite is null.
 type Native struct {
-	model   *lightgbm.Model
-	index   map[string]int
+	model   evaluator
 	buffers sync.Pool // of *matrix
 }
 
 // matrix is the working memory of one request.
-type matrix struct{ rows, out []float64 }
+type matrix struct {
+	rows, out     []float64
+	rows32, out32 []float32
+}
 
-func newNative(m *lightgbm.Model) *Native {
-	n := &Native{model: m, index: make(map[string]int, len(m.Features()))}
-	for i, name := range m.Features() {
-		n.index[name] = i
-	}
+// maxValues bounds the predictions of one request: a model with very many classes
+// makes much of few bytes.
+const maxValues = 1 << 25
+
+func newNative(m evaluator) *Native {
+	n := &Native{model: m}
 	n.buffers.New = func() any { return &matrix{} }
 	return n
 }
 
 // Describe says in a few words what serves.
-func (n *Native) Describe() string {
-	return "LightGBM in process: " + strconv.Itoa(n.model.Trees()) + " trees, " + strconv.Itoa(len(n.model.Features())) + " features"
-}
+func (n *Native) Describe() string { return n.model.describe() }
 
 // Predict answers one request body.
 func (n *Native) Predict(body []byte) ([]byte, error) {
@@ -49,28 +50,32 @@ func (n *Native) Predict(body []byte) ([]byte, error) {
 	}
 	defer n.buffers.Put(m)
 	s := scanner{data: body}
-	raw, err := n.request(&s, m)
+	o, err := n.request(&s, m)
 	if err != nil {
 		return nil, err
 	}
-	count := 0
-	if width := len(n.model.Features()); width > 0 {
+	count, outputs := 0, n.model.outputs(o)
+	if width := n.model.features(); width > 0 {
 		count = len(m.rows) / width
 	}
-	m.out = grow(m.out, count*n.model.Outputs())
-	n.model.Predict(m.rows, m.out, raw)
-	return n.answer(m.out), nil
+	if count > maxValues/outputs {
+		return nil, resource.Invalid("instances", "%d instances with %d predictions each are too many for one request", count, outputs).WithHint("send fewer")
+	}
+	m.out = grow(m.out, count*outputs)
+	if err := n.model.predict(m, m.out, o); err != nil {
+		return nil, err
+	}
+	return answer(m.out, outputs), nil
 }
 
-func grow(s []float64, n int) []float64 {
+func grow[T any](s []T, n int) []T {
 	if cap(s) < n {
-		return make([]float64, n)
+		return make([]T, n)
 	}
 	return s[:n]
 }
 
-func (n *Native) answer(out []float64) []byte {
-	classes := n.model.Outputs()
+func answer(out []float64, classes int) []byte {
 	b := make([]byte, 0, len(out)*22+32)
 	b = append(b, `{"predictions":[`...)
 	for i, v := range out {
@@ -93,7 +98,7 @@ func (n *Native) answer(out []float64) []byte {
 }
 
 // request reads the whole body into m.rows.
-func (n *Native) request(s *scanner, m *matrix) (raw bool, err error) {
+func (n *Native) request(s *scanner, m *matrix) (o options, err error) {
 	m.rows = m.rows[:0]
 	seen := false
 	err = s.object(func(key string) error {
@@ -110,16 +115,7 @@ func (n *Native) request(s *scanner, m *matrix) (raw bool, err error) {
 			if s.literal("null") {
 				return nil
 			}
-			return s.object(func(key string) error {
-				if key != "raw_score" {
-					return resource.Invalid("parameters", "parameter %q is not known to a LightGBM model: want raw_score", key)
-				}
-				var ok bool
-				if raw, ok = s.boolean(); !ok {
-					return resource.Invalid("parameters", "raw_score must be true or false")
-				}
-				return nil
-			})
+			return s.object(func(key string) error { return n.model.parameter(s, key, &o) })
 		case "labels":
 			return s.skip()
 		}
@@ -131,12 +127,12 @@ func (n *Native) request(s *scanner, m *matrix) (raw bool, err error) {
 	if err == nil && !seen {
 		err = resource.Invalid("instances", "the request has no instances")
 	}
-	return raw, err
+	return o, err
 }
 
 // instance appends row i.
 func (n *Native) instance(s *scanner, m *matrix, i int) error {
-	width := len(n.model.Features())
+	width := n.model.features()
 	start := len(m.rows)
 	switch s.peek() {
 	case '[':
@@ -153,7 +149,7 @@ func (n *Native) instance(s *scanner, m *matrix, i int) error {
 			return nil
 		})
 		if k := len(m.rows) - start; err == nil && k < width {
-			err = resource.Invalid("instances", "instance %d has %d values, the model has %d features: feature %q and those after it are missing", i, k, width, n.model.Features()[k])
+			err = resource.Invalid("instances", "instance %d has %d values, the model has %d features: feature %q and those after it are missing", i, k, width, n.model.feature(k))
 		}
 		return err
 	case '{':
@@ -166,20 +162,16 @@ func (n *Native) instance(s *scanner, m *matrix, i int) error {
 const unset = 0x7ff8_7467_0000_0001
 
 func (n *Native) named(s *scanner, m *matrix, i int) error {
-	features := n.model.Features()
 	start := len(m.rows)
-	for range features {
+	for range n.model.features() {
 		m.rows = append(m.rows, math.Float64frombits(unset))
 	}
 	row := m.rows[start:]
-	next := 0
+	next := 0 // most clients keep the features' order
 	err := s.object(func(key string) error {
-		k := next // most clients keep the features' order
-		if k >= len(features) || features[k] != key {
-			var ok bool
-			if k, ok = n.index[key]; !ok {
-				return s.skip()
-			}
+		k, ok := n.model.index(key, next)
+		if !ok {
+			return s.skip()
 		}
 		v, ok := s.number()
 		if !ok {
@@ -193,16 +185,16 @@ func (n *Native) named(s *scanner, m *matrix, i int) error {
 	}
 	for k, v := range row {
 		if math.Float64bits(v) == unset {
-			return resource.Invalid("instances", "instance %d has no feature %q", i, features[k]).WithHint("send null for a missing value")
+			return resource.Invalid("instances", "instance %d has no feature %q", i, n.model.feature(k)).WithHint("send null for a missing value")
 		}
 	}
 	return nil
 }
 
 func (n *Native) badValue(s *scanner, i, k int) error {
-	err := resource.Invalid("instances", "instance %d: feature %q is not a number", i, n.model.Features()[k])
+	err := resource.Invalid("instances", "instance %d: feature %q is not a number", i, n.model.feature(k))
 	if s.peek() == '"' {
-		return err.WithHint("a LightGBM text model takes the number of a category, not its name")
+		return err.WithHint("%s", n.model.hint())
 	}
 	return err
 }

@@ -26,7 +26,7 @@ func loadNative(tb testing.TB, kind string) *Native {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return newNative(m)
+	return newNative(newLightGBM(m))
 }
 
 func predictions(t *testing.T, n *Native, body string) string {
@@ -51,7 +51,9 @@ func TestNativePredict(t *testing.T) {
 	}
 	// The expected score comes from the model, by another way than JSON.
 	want := make([]float64, 1)
-	n.model.Predict([]float64{0.5, 3, -1e-2, 12, 0, math.NaN()}, want, false)
+	if err := n.model.predict(&matrix{rows: []float64{0.5, 3, -1e-2, 12, 0, math.NaN()}}, want, options{}); err != nil {
+		t.Fatal(err)
+	}
 	if answer.Predictions[0] != want[0] {
 		t.Fatalf("got %v, want %v", answer.Predictions[0], want[0])
 	}

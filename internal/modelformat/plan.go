@@ -2,11 +2,13 @@
 // container image, or an evaluator of ours inside this process. It reads model
 // files; it starts nothing and keeps no state.
 //
-// A model is served natively when its artifact_uri holds a LightGBM text model
-// and its container image is absent, is tategu/lightgbm (any registry and tag),
-// or is one of Vertex AI's prebuilt prediction images. An image that the
-// configuration has a rule for, and every other image, is started as it is: a
-// server of the user's own may do more than evaluate the file.
+// A model is served natively when its artifact_uri holds a LightGBM text model or
+// an XGBoost model in any of its formats, and its container image is absent, is
+// tategu/lightgbm or tategu/xgboost (any registry and tag), or is one of Vertex AI's
+// prebuilt prediction images, unless the artifact has a file that such an image
+// would load instead. An image that the configuration has a rule for, and every
+// other image, is started as it is: a server of the user's own may do more than
+// evaluate the file.
 package modelformat
 
 import (
@@ -16,6 +18,7 @@ import (
 	"path"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -31,9 +34,6 @@ type Objects interface {
 	List(ctx context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error)
 	ReadObject(ctx context.Context, bucket, name string) (io.ReadCloser, error)
 }
-
-// nativeImage is the image name that asks for evaluation inside the server.
-const nativeImage = "tategu/lightgbm"
 
 // defaultStart bounds how long a replica may take until its first good health
 // answer, when the model does not say.
@@ -95,34 +95,57 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 	image := spec.GetImageUri()
 	ruled := image != "" && p.HasImage != nil && p.HasImage(image)
 	prebuilt := prebuiltImage(image)
-	if ruled || image != "" && !isNativeImage(image) && !prebuilt {
+	want, named := nativeImage(image)
+	if ruled || image != "" && !named && !prebuilt {
 		c, err := container(model, t)
 		return Plan{Container: c}, err
 	}
-	file, err := p.findLightGBM(ctx, model.GetArtifactUri())
+	uri := model.GetArtifactUri()
+	found, err := p.list(ctx, uri, want)
 	if err != nil {
 		return Plan{}, err
 	}
-	if file.name == "" {
-		return Plan{}, notNative(model, image, prebuilt)
+	file, err := found.choose(uri)
+	if err != nil {
+		return Plan{}, err
+	}
+	if file.name == "" || prebuilt && found.other != "" && !loadsFirst(image, file, found) {
+		return Plan{}, notNative(model, image, prebuilt, found.other, want)
 	}
 	native, err := p.load(ctx, file)
 	return Plan{Native: native}, err
 }
 
+// loadsFirst says whether a prebuilt image would take the file although there is
+// another that it knows: the XGBoost images look for model.bst first.
+func loadsFirst(image string, file modelFile, found listing) bool {
+	return strings.HasPrefix(path.Base(image), "xgboost-") && file.library == xgBoost && file.name == found.dir+"model.bst"
+}
+
 // notNative explains why a model that nobody else can serve is not served here.
-func notNative(model *pb.Model, image string, prebuilt bool) error {
+func notNative(model *pb.Model, image string, prebuilt bool, other string, want library) error {
 	switch {
+	case prebuilt && other != "":
+		return resource.Unimplemented("the prebuilt prediction image "+image+" with "+other).WithResource(model.GetName()).
+			WithHint("save the model itself (LightGBM: model.txt, XGBoost: model.bst) and leave %s away, or give the model a container image that the configuration's images list maps to a program", other)
 	case prebuilt:
 		return resource.Unimplemented("the prebuilt prediction image " + image).WithResource(model.GetName()).
-			WithHint("give the model a LightGBM text file (model.txt) in artifact_uri, or a container image that the configuration's images list maps to a program")
+			WithHint("give the model a LightGBM text file (model.txt) or an XGBoost model (model.bst, model.ubj, model.json) in artifact_uri, or a container image that the configuration's images list maps to a program")
 	case model.GetArtifactUri() == "":
 		return resource.Errorf(codes.FailedPrecondition, "the model has neither a container image nor an artifact_uri: there is nothing to serve").
 			WithResource(model.GetName()).WithCause(resource.CauseModel)
 	}
-	return resource.Errorf(codes.FailedPrecondition, "no LightGBM text model was found in %s, and the model has no container image of its own", model.GetArtifactUri()).
+	found, name := "no LightGBM text model was found in %s, nor an XGBoost model", `model.txt") or, of XGBoost, booster.save_model("model.ubj`
+	switch want {
+	case lightGBM:
+		found, name = "no LightGBM text model was found in %s", "model.txt"
+	case xgBoost:
+		found, name = "no XGBoost model was found in %s", "model.ubj"
+	case anyLibrary:
+	}
+	return resource.Errorf(codes.FailedPrecondition, found+", and the model has no container image of its own", model.GetArtifactUri()).
 		WithResource(model.GetName()).WithCause(resource.CauseModel).
-		WithHint(`save the model with booster.save_model("model.txt") and upload it there`)
+		WithHint(`save the model with booster.save_model("%s") and upload it there`, name)
 }
 
 // prebuiltImage reports one of Vertex AI's prediction images, such as
@@ -132,9 +155,17 @@ func prebuiltImage(image string) bool {
 	return ok && err == nil
 }
 
-func isNativeImage(image string) bool {
-	ok, err := regexp.MatchString(`^(.+/)?`+nativeImage+`([:@].*)?$`, image)
-	return ok && err == nil
+// nativeImage reports the names of images that ask for evaluation inside the
+// server, and of which models.
+func nativeImage(image string) (want library, ok bool) {
+	m := regexp.MustCompile(`^(?:.+/)?tategu/(lightgbm|xgboost)(?:[:@].*)?$`).FindStringSubmatch(image)
+	if m == nil {
+		return anyLibrary, false
+	}
+	if m[1] == "xgboost" {
+		return xgBoost, true
+	}
+	return lightGBM, true
 }
 
 // container reads a ModelContainerSpec. The variables and the default routes are

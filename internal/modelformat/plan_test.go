@@ -46,14 +46,26 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	model := string(text)
+	booster := map[string]string{}
+	for format, path := range map[string]string{"json": "3.2.0/binary.json", "ubj": "3.2.0/binary.ubj", "bst": "2.1.4/binary.bst"} {
+		text, err := os.ReadFile("xgboost/testdata/golden/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		booster[format] = string(text)
+	}
 	p := &Planner{
 		HasImage: func(image string) bool { return strings.HasPrefix(image, "ruled") },
 		Objects: objects{
 			"gs://b/dir/model.txt": model, "gs://b/dir/other.txt": model, "gs://b/dir/notes.txt": "tree of life",
 			"gs://b/one/x.lgb": model, "gs://b/one/deep/model.txt": model, "gs://b/file": model,
 			"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
+			"gs://b/json/model.json": booster["json"], "gs://b/json/package.json": `{"name": "other"}`, "gs://b/ubj/weights.ubj": booster["ubj"], "gs://b/bst/model.bst": booster["bst"],
+			"gs://b/wrong/model.txt": booster["ubj"], "gs://b/saved/model.bst": booster["ubj"], "gs://b/saved/model.json": booster["json"], "gs://b/saved/model.joblib": "x",
+			"gs://b/pickled/model.pkl": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
 		},
 	}
+	const prebuiltXGBoost = "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
 	const prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest"
 	for _, c := range []struct {
 		name, image, artifact string
@@ -76,6 +88,20 @@ func TestPlan(t *testing.T) {
 		{"nothing at all", "", "", false, codes.FailedPrecondition},
 		{"prebuilt with another format", prebuilt, "gs://b/text", false, codes.Unimplemented},
 		{"not gs", "", "s3://b/x", false, codes.InvalidArgument},
+		{"XGBoost JSON", "", "gs://b/json", true, codes.OK},
+		{"XGBoost UBJSON", prebuiltXGBoost, "gs://b/ubj", true, codes.OK},
+		{"XGBoost binary", prebuiltXGBoost, "gs://b/bst", true, codes.OK},
+		{"XGBoost by its image", "x/tategu/xgboost:1", "gs://b/json/model.json", true, codes.OK},
+		{"XGBoost called as another", "", "gs://b/wrong", true, codes.OK},
+		{"XGBoost in LightGBM's image", "tategu/lightgbm", "gs://b/json", false, codes.FailedPrecondition},
+		{"LightGBM in XGBoost's image", "tategu/xgboost", "gs://b/dir", false, codes.FailedPrecondition},
+		{"one of two libraries", "tategu/xgboost", "gs://b/both", true, codes.OK},
+		{"two libraries", "", "gs://b/both", false, codes.FailedPrecondition},
+		{"cut off JSON", "", "gs://b/cutx", false, codes.FailedPrecondition},
+		{"model.bst before model.joblib", prebuiltXGBoost, "gs://b/saved", true, codes.OK},
+		{"model.joblib of sklearn", prebuilt, "gs://b/saved", false, codes.Unimplemented},
+		{"model.pkl before others", prebuiltXGBoost, "gs://b/pickled", false, codes.Unimplemented},
+		{"no image beside model.pkl", "", "gs://b/pickled", true, codes.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -136,6 +136,41 @@ def served_model(mode: str, bucket, lightgbm_model):
     )
 
 
+@pytest.fixture(scope="session")
+def xgboost_model():
+    """A small XGBoost model of three classes: (booster, rows, its own scores)."""
+    xgboost = pytest.importorskip("xgboost")
+    import numpy as np
+
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(400, 4))
+    y = np.digitize(x[:, 0] * x[:, 1], [-0.3, 0.3])
+    params = {"objective": "multi:softprob", "num_class": 3, "nthread": 1}
+    booster = xgboost.train(params, xgboost.DMatrix(x, label=y), 10)
+    rows = x[:5].tolist()
+    return booster, rows, booster.predict(xgboost.DMatrix(rows)).tolist()
+
+
+# The prebuilt image of the cloud loads model.bst, whatever format it has.
+XGBOOST_IMAGE = "us-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
+
+
+@pytest.fixture(params=["model.json", "model.ubj", "model.bst"])
+def served_xgboost(mode: str, bucket, xgboost_model, request):
+    """The XGBoost model, uploaded in one of its formats."""
+    from google.cloud import aiplatform
+
+    booster, _, _ = xgboost_model
+    name = request.param
+    text = booster.save_raw("json" if name.endswith(".json") else "ubj")
+    bucket.blob(f"xgb/{name}").upload_from_string(bytes(text))
+    return aiplatform.Model.upload(
+        display_name=f"xgb-{uuid.uuid4().hex[:8]}",
+        artifact_uri=f"gs://{bucket.name}/xgb",
+        serving_container_image_uri=XGBOOST_IMAGE,
+    )
+
+
 @pytest.fixture
 def echo_model(mode: str):
     """A model whose predictions are its instances."""

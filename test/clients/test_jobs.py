@@ -56,6 +56,24 @@ def test_custom_job_from_script(bucket, tmp_path):
     assert job.state.name == "JOB_STATE_SUCCEEDED"
 
 
+def predicted(bucket, model, rows):
+    """What a batch prediction gives for each of some rows."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    bucket.blob("in.jsonl").upload_from_string(text)
+    job = model.batch_predict(
+        job_display_name="bp",
+        gcs_source=f"gs://{bucket.name}/in.jsonl",
+        gcs_destination_prefix=f"gs://{bucket.name}/out",
+        instances_format="jsonl",
+        predictions_format="jsonl",
+        machine_type="n1-standard-2",
+    )
+    assert job.state.name == "JOB_STATE_SUCCEEDED"
+    assert job.completion_stats.successful_count == len(rows)
+    by_instance = {tuple(r["instance"]): r["prediction"] for r in results(bucket, job)}
+    return [by_instance[tuple(row)] for row in rows]
+
+
 def results(bucket, job):
     """The lines of a batch prediction's result files."""
     folder = job.output_info.gcs_output_directory
@@ -74,19 +92,11 @@ def test_batch_prediction(kind, bucket, lightgbm_model, request):
     model = request.getfixturevalue(fixture)
     _, rows, scores = lightgbm_model
     want = scores if kind == "lightgbm" else rows
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    bucket.blob("in.jsonl").upload_from_string(text)
-    job = model.batch_predict(
-        job_display_name="bp",
-        gcs_source=f"gs://{bucket.name}/in.jsonl",
-        gcs_destination_prefix=f"gs://{bucket.name}/out",
-        instances_format="jsonl",
-        predictions_format="jsonl",
-        machine_type="n1-standard-2",
-    )
-    assert job.state.name == "JOB_STATE_SUCCEEDED"
-    assert job.completion_stats.successful_count == len(rows)
-    by_instance = {tuple(r["instance"]): r["prediction"] for r in results(bucket, job)}
-    got = [by_instance[tuple(row)] for row in rows]
+    got = predicted(bucket, model, rows)
     for a, b in zip(got, want, strict=True):
         assert a == pytest.approx(b, abs=1e-12)
+
+
+def test_batch_prediction_of_xgboost(bucket, served_xgboost, xgboost_model):
+    _, rows, want = xgboost_model
+    assert predicted(bucket, served_xgboost, rows) == want

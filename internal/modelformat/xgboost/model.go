@@ -86,11 +86,11 @@ func (m *Model) Index(name string) (int, bool) {
 		return i, ok
 	}
 	digits, ok := strings.CutPrefix(name, "f")
-	i, err := strconv.Atoi(digits)
-	if !ok || err != nil || i < 0 || i >= m.features || strconv.Itoa(i) != digits {
+	i, err := strconv.ParseUint(digits, 10, 31)
+	if !ok || err != nil || int(i) >= m.features || digits[0] == '0' && i > 0 || len(digits) > 1 && i == 0 {
 		return 0, false
 	}
-	return i, true
+	return int(i), true
 }
 
 // Groups is the number of margins of a row: 1, the number of classes or that of targets.

@@ -13,7 +13,7 @@ const maxFile = 1<<31 - 1
 
 // maxFeatures and maxOutputs bound what a small file may claim.
 const (
-	maxFeatures = 1 << 24
+	maxFeatures = 1 << 20
 	maxOutputs  = 1 << 16
 )
 

@@ -98,6 +98,13 @@ func compareModel(t *testing.T, path string) {
 	if _, err := os.Stat(path + ".range.txt"); err == nil {
 		same(t, m, rows, got, readMatrix(t, path+".range.txt"), m.Groups(), Options{Margin: true, Begin: 1, End: 3})
 	}
+	if _, err := os.Stat(path + ".best.txt"); err == nil {
+		best, ok := m.Best()
+		if !ok || best+1 >= m.Rounds() {
+			t.Errorf("best iteration %d, %v of %d rounds", best, ok, m.Rounds())
+		}
+		same(t, m, rows, got, readMatrix(t, path+".best.txt"), m.Groups(), Options{Margin: true, End: best + 1})
+	}
 	// One row, and some, give the same as all at once, with and without values missing.
 	for i := range n {
 		for _, count := range []int{1, 3, 9} {

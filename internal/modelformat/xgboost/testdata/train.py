@@ -3,8 +3,9 @@
 usage: train.py OUT_DIR [tiny]
 
 For each kind and format: KIND.FORMAT (the model) and, as the library reads that
-file, KIND.FORMAT.margin.txt, KIND.FORMAT.out.txt (predictions) and
-KIND.FORMAT.range.txt (margins of rounds 1 to 3) of the rows in rows.txt, a row a
+file, KIND.FORMAT.margin.txt, KIND.FORMAT.out.txt (predictions),
+KIND.FORMAT.range.txt (margins of rounds 1 to 3) and after early stopping
+KIND.FORMAT.best.txt (as the scikit-learn wrapper predicts) of the rows in rows.txt, a row a
 line; numbers are hexadecimal, so that no bit is lost. Formats are json, ubj and
 bst, the binary format; which of them there are, and which kinds, depends on the
 library's version. "tiny" makes the small models that are committed beside this file
@@ -221,11 +222,14 @@ def main():
             dump(base + ".margin.txt", margin)
             dump(base + ".out.txt", loaded.predict(data, **more))
             if VERSION >= (1, 4) and extra.get("rounds") != 0 and "linear" not in name:
-                more["iteration_range"] = (1, 3)
-                dump(
-                    base + ".range.txt",
-                    loaded.predict(data, output_margin=True, **more),
-                )
+                ranges = dict(range=(1, 3))
+                if extra.get("early"):
+                    ranges["best"] = 0, booster.best_iteration + 1
+                for suffix, more["iteration_range"] in ranges.items():
+                    dump(
+                        f"{base}.{suffix}.txt",
+                        loaded.predict(data, output_margin=True, **more),
+                    )
     print("xgboost", xgb.__version__)
 
 
