@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -23,40 +24,65 @@ import (
 // the run itself first, then in the order of creation. Place says where a workload
 // waits for room; nil = nothing waits.
 func Details(ctx context.Context, r store.Reader, job string, place Place) ([]*pb.PipelineTaskDetail, error) {
-	rows, err := r.List(ctx, store.Query{Kind: KindTasks, Parent: job})
-	if err != nil {
-		return nil, fmt.Errorf("list tasks: %w", err)
-	}
 	name, err := resource.ParseName(job)
 	if err != nil {
 		return nil, err
 	}
-	tasks := make([]*Task, 0, len(rows))
-	for _, row := range rows {
-		t, err := decodeTask(row)
-		if err != nil {
-			return nil, err
-		}
-		tasks = append(tasks, t)
+	type made struct { // where a detail comes
+		at     time.Time
+		path   string
+		detail *pb.PipelineTaskDetail
 	}
-	slices.SortFunc(tasks, func(a, b *Task) int {
-		if c := a.Created.Compare(b.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Path, b.Path)
-	})
-	details := make([]*pb.PipelineTaskDetail, len(tasks))
-	for i, t := range tasks {
-		if details[i], err = t.detail(name); err != nil {
-			return nil, err
+	var all []made
+	err = eachTask(ctx, r, job, func(t *Task, _ store.Row) error {
+		d, err := t.detail(name)
+		if err != nil {
+			return err
 		}
 		if place != nil && t.State == Running && len(t.Workload) > 0 {
 			if q, waits := place(t.Workload[len(t.Workload)-1]); waits {
-				queued(details[i], q)
+				queued(d, q)
 			}
 		}
+		all = append(all, made{t.Created, t.Path, d})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b made) int { return cmp.Or(a.at.Compare(b.at), strings.Compare(a.path, b.path)) })
+	details := make([]*pb.PipelineTaskDetail, len(all))
+	for i := range all {
+		details[i] = all[i].detail
 	}
 	return details, nil
+}
+
+// batch is how many rows of tasks are in memory at a time, where many are read.
+const batch = 500
+
+// eachTask visits the tasks of a job in the order in which their rows were made.
+func eachTask(ctx context.Context, r store.Reader, job string, visit func(*Task, store.Row) error) error {
+	query := store.Query{Kind: KindTasks, Parent: job, Order: store.ByCreated, Limit: batch}
+	for {
+		rows, err := r.List(ctx, query)
+		if err != nil {
+			return fmt.Errorf("list tasks: %w", err)
+		}
+		for _, row := range rows {
+			t, err := decodeTask(row)
+			if err != nil {
+				return err
+			}
+			if err := visit(t, row); err != nil {
+				return err
+			}
+		}
+		if len(rows) < batch {
+			return nil
+		}
+		query.Beyond = &rows[len(rows)-1]
+	}
 }
 
 // Place gives the place of a workload that waits for room on this machine.

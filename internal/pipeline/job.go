@@ -96,17 +96,13 @@ func (e *Engine) loadJob(ctx context.Context, name string) (*job, []event, error
 	}
 	j := &job{Engine: e, m: newMachine(plan, r), parent: row.Parent, events: make(chan event, 64), attempts: map[string]*attempt{}}
 	j.started = msg.StartTime != nil
-	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: KindTasks, Parent: name})
-	if err != nil {
-		return nil, nil, fmt.Errorf("list tasks: %w", err)
-	}
-	tasks := make([]*Task, 0, len(rows))
-	for _, row := range rows {
-		t, err := decodeTask(row)
-		if err != nil {
-			return nil, nil, err
-		}
+	var tasks []*Task
+	err = eachTask(ctx, e.cfg.Store, name, func(t *Task, _ store.Row) error {
 		tasks = append(tasks, t)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	if err := j.m.restore(tasks, msg.State == pb.PipelineState_PIPELINE_STATE_CANCELLING); err != nil {
 		return nil, nil, err

@@ -28,7 +28,11 @@ func (m *machine) record(ctx context.Context, tx store.Tx, n *node) error {
 	if err := put(ctx, tx, resource.KindExecutions, execution.Name, metadata, execution.State.String(), execution); err != nil {
 		return err
 	}
-	members := []string{execution.Name}
+	var members []string
+	if !n.recorded { // whoever took it out of the context meanwhile meant it
+		members = []string{execution.Name}
+		n.recorded = true // of this commit; if it fails the rows are read again
+	}
 	var events []*pb.Event
 	if n.leaf() { // what a graph takes and gives is told by its tasks
 		events = artifactEvents(n.inputs.Artifacts, pb.Event_INPUT)

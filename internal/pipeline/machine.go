@@ -116,6 +116,7 @@ type node struct {
 	children map[string]*node // of a graph, those of its latest attempt
 	open     int              // children that are not done
 	inputs   Values           // what it works with: its Inputs, in an iteration the loop's too
+	recorded bool             // its execution is in the context of the run
 	queued   bool             // its next attempt waits in machine.ready
 }
 

@@ -14,7 +14,7 @@ func (m *machine) restore(tasks []*Task, cancelling bool) error {
 	for _, t := range tasks {
 		t.Inputs.fill()
 		t.Outputs.fill()
-		n := &node{Task: t, parent: byID[t.Parent], inputs: t.Inputs}
+		n := &node{Task: t, parent: byID[t.Parent], inputs: t.Inputs, recorded: !t.Started.IsZero()}
 		switch p := n.parent; {
 		case t.Path == "":
 			n.graph, m.root = m.plan.root, n

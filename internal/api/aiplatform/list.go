@@ -28,7 +28,8 @@ type ListOptions struct {
 	Each func(ctx context.Context, msg proto.Message) error
 }
 
-// scanBatch is how many rows a filtered list reads at a time.
+// scanBatch is how many rows a filtered list reads at a time at most. It begins with
+// as many as the page has, since most filters leave most rows.
 const scanBatch = 512
 
 // List answers a standard List method into resp: parent (with "-" for any
@@ -53,17 +54,32 @@ func (s *Standard) ListWith(ctx context.Context, req, resp proto.Message, o List
 		return err
 	}
 	list := resp.ProtoReflect().Mutable(l.items).List()
-	for _, h := range l.found {
+	bytes := 0
+	for i, h := range l.found {
+		if bytes > maxPage { // of what Each added
+			next = l.after(i)
+			break
+		}
 		if o.Each != nil {
 			if err := o.Each(ctx, h.msg); err != nil {
 				return err
 			}
+			bytes += proto.Size(h.msg)
 		}
 		l.mask.Prune(h.msg.ProtoReflect())
 		list.Append(protoreflect.ValueOfMessage(h.msg.ProtoReflect()))
 	}
 	setString(resp.ProtoReflect(), "next_page_token", next)
 	return nil
+}
+
+// after is the token of the page that begins with the i-th of what was found.
+func (l *lister) after(i int) string {
+	if l.order.Empty() {
+		last := l.found[i-1].row
+		return resource.Page{Created: last.Created, Key: last.Key}.Token(l.query)
+	}
+	return resource.Page{Offset: l.page.Offset + i}.Token(l.query)
 }
 
 // lister is one list in progress.
@@ -209,9 +225,6 @@ const maxPage = 4 << 20
 func (l *lister) byTime(ctx context.Context) (next string, err error) {
 	q, keep := l.rows()
 	q.Limit = l.size + 1
-	if !l.filter.Empty() || q.Parent == "" {
-		q.Limit = max(q.Limit, scanBatch)
-	}
 	if l.page.Key != "" {
 		q.Beyond = &store.Row{Created: l.page.Created, Key: l.page.Key}
 	}
@@ -233,8 +246,7 @@ func (l *lister) byTime(ctx context.Context) (next string, err error) {
 				continue
 			}
 			if len(l.found) == l.size || bytes > maxPage {
-				last := l.found[len(l.found)-1].row
-				return resource.Page{Created: last.Created, Key: last.Key}.Token(l.query), nil
+				return l.after(len(l.found)), nil
 			}
 			l.found = append(l.found, hit{row, msg})
 			bytes += len(row.Data)
@@ -242,7 +254,7 @@ func (l *lister) byTime(ctx context.Context) (next string, err error) {
 		if len(rows) < q.Limit {
 			return "", nil
 		}
-		q.Beyond = &rows[len(rows)-1]
+		q.Beyond, q.Limit = &rows[len(rows)-1], max(q.Limit, min(2*q.Limit, scanBatch))
 	}
 }
 
@@ -270,7 +282,7 @@ func (l *lister) byOrder(ctx context.Context) (next string, err error) {
 	all = all[min(l.page.Offset, len(all)):]
 	l.found = all[:min(l.size, len(all))]
 	if len(all) > l.size {
-		next = resource.Page{Offset: l.page.Offset + l.size}.Token(l.query)
+		next = l.after(l.size)
 	}
 	return next, nil
 }

@@ -40,7 +40,7 @@ func (s *PipelineJobs) get(ctx context.Context, req *pb.GetPipelineJobRequest) (
 	if err := s.outlast(ctx, job); err != nil {
 		return nil, err
 	}
-	return job, s.join(ctx, job)
+	return job, s.join(ctx, job, map[string]*pb.Context{})
 }
 
 // outlast waits, when a job ended in the second that it was made in, until that
@@ -111,7 +111,7 @@ func (s *PipelineJobs) await(ctx context.Context, watch store.Watcher, job *pb.P
 }
 
 // join fills job_detail from the rows of tasks and contexts.
-func (s *PipelineJobs) join(ctx context.Context, job *pb.PipelineJob) error {
+func (s *PipelineJobs) join(ctx context.Context, job *pb.PipelineJob, known map[string]*pb.Context) error {
 	if job.JobDetail == nil {
 		job.JobDetail = &pb.PipelineJobDetail{}
 	}
@@ -119,26 +119,32 @@ func (s *PipelineJobs) join(ctx context.Context, job *pb.PipelineJob) error {
 	if job.JobDetail.TaskDetails, err = pipeline.Details(ctx, s.std.store, job.Name, s.place); err != nil {
 		return err
 	}
-	return s.joinContexts(ctx, job.JobDetail)
+	return s.joinContexts(ctx, job.JobDetail, known)
 }
 
 // joinContexts reads the contexts again: an experiment becomes a parent of the
-// run's context after the job was made.
-func (s *PipelineJobs) joinContexts(ctx context.Context, d *pb.PipelineJobDetail) error {
+// run's context after the job was made. known are those that were read already: the
+// runs of a pipeline share one.
+func (s *PipelineJobs) joinContexts(ctx context.Context, d *pb.PipelineJobDetail, known map[string]*pb.Context) error {
 	for _, c := range []**pb.Context{&d.PipelineContext, &d.PipelineRunContext} {
-		now := &pb.Context{}
-		switch _, err := store.GetMessage(ctx, s.std.store, resource.KindContexts, (*c).GetName(), now); {
-		case err == nil:
-			*c = now
-		case !resource.IsNotFound(err):
-			return err
+		name := (*c).GetName()
+		if known[name] == nil {
+			now := &pb.Context{}
+			switch _, err := store.GetMessage(ctx, s.std.store, resource.KindContexts, name, now); {
+			case resource.IsNotFound(err):
+				continue
+			case err != nil:
+				return err
+			}
+			known[name] = now
 		}
+		*c = known[name]
 	}
 	return nil
 }
 
 func (s *PipelineJobs) list(ctx context.Context, req *pb.ListPipelineJobsRequest) (*pb.ListPipelineJobsResponse, error) {
-	resp := &pb.ListPipelineJobsResponse{}
+	resp, known := &pb.ListPipelineJobsResponse{}, map[string]*pb.Context{}
 	return resp, s.std.ListWith(ctx, req, resp, ListOptions{
 		Each: func(ctx context.Context, msg proto.Message) error {
 			job, ok := msg.(*pb.PipelineJob)
@@ -146,9 +152,9 @@ func (s *PipelineJobs) list(ctx context.Context, req *pb.ListPipelineJobsRequest
 			case !ok:
 				return nil
 			case wantsTasks(req.GetReadMask().GetPaths()):
-				return s.join(ctx, job)
+				return s.join(ctx, job, known)
 			default:
-				return s.joinContexts(ctx, job.GetJobDetail())
+				return s.joinContexts(ctx, job.GetJobDetail(), known)
 			}
 		},
 	})

@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -49,8 +50,8 @@ func (c *Console) find(r *http.Request, name string) (source, error) {
 	case found != "":
 		return c.findTask(r, found, rest)
 	}
-	task, err := pipeline.LatestTask(r.Context(), c.rows, name, newest, func(task string) bool {
-		full, err := resource.ParseName(task)
+	task, err := pipeline.LatestTask(r.Context(), c.rows, name, newest, func(location string) bool {
+		full, err := resource.ParseName(location)
 		return err == nil && c.allow(r, full.Project(), "aiplatform.pipelineJobs.list") == nil
 	})
 	if err == nil {
@@ -78,53 +79,70 @@ func (c *Console) inFull(r *http.Request, name string) (source, error) {
 // findResource looks for an id, or else a display name, among what the caller may
 // list; "" when nothing is called so.
 func (c *Console) findResource(r *http.Request, name string) (string, error) {
-	titled := ""
-	for _, kind := range shown() {
-		q := store.Query{Kind: kind, Order: store.ByNewest, Limit: 500}
-		for seen := 0; ; seen += q.Limit {
-			rows, err := c.rows.List(r.Context(), q)
+	for _, look := range []func(*http.Request, store.Kind, []string, string) (store.Row, error){c.byID, c.byTitle} {
+		for _, kind := range shown() {
+			parents, err := c.parents(r, kind)
 			if err != nil {
 				return "", err
 			}
-			for _, row := range rows {
-				is, called, err := c.called(r, row, name, titled == "" && seen < newest)
-				if err != nil {
-					return "", err
-				}
-				if is {
-					return row.Key, nil
-				}
-				if called {
-					titled = row.Key
-				}
+			switch row, err := look(r, kind, parents, name); {
+			case err != nil:
+				return "", err
+			case row.Key != "":
+				return row.Key, nil
 			}
-			if len(rows) < q.Limit {
-				break
-			}
-			q.Beyond = &rows[len(rows)-1]
 		}
 	}
-	return titled, nil
+	return "", nil
 }
 
-// called reports a row whose id is name, or with titles whose display name is.
-func (c *Console) called(r *http.Request, row store.Row, name string, titles bool) (is, called bool, err error) {
-	full, err := resource.ParseName(row.Key)
-	if err != nil || full.ID() != name && !titles {
-		return false, false, nil //nolint:nilerr // a row with a name that is none is not meant
+// parents gives those of a kind that the caller may list: another project's resources
+// are not this caller's business.
+func (c *Console) parents(r *http.Request, kind store.Kind) ([]string, error) {
+	all, err := store.Parents(r.Context(), c.rows, kind)
+	if err != nil {
+		return nil, err
 	}
-	is = full.ID() == name
-	if !is {
-		v, err := c.view(row)
-		if err != nil || v.Title != name {
-			return false, false, err
+	return slices.DeleteFunc(all, func(parent string) bool {
+		n, err := resource.ParseName(parent)
+		return err != nil || c.allow(r, n.Project(), "aiplatform."+string(kind)+".list") != nil
+	}), nil
+}
+
+// byID gives the newest of a kind with an id; no key = there is none.
+func (c *Console) byID(r *http.Request, kind store.Kind, parents []string, id string) (found store.Row, err error) {
+	for _, parent := range parents {
+		switch row, err := c.rows.Get(r.Context(), kind, parent+"/"+string(kind)+"/"+id); {
+		case resource.IsNotFound(err):
+		case err != nil:
+			return store.Row{}, err
+		case found.Key == "" || row.Created.After(found.Created):
+			found = row
 		}
 	}
-	// Another project's resources are not this caller's business.
-	if may := c.allow(r, full.Project(), "aiplatform."+string(row.Kind)+".list") == nil; may {
-		return is, !is, nil
+	return found, nil
+}
+
+// byTitle does the same for a display name, among the newest of each parent.
+func (c *Console) byTitle(r *http.Request, kind store.Kind, parents []string, title string) (found store.Row, err error) {
+	for _, parent := range parents {
+		rows, err := c.rows.List(r.Context(), store.Query{Kind: kind, Parent: parent, Order: store.ByNewest, Limit: newest})
+		if err != nil {
+			return store.Row{}, err
+		}
+		for _, row := range rows {
+			if found.Key != "" && !row.Created.After(found.Created) {
+				break
+			}
+			switch v, err := c.view(row); {
+			case err != nil:
+				return store.Row{}, err
+			case v.Title == title:
+				found = row
+			}
+		}
 	}
-	return false, false, nil
+	return found, nil
 }
 
 // findTask gives a task of a run by its path or its name.

@@ -20,6 +20,9 @@ import (
 
 func taskName(run string, id int64) string { return run + "/tasks/" + strconv.FormatInt(id, 10) }
 
+// parentOf gives the location of a resource.
+func parentOf(name string) string { return strings.Join(strings.Split(name, "/")[:4], "/") }
+
 // putRun makes an ended run with tasks of the given names, whose ids count from 1.
 func putRun(t *testing.T, rows store.Store, run *pb.PipelineJob, tasks ...string) {
 	t.Helper()
@@ -35,7 +38,7 @@ func putRun(t *testing.T, rows store.Store, run *pb.PipelineJob, tasks ...string
 				return err
 			}
 		}
-		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindPipelineJobs, Key: run.Name}, run)
+		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindPipelineJobs, Key: run.Name, Parent: parentOf(run.Name)}, run)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +148,7 @@ func TestRecentOfMany(t *testing.T) {
 	err := rows.Update(t.Context(), func(tx store.Tx) error {
 		for i := range 150 {
 			theirs := &pb.CustomJob{Name: "projects/other/locations/l/customJobs/" + strconv.Itoa(i), DisplayName: "theirs"}
-			if err := store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindCustomJobs, Key: theirs.Name}, theirs); err != nil {
+			if err := store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindCustomJobs, Key: theirs.Name, Parent: parentOf(theirs.Name)}, theirs); err != nil {
 				return err
 			}
 		}

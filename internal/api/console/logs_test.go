@@ -138,7 +138,7 @@ func over(t *testing.T, rows store.Store, o *output) (*httptest.Server, func()) 
 func put(t *testing.T, rows store.Store, j *pb.CustomJob) {
 	t.Helper()
 	err := rows.Update(t.Context(), func(tx store.Tx) error {
-		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindCustomJobs, Key: j.Name, State: j.State.String()}, j)
+		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindCustomJobs, Key: j.Name, Parent: parentOf(j.Name), State: j.State.String()}, j)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ func Run(t *testing.T, open Open) {
 	}{
 		{"rows", testRows},
 		{"lists", testLists},
+		{"parents", testParents},
 		{"events", testEvents},
 		{"updates", testUpdates},
 		{"watches", testWatches},
