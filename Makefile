@@ -18,7 +18,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 export TATEGU_SHARED := $(abspath $(SHARED))
 
 .PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
-	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
+	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-launch conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
 
 build: bin/tategu
 
@@ -74,6 +74,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
 	$(MAKE) test-otherclients
 	$(MAKE) conformance-containers
+	$(MAKE) conformance-launch
 	$(MAKE) test-debian
 	$(MAKE) test-docker
 
@@ -148,6 +149,11 @@ conformance-containers: build $(CLIENTS)/.built $(TOOLS)/crane bin/debian.tar
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_CRANE=$(TOOLS)/crane \
 	TATEGU_TEST_DEBIAN="$$(find $(CURDIR)/bin/debian.tar -size +0)" \
 	$(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/containers
+
+## Components of google-cloud-pipeline-components, compiled by it unmodified, in an environment of its own:
+## it needs another release of the client than the other tests.
+conformance-launch: build $(VENV)/components/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(VENV)/components/bin/python -m pytest -q -rs -p no:cacheprovider test/launch
 
 conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=
@@ -233,6 +239,11 @@ $(UV):
 $(CLIENTS)/.built: test/requirements.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(CLIENTS)
 	$(UV) pip install --quiet --python $(CLIENTS)/bin/python -r test/requirements.txt
+	touch $@
+
+$(VENV)/components/.built: test/launch/requirements.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/components
+	$(UV) pip install --quiet --python $(VENV)/components/bin/python -r test/launch/requirements.txt
 	touch $@
 
 clean:

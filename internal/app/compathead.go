@@ -14,6 +14,10 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   Resolvers are refused at create. A rerun takes over tasks of its original (pipeline_task_rerun_configs: skip_task, skip_downstream_tasks, inputs.parameter_values); inputs.artifacts is refused.
   Of the upstream project's compiled pipelines three do not run here: two pin a release of kfp that
   lacks what they call (Artifact.set_path, dsl.EmbeddedInput with kfp 2.14.3), one needs an image that its repository builds (kfp-image).
+- **google-cloud-pipeline-components** (tested with 2.22.0): the launchers ` + "`custom_job` (v1, preview), `batch_prediction_job`, `model.upload_model`, `get_model`, `delete_model`, `endpoint.create_endpoint`" + `,
+  ` + "`delete_endpoint`, `deploy_model`, `undeploy_model` and `wait_gcp_resources`" + ` (custom jobs, batch prediction jobs, operations) run as workloads of tategu, not in their container. All other modules are
+  refused at create by task and module: ` + "`export_model`, `hyperparameter_tuning_job`, `vertex_notification_email`" + `, BigQuery, Dataflow, Dataproc, AutoML, datasets, evaluation.
+  The header ` + "`X-Tategu-Id`" + ` chooses the numeric id of what a call makes.
 - **Schedules**: pipeline jobs by cron with time zones; requests for notebook execution and model monitoring jobs are refused by name.
 - **Serving**: LightGBM text files and XGBoost models (JSON, UBJSON, binary) natively (` + "`artifact_uri`" + ` holding the file, image absent, ` + "`tategu/lightgbm`" + `,
   ` + "`tategu/xgboost`" + ` or prebuilt; [models](guide/models.md)); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an ` + "`images:`" + ` rule: on its predict route, and on

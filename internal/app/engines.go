@@ -2,6 +2,8 @@ package app
 
 import (
 	"context"
+	"fmt"
+	"os"
 
 	"tategu/internal/api/aiplatform"
 	"tategu/internal/batch"
@@ -42,12 +44,16 @@ func (e engines) list() []namedEngine {
 }
 
 func (m *Main) openEngines(context.Context) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find our own binary: %w", err)
+	}
 	std := aiplatform.NewStandard(m.store, m.now)
 	m.jobs = aiplatform.NewPipelineJobs(std, m.authority, m.admission(), m.schedule.Place, pipelineHold)
 	m.schedules = aiplatform.NewSchedules(std, m.jobs, m.capability())
 	m.engines = engines{
 		pipeline: pipeline.New(pipeline.Config{
-			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), AtOnce: m.atOnce(), Log: m.log, Now: m.now,
+			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), AtOnce: m.atOnce(), Launcher: self, Log: m.log, Now: m.now,
 		}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{

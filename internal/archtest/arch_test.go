@@ -22,12 +22,12 @@ const module = "tategu"
 func layers() [][]string {
 	return [][]string{
 		{"cmd/*", "test/*", "test/fault/program", "bench/*", "bench/containers/program"},
-		{"internal/app", "internal/component", "internal/imaging", "internal/transfer"},
+		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule"},
-		{"internal/backup", "internal/cron", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat"},
+		{"internal/backup", "internal/cron", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat"},
 		{"internal/blob", "internal/runtime"},
 		{"internal/identity"},
 		{"internal/store"},

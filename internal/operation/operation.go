@@ -15,6 +15,7 @@ import (
 	"tategu/internal/store"
 
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -31,7 +32,15 @@ const (
 // Start records an operation on the named resource that is not done yet.
 // metadata is the v1beta1 metadata message of the method.
 func Start(ctx context.Context, tx store.Tx, on string, metadata proto.Message) (*longrunningpb.Operation, error) {
-	op := &longrunningpb.Operation{Name: on + "/operations/" + resource.NewID()}
+	id, chosen := resource.IDFor(ctx)
+	op := &longrunningpb.Operation{Name: on + "/operations/" + id}
+	if chosen {
+		if _, err := tx.Get(ctx, Kind, op.Name); err == nil {
+			return nil, resource.Errorf(codes.AlreadyExists, "%s already exists", op.Name).WithResource(op.Name)
+		} else if !resource.IsNotFound(err) {
+			return nil, err
+		}
+	}
 	if metadata != nil {
 		packed, err := pack(metadata, resource.Version(ctx))
 		if err != nil {

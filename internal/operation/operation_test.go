@@ -87,3 +87,27 @@ func TestDoneCarriesTheResponse(t *testing.T) {
 		t.Errorf("unknown operation: %v", err)
 	}
 }
+
+// TestChosenOperation: who repeats a call with the id that it chose starts nothing.
+func TestChosenOperation(t *testing.T) {
+	t.Parallel()
+	st := open(t)
+	ctx, err := resource.WithID(t.Context(), "42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	op := change(t, st, func(tx store.Tx) (*longrunningpb.Operation, error) { return Start(ctx, tx, on, nil) })
+	if op.Name != on+"/operations/42" {
+		t.Errorf("name %s", op.Name)
+	}
+	err = st.Update(ctx, func(tx store.Tx) error {
+		_, err := Done(ctx, tx, on, nil, &pb.Endpoint{})
+		return err
+	})
+	if resource.CodeOf(err) != codes.AlreadyExists {
+		t.Errorf("again: %v", err)
+	}
+	if got, err := Get(ctx, st, op.Name); err != nil || got.Done {
+		t.Errorf("it was changed: %v, %v", got, err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"tategu/internal/gcpc"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/volume"
@@ -38,6 +39,9 @@ func (j *job) start(ctx context.Context, a start) event {
 	}
 	p := j.m.program(n)
 	w, err := p.workload(n.def)
+	if n.def.launcher != "" && err == nil {
+		err = j.launch(&w, n)
+	}
 	if err == nil {
 		w.Volumes, err = j.m.volumes(n)
 	}
@@ -90,7 +94,15 @@ func (j *job) run(ctx context.Context, att *attempt, w runtime.Workload, p *prog
 		return outcome{}, fmt.Errorf("wait for the program: %w", err)
 	}
 	if !exit.OK() {
-		return outcome{exit: exit}, nil
+		o := outcome{exit: exit}
+		if p.launched {
+			text, err := j.read(ctx, p.dir+"/"+gcpc.FaultFile)
+			if err != nil {
+				return o, err
+			}
+			o.fault = gcpc.ParseFault(text)
+		}
+		return o, nil
 	}
 	return j.gather(ctx, p, exit)
 }

@@ -72,7 +72,7 @@ func newBench(t *testing.T, makeRuntime func(b *bench) runtime.Runtime) *bench {
 func (b *bench) start() {
 	b.t.Helper()
 	volumes, _ := b.runtime.(runtime.Volumes) // the fake has none
-	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Volumes: volumes, Secrets: b.secrets, Log: b.log, Now: time.Now})
+	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Volumes: volumes, Secrets: b.secrets, Launcher: "launcher", Log: b.log, Now: time.Now})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()

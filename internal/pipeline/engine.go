@@ -50,8 +50,11 @@ type Config struct {
 	Volumes runtime.Volumes // nil: the runtime has none
 	Secrets Secrets         // nil: there are none
 	AtOnce  int             // attempts below one loop of a run that the runtime is given at a time; 0 = 64
-	Log     *slog.Logger
-	Now     func() time.Time
+	// Launcher is the path of a program whose verb launch runs the modules of
+	// google-cloud-pipeline-components; "" = they fail.
+	Launcher string
+	Log      *slog.Logger
+	Now      func() time.Time
 }
 
 // defaultAtOnce suits a small machine: three times as many as its cores run at once.

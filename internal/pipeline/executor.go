@@ -83,11 +83,12 @@ type program struct {
 	artifacts map[string][]Artifact // outputs before the program ran
 	files     map[string]string     // output_file of each output parameter
 	output    string                // executor_output.json
+	launched  bool                  // by our own launcher, which may say why it failed
 }
 
 // newProgram works out the paths and the executor input of an attempt.
 func newProgram(t *task, inputs Values, dir string, job map[string]string, name func(output string) string) *program {
-	p := &program{dir: dir, artifacts: map[string][]Artifact{}, files: map[string]string{}, output: gcsPath(dir) + "/executor_output.json"}
+	p := &program{dir: dir, launched: t.launcher != "", artifacts: map[string][]Artifact{}, files: map[string]string{}, output: gcsPath(dir) + "/executor_output.json"}
 	outs := t.comp.GetOutputDefinitions()
 	for k := range outs.GetParameters() {
 		p.files[k] = gcsPath(dir) + "/" + k
@@ -100,6 +101,7 @@ func newProgram(t *task, inputs Values, dir string, job map[string]string, name 
 		p.artifacts[k] = []Artifact{{Name: name(k), URI: dir + "/" + k, Schema: schemaOf(a.GetArtifactType()), Metadata: a.GetMetadata().AsMap()}}
 	}
 	p.scope = &scope{inputs: inputs, types: inputTypes(t.comp), job: job, outputs: p.artifacts, files: p.files, outputFile: p.output}
+	p.scope.templates = t.templatesAmong(inputs, job)
 	p.scope.executorInput = p.input()
 	return p
 }

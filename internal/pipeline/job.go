@@ -123,7 +123,7 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 	}
 	r := run{
 		name: msg.Name, id: name.ID(), project: name.Project(), location: name.Location(), number: msg.Labels[RunNumberLabel],
-		root: strings.TrimRight(config.GetGcsOutputDirectory(), "/"), account: msg.ServiceAccount, labels: msg.Labels,
+		root: strings.TrimRight(config.GetGcsOutputDirectory(), "/"), account: msg.ServiceAccount, network: msg.Network, labels: msg.Labels,
 		context: msg.GetJobDetail().GetPipelineRunContext().GetName(),
 		created: msg.CreateTime.AsTime(), parameters: params, artifacts: map[string][]Artifact{},
 		atOnce:   e.cfg.AtOnce,

@@ -27,6 +27,7 @@ type run struct {
 	number     string // the numeric id, pipeline_job_uuid
 	root       string // gs:// pipeline root, without a slash at its end
 	account    string
+	network    string
 	context    string // name of the run's context in the metadata store
 	labels     map[string]string
 	created    time.Time
@@ -467,6 +468,11 @@ func (m *machine) finishAttempt(n *node, o outcome) {
 	}
 	if failure.Cause == resource.CauseInput && failure.ExitCode == resource.NeverStarted { // it would fail again
 		m.finish(n, Failed, failure)
+		return
+	}
+	if m.lost(n, o) {
+		n.Lost++
+		m.repeat(n, failure, m.now)
 		return
 	}
 	m.failed(n, failure)

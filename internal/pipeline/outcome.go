@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"tategu/internal/gcpc"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 )
@@ -13,6 +14,7 @@ import (
 // outcome is everything that an attempt left behind, as it was found.
 type outcome struct {
 	exit    runtime.Exit
+	fault   *gcpc.Fault       // why a launcher failed, by itself
 	output  []byte            // executor_output.json; nil when there is none
 	files   map[string][]byte // the output files of parameters that exist
 	content map[string]bool   // URIs at which something lies
@@ -63,6 +65,9 @@ func (o *executorOutput) parameter(k string) (any, bool) {
 func (m *machine) outputs(n *node, o outcome) (Values, *Failure) {
 	v := newValues()
 	if !o.exit.OK() {
+		if o.fault != nil {
+			return v, badLaunch(o.fault)
+		}
 		return v, m.badExit(n, o.exit)
 	}
 	eo, err := decodeOutput(o.output)

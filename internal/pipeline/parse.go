@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"tategu/internal/gcpc"
 	ps "tategu/internal/pipeline/pipelinespec"
 	"tategu/internal/resource"
 )
@@ -221,6 +222,13 @@ func (p *parser) executor(g *graph, t *task) (err error) {
 		}
 		if t.kubernetes, err = p.platform.kubernetesOf(g, t, label); err != nil {
 			return err
+		}
+		t.templates = templatesOf(t.comp)
+		if module, ok := gcpc.ModuleOf(x.Container.GetCommand()); ok {
+			if err := gcpc.Check(module); err != nil {
+				return named(t.name, err)
+			}
+			t.launcher = module
 		}
 		return checkPlaceholders(g, t)
 	case *ps.PipelineDeploymentConfig_ExecutorSpec_Importer:

@@ -111,15 +111,35 @@ type scope struct {
 	files         map[string]string // output_file of each output parameter
 	outputFile    string
 	executorInput string
+	// templates are inputs whose default names placeholders: what is known when the
+	// program starts is put into them where they are used.
+	templates map[string]bool
+	// inside says that what is looked up goes into a text within a JSON value, which
+	// is escaped as a whole.
+	inside bool
 }
 
 func (s *scope) lookup(key string) (string, bool) {
+	key, escapes := cutEscape(key)
+	value, ok := s.value(key)
+	if escapes && ok && !s.inside {
+		quoted := string(encode(value))
+		value = quoted[1 : len(quoted)-1]
+	}
+	return value, ok
+}
+
+// cutEscape cuts .json_escape[1] off a key, which asks for the value as it stands
+// within a JSON text; with 0 it asks for nothing.
+func cutEscape(key string) (rest string, escapes bool) {
+	rest, escapes = strings.CutSuffix(key, ".json_escape[1]")
+	return strings.TrimSuffix(rest, ".json_escape[0]"), escapes
+}
+
+func (s *scope) value(key string) (string, bool) {
 	switch key {
 	case "":
 		return s.executorInput, s.executorInput != ""
-	case ".json_escape[1]":
-		quoted := string(encode(s.executorInput))
-		return quoted[1 : len(quoted)-1], s.executorInput != ""
 	case ".outputs.output_file", ".outputMetadataUri":
 		return s.outputFile, s.outputFile != ""
 	}
@@ -132,6 +152,8 @@ func (s *scope) lookup(key string) (string, bool) {
 
 func (s *scope) resolve(r reference) (string, bool) {
 	switch {
+	case !r.artifact && !r.output && s.templates[r.name]:
+		return text(s.fill(s.inputs.Parameters[r.name]), s.types[r.name]), true
 	case !r.artifact && !r.output:
 		return text(s.inputs.Parameters[r.name], s.types[r.name]), true
 	case !r.artifact:
@@ -269,6 +291,7 @@ func checkString(g *graph, t *task, where, str string) error {
 }
 
 func checkKey(g *graph, t *task, where, key string) error {
+	key, _ = cutEscape(key)
 	r, ok := parseReference(key)
 	if !ok || declared(t, r) {
 		return nil

@@ -41,6 +41,8 @@ type task struct {
 	exec  *ps.PipelineDeploymentConfig_ExecutorSpec
 
 	kubernetes kubernetes
+	templates  map[string]any // inputs whose default names placeholders
+	launcher   string         // the module of google-cloud-pipeline-components that it runs; "" = none
 
 	deps      []string // tasks that must be done first
 	users     []string // tasks that have this one in deps

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,14 @@ func (m *machine) jobPlaceholders(n *node) map[string]string {
 		"pipeline_job_create_time_utc":   created,
 		"pipeline_job_schedule_time_utc": m.run.scheduled.UTC().Format(time.RFC3339),
 		"workspace_path":                 workspacePath,
+
+		// Defaults of google-cloud-pipeline-components (_placeholders.py).
+		"pipeline_google_cloud_project_id": m.run.project,
+		"pipeline_google_cloud_location":   m.run.location,
+		"pipeline_service_account":         m.run.account,
+		"pipeline_network":                 m.run.network,
+		"pipeline_persistent_resource_id":  "",
+		"pipeline_encryption_key_name":     "",
 	}
 }
 
@@ -89,6 +98,11 @@ func (m *machine) resolve(n *node) (Values, error) {
 	}
 	if err := fit(n.def, v.Parameters); err != nil {
 		return v, err
+	}
+	for k, template := range n.def.templates {
+		if reflect.DeepEqual(v.Parameters[k], template) {
+			v.Parameters[k] = ofRun(template, s.job)
+		}
 	}
 	return v, m.resolveArtifacts(n, v)
 }

@@ -97,7 +97,7 @@ func checkGraph(g *graph, seen map[string]bool, check func(runtime.Workload) err
 			}
 		}
 		c := t.container()
-		if c == nil {
+		if c == nil || t.launcher != "" { // what it launches is checked when it is made
 			continue
 		}
 		w := runtime.Workload{ID: workloadPrefix + "check", Image: c.GetImage(), Command: c.GetCommand(), Args: c.GetArgs()}

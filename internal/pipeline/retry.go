@@ -13,10 +13,15 @@ func (m *machine) failed(n *node, f *Failure) {
 		m.finish(n, Failed, f)
 		return
 	}
-	n.RetryAt = m.now.Add(backoff(n.def.spec.GetRetryPolicy(), n.Attempt))
+	m.repeat(n, f, m.now.Add(backoff(n.def.spec.GetRetryPolicy(), n.Attempt-n.Lost)))
+}
+
+// repeat ends an attempt that is followed by another.
+func (m *machine) repeat(n *node, f *Failure, at time.Time) {
+	n.RetryAt = at
 	n.History = append(n.History, Transition{Time: m.now, State: Failed, Failure: f})
 	m.set(n, Pending, nil)
-	m.do(wake{path: n.Path, at: n.RetryAt})
+	m.do(wake{path: n.Path, at: at})
 }
 
 // again starts the next attempt once the pause is over.
@@ -31,7 +36,7 @@ func (m *machine) again(n *node) {
 // mayRetry reports that a failure of this attempt is not the end. The policy of a
 // loop is that of its iterations.
 func (m *machine) mayRetry(n *node) bool {
-	return n.def != nil && n.loop == nil && n.Attempt <= int(n.def.spec.GetRetryPolicy().GetMaxRetryCount()) && !m.halted(n)
+	return n.def != nil && n.loop == nil && n.Attempt-n.Lost <= int(n.def.spec.GetRetryPolicy().GetMaxRetryCount()) && !m.halted(n)
 }
 
 // pardoned reports that the failure of n is not yet one of the run, since

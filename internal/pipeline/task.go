@@ -59,6 +59,7 @@ type Task struct {
 	Outputs Values `json:"outputs"`
 
 	Attempt  int       `json:"attempt,omitempty"` // 1 = the first
+	Lost     int       `json:"lost,omitempty"`    // attempts that count for nothing: their launcher was killed
 	RetryAt  time.Time `json:"retryAt,omitzero"`
 	Workload []string  `json:"workload,omitempty"` // one id an attempt
 	CacheKey string    `json:"cacheKey,omitempty"`

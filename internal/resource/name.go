@@ -87,6 +87,10 @@ func (n Name) Child(collection, id string) Name {
 func NewID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails since Go 1.24
+	return numeric(b)
+}
+
+func numeric(b [8]byte) string {
 	return strconv.FormatUint(binary.LittleEndian.Uint64(b[:])>>2|1<<60, 10)
 }
 

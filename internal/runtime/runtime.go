@@ -33,6 +33,11 @@ type Workload struct {
 	Args    []string
 	Env     map[string]string
 
+	// Literal says that the words of the command are data for the program and name no
+	// files to it: nothing that they spell out is fetched, and no path in them is
+	// changed where /gcs cannot be mounted (then TATEGU_GCS_DIR says where it is).
+	Literal bool
+
 	// Python makes the program run in a Python environment with these packages
 	// besides what the image says. Nil leaves it to the image.
 	Python *Python

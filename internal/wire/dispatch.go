@@ -41,7 +41,8 @@ type call struct {
 	transport string // "grpc", "rest", or the name of a plain route
 	conn      connInfo
 	bearer    string
-	forwarded bool // a reverse proxy stands between us and the caller
+	chosen    string // IDHeader
+	forwarded bool   // a reverse proxy stands between us and the caller
 	start     time.Time
 	probe     bool // of a monitor: logged when debugging only
 	open      bool // no credential is asked for
@@ -70,6 +71,7 @@ func (d *dispatcher) newCall(ctx context.Context, method, transport string, head
 	return &call{
 		id: requestID(), method: method, transport: transport, conn: connOf(ctx), start: d.now(),
 		bearer:    strings.TrimSpace(bearer),
+		chosen:    header(resource.IDHeader),
 		forwarded: header("X-Forwarded-For") != "" || header("Forwarded") != "",
 	}
 }
@@ -165,7 +167,10 @@ func (d *dispatcher) authenticate(ctx context.Context, c *call) (identity.Princi
 // invoke runs a method of the table: permission and checks around its handler.
 // Messages are the handler's own (v1beta1); send gets those of a stream.
 func (d *dispatcher) invoke(ctx context.Context, c *call, m *method, req proto.Message, send func(proto.Message) error) (proto.Message, error) {
-	ctx = inCallersVersion(ctx, m)
+	ctx, err := resource.WithID(inCallersVersion(ctx, m), c.chosen)
+	if err != nil {
+		return nil, err
+	}
 	c.audited = m.api.Mutates()
 	if err := d.permit(ctx, c, m, req); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tategu/internal/identity"
+	"tategu/internal/resource"
 	"tategu/internal/wire"
 )
 
@@ -339,6 +340,19 @@ func TestHealthReadyMetrics(t *testing.T) {
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("metrics lack %s in\n%s", want, body)
+		}
+	}
+}
+
+// TestChosenIDMustBeOne; the handler never sees another.
+func TestChosenIDMustBeOne(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	const path = "/v1/projects/p/locations/l/endpoints/1:deployModel"
+	for id, want := range map[string]int{"42": http.StatusOK, "x": http.StatusBadRequest, "0": http.StatusBadRequest} {
+		resp, body := f.do(t, http.MethodPost, path, `{"deployedModel":{"model":"projects/p/locations/l/models/1"}}`, resource.IDHeader, id)
+		if resp.StatusCode != want {
+			t.Errorf("%s = %d %s, want %d", id, resp.StatusCode, body, want)
 		}
 	}
 }

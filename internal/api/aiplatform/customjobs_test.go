@@ -185,3 +185,21 @@ func TestCustomJobRefused(t *testing.T) {
 		t.Errorf("cancel of an unknown job: %v", err)
 	}
 }
+
+// TestCustomJobWithAChosenID: who repeats the call makes no second job.
+func TestCustomJobWithAChosenID(t *testing.T) {
+	t.Parallel()
+	s := newJobService(t)
+	ctx, err := resource.WithID(t.Context(), "42")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := s.table.Lookup(aiplatform.MethodName("JobService", "CreateCustomJob"))
+	out, err := m.Unary(ctx, &pb.CreateCustomJobRequest{Parent: jobParent, CustomJob: customJob()})
+	if job, ok := out.(*pb.CustomJob); err != nil || !ok || job.Name != jobParent+"/customJobs/42" {
+		t.Fatalf("created %v, %v", out, err)
+	}
+	if _, err = m.Unary(ctx, &pb.CreateCustomJobRequest{Parent: jobParent, CustomJob: customJob()}); resource.CodeOf(err) != codes.AlreadyExists {
+		t.Errorf("again: %v", err)
+	}
+}

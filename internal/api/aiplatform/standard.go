@@ -75,7 +75,7 @@ func (s *Standard) Insert(ctx context.Context, tx store.Tx, parent, id string, m
 		return err
 	}
 	if id == "" {
-		id = resource.NewID()
+		id, _ = resource.IDFor(ctx)
 	} else if err := s.checkID(typ.singular, id); err != nil {
 		return err
 	}

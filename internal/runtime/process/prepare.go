@@ -150,7 +150,9 @@ func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv 
 			s.Volumes = append(s.Volumes, wrapper.Mount(v))
 		}
 	} else {
-		show = func(text string) string { return rewrite(text, in.dir, volumes) }
+		if !w.Literal {
+			show = func(text string) string { return rewrite(text, in.dir, volumes) }
+		}
 		env[gcsVariable] = filepath.Join(in.dir, dirGCS)
 	}
 	port := workload.PortReplacer(in.rec.Port)

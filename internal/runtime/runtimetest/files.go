@@ -49,6 +49,21 @@ func testLiterals(t *testing.T, open Open) {
 	}
 }
 
+// testLiteralWords: words that are data name no files, and come as they are.
+func testLiteralWords(t *testing.T, open Open) {
+	t.Helper()
+	b := newBench(t, open, map[string]string{"gs://lit/x.txt": "X"})
+	w := b.sh("words", `cd "${TATEGU_GCS_DIR:-/gcs}" && echo made > out/made && ls && echo "$1"`)
+	w.Literal, w.Publish, w.Dirs = true, true, []string{"/gcs/out"}
+	w.Args = []string{"sh", `{"uri": "gs://lit/x.txt", "path": "/gcs/lit/x.txt"}`}
+	if exit := b.run(w); !exit.OK() || b.logs.Text("words") != "out\n"+w.Args[1]+"\n" {
+		t.Fatalf("exit %+v, log %q", exit, b.logs.Text("words"))
+	}
+	if got := b.files.Content("gs://out/made"); got != "made\n" {
+		t.Fatalf("published %q", got)
+	}
+}
+
 func testUploadFails(t *testing.T, open Open) {
 	t.Helper()
 	b := newBench(t, open, nil)

@@ -42,7 +42,7 @@ func Run(t *testing.T, open Open) {
 	t.Helper()
 	tests := map[string]func(*testing.T, Open){
 		"Ends": testEnds, "Logs": testLogs, "KillsTree": testKillsTree, "EndsStrays": testEndsStrays, "StopGrace": testStopGrace,
-		"Idempotent": testIdempotent, "Restart": testRestart, "RestartEnded": testRestartEnded, "Files": testFiles, "Literals": testLiterals,
+		"Idempotent": testIdempotent, "Restart": testRestart, "RestartEnded": testRestartEnded, "Files": testFiles, "Literals": testLiterals, "LiteralWords": testLiteralWords,
 		"UploadFails": testUploadFails, "Environment": testEnvironment, "Port": testPort, "Refuses": testRefuses, "Release": testRelease,
 		"Credentials": testCredentials, "Script": testScript,
 		"Queue": testQueue, "QueueStop": testQueueStop, "QueueRestart": testQueueRestart,

@@ -74,6 +74,9 @@ func (p Place) local(name string) (string, error) {
 // /gcs/... by name finds it. A bare bucket there is not a wish to copy it.
 func wanted(w runtime.Workload) []string {
 	uris := slices.Clone(w.Fetch)
+	if w.Literal {
+		return uris
+	}
 	literal := regexp.MustCompile(`(?:gs://|(?:^|[^\w./-])/gcs/)([a-z0-9][a-z0-9._-]+/[^\s"'` + "`" + `\\<>|;,*?(){}\[\]]+)`)
 	texts := slices.Concat(w.Command, w.Args)
 	for _, name := range slices.Sorted(maps.Keys(w.Env)) {

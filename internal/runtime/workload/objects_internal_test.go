@@ -23,6 +23,14 @@ func TestWanted(t *testing.T) {
 	}
 }
 
+func TestWordsThatAreDataNameNoFiles(t *testing.T) {
+	t.Parallel()
+	got := wanted(runtime.Workload{Fetch: []string{"gs://asked/x"}, Literal: true, Args: []string{"gs://b/model"}})
+	if d := cmp.Diff([]string{"gs://asked/x"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
 func FuzzWanted(f *testing.F) {
 	f.Add("cat /gcs/b1/x gs://b2/y", `{"a":"gs://b/c"}`)
 	f.Fuzz(func(t *testing.T, command, arg string) {
