@@ -55,6 +55,15 @@ func connect(cmd *cobra.Command) (*client, error) {
 	return &client{base: "http://" + state.Address, project: state.Project, location: state.Location, http: &http.Client{Transport: transport(nil)}}, nil
 }
 
+// page is where a browser shows a resource, or with a path of the console that; ""
+// for a server that asks for a token, which browsers do not send.
+func (c *client) page(name string) string {
+	if c.token != nil {
+		return ""
+	}
+	return c.base + "/console/" + name
+}
+
 // tokenReuse is well below the life of an access token.
 const tokenReuse = 5 * time.Minute
 

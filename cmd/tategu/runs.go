@@ -44,7 +44,18 @@ func runsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printRuns(cmd.OutOrStdout(), jobs, asJSON, time.Now())
+			lines := make([]runLine, len(jobs))
+			for i, job := range jobs {
+				lines[i] = lineOf(job)
+				lines[i].Page = c.page(job.Name)
+			}
+			if err := printRuns(cmd.OutOrStdout(), lines, asJSON, time.Now()); err != nil || asJSON {
+				return err
+			}
+			if page := c.page("runs"); page != "" {
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "pages %s\n", page)
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -108,6 +119,7 @@ type runLine struct {
 	Failed  string    `json:"failedTask,omitempty"`
 	Cause   string    `json:"cause,omitempty"`
 	Message string    `json:"message,omitempty"`
+	Page    string    `json:"page,omitempty"` // in a browser
 }
 
 func lineOf(job *pb.PipelineJob) runLine {
@@ -149,11 +161,7 @@ func failedTasks(job *pb.PipelineJob) []*pb.PipelineTaskDetail {
 	return out
 }
 
-func printRuns(w io.Writer, jobs []*pb.PipelineJob, asJSON bool, now time.Time) error {
-	lines := make([]runLine, len(jobs))
-	for i, job := range jobs {
-		lines[i] = lineOf(job)
-	}
+func printRuns(w io.Writer, lines []runLine, asJSON bool, now time.Time) error {
 	if asJSON {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")

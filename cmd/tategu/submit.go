@@ -85,6 +85,9 @@ func (r *runner) launch(job *pb.PipelineJob, detach bool) error {
 		return r.print(r.name + "\n")
 	}
 	r.say("run %s", r.name)
+	if page := r.c.page(r.name); page != "" {
+		r.say("page %s", page)
+	}
 	return r.attend(&board{out: r.cmd.OutOrStdout(), terminal: isTerminal(r.cmd.OutOrStdout())})
 }
 

@@ -244,7 +244,7 @@ func TestMany(t *testing.T) {
 		nodes = append(nodes, node("last", all...))
 		start := time.Now()
 		p, err := graph.Arrange(nodes, style)
-		if err != nil || len(p.Nodes) != n+2 || p.Width > 1.6*style.MaxWidth {
+		if err != nil || len(p.Nodes) != n+2 || p.Width > 1.1*style.MaxWidth {
 			t.Errorf("%d nodes: %v, %d placed, %.0f wide", n, err, len(p.Nodes), p.Width)
 		}
 		t.Logf("%d nodes in %s", n+2, time.Since(start))

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// place gives every item its x, and every row its y.
+// place gives every item its x, and every row its y. Rows that neighbours pull far
+// apart are put below each other again, each in the middle.
 func (g *rows) place() {
 	y := 0.0
 	for _, row := range g.rows {
@@ -24,8 +25,10 @@ func (g *rows) place() {
 		}
 		for _, it := range row { // around the middle
 			it.x -= x / 2
+			it.packed = it.x
 		}
 	}
+	packed := g.wide()
 	for range 4 {
 		for k := range g.rows {
 			g.align(g.rows[k], func(it *item) []*item { return it.above })
@@ -34,7 +37,14 @@ func (g *rows) place() {
 			g.align(g.rows[len(g.rows)-1-k], func(it *item) []*item { return it.below })
 		}
 	}
-	left := g.rows[0][0].x
+	if wide := g.wide(); wide > g.style.MaxWidth && wide > packed+g.style.GapX {
+		for _, row := range g.rows {
+			for _, it := range row {
+				it.x = it.packed
+			}
+		}
+	}
+	left := math.Inf(1)
 	for _, row := range g.rows {
 		left = min(left, row[0].x-row[0].width/2)
 	}
@@ -43,6 +53,16 @@ func (g *rows) place() {
 			it.x = math.Ceil(it.x - left) // whole numbers add up to the same wherever
 		}
 	}
+}
+
+// wide is how much room all rows take beside each other.
+func (g *rows) wide() float64 {
+	left, right := math.Inf(1), math.Inf(-1)
+	for _, row := range g.rows {
+		last := row[len(row)-1]
+		left, right = min(left, row[0].x-row[0].width/2), max(right, last.x+last.width/2)
+	}
+	return right - left
 }
 
 // apart is the least distance of the middles of two neighbours in a row.

@@ -14,6 +14,7 @@ type item struct {
 	x             float64 // of its middle
 	above, below  []*item
 	order         float64 // while a row is sorted
+	packed        float64 // x with its row in the middle
 }
 
 // rows is a graph in which every line leads from one row to the next.

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -35,13 +36,14 @@ type lineView struct {
 const (
 	nodeWidth, nodeHeight = 196, 50
 	mostDrawn             = 1000 // steps; the list has the others
+	manyDrawn             = 80
 	nameRunes, nodeToggle = 21, 4
 	margin                = 6  // for borders, and the cards behind a loop
 	mostPictures          = 32 // of one run, kept
 )
 
-func styleOf(width int) graph.Style {
-	return graph.Style{MaxWidth: float64(width), GapX: 20, GapY: 34, Lane: 14, Head: 50, Pad: 14}
+func styleOf(width float64) graph.Style {
+	return graph.Style{MaxWidth: width, GapX: 20, GapY: 34, Lane: 14, Head: 50, Pad: 14}
 }
 
 // picture arranges the steps of a run, or takes the arrangement that is known: it
@@ -56,7 +58,11 @@ func (f *feed) picture(l look) (graph.Picture, error) {
 	if left < 0 {
 		return graph.Picture{}, fmt.Errorf("this pipeline has more than %s steps beside each other, too many for a picture: the list of tasks has them all", amount(mostDrawn))
 	}
-	p, err := graph.Arrange(nodes, styleOf(l.width))
+	width := float64(l.width)
+	if n := mostDrawn - left; n > manyDrawn { // as wide as high: short rows would pull what belongs together apart
+		width = max(width, math.Sqrt(float64(n)*(nodeWidth+20)*(nodeHeight+34)))
+	}
+	p, err := graph.Arrange(nodes, styleOf(width))
 	if err != nil {
 		return p, err
 	}

@@ -120,6 +120,10 @@ func (c *Console) addRun(r *http.Request, page *runsPage, row store.Row, may map
 	}
 	if p == failed {
 		v.Problem = firstLine(job.GetError().GetMessage())
+		if _, task, ok := strings.Cut(v.Problem, ".; task "); ok { // before it are the words of the managed service
+			v.Problem = task
+		}
+		v.Problem, _, _ = strings.Cut(v.Problem, "; `") // the next step is on the run's page
 	}
 	page.Rows = append(page.Rows, v)
 	return nil

@@ -88,7 +88,7 @@ const picture = {
   zoom(how) {
     const svg = document.querySelector(".canvas > svg"), box = svg.viewBox.baseVal, canvas = svg.parentElement;
     const now = svg.width.baseVal.value / box.width;
-    let to = { in: now * 1.25, out: now / 1.25, fit: Math.min(1, canvas.clientWidth / box.width, canvas.clientHeight / box.height) }[how];
+    let to = { in: now * 1.25, out: now / 1.25, fit: Math.max(0.25, Math.min(1, canvas.clientWidth / box.width, canvas.clientHeight / box.height)) }[how];
     to = Math.min(3, Math.max(0.1, to));
     svg.setAttribute("width", Math.round(box.width * to));
     svg.setAttribute("height", Math.round(box.height * to));

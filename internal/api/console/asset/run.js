@@ -112,12 +112,12 @@ addEventListener("DOMContentLoaded", () => {
     if (turn !== loads) return; // something newer is on its way
     if (!r.ok) throw new Error(doc.body.textContent.trim());
     document.title = doc.title;
-    const followed = log.key();
+    const followed = log.key(), drawn = doc.getElementById("graph") !== null;
     for (const id of ["head", "failure", "graph", "panel", "tasks"]) {
       const fresh = doc.getElementById(id);
       if (fresh) swap(document.getElementById(id), fresh);
     }
-    if (doc.getElementById("graph")) picture.adopt();
+    if (drawn) picture.adopt();
     picture.select(document.getElementById("panel").dataset.step);
     if (log.key() !== followed) { log.adopt(); connect(); }
   }
