@@ -94,7 +94,15 @@ func (s *Shipper) Flush(ctx context.Context) error {
 }
 
 func (s *Shipper) copyFrom(ctx context.Context, f *os.File) error {
-	buf := make([]byte, shipChunk)
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() <= s.offset {
+		return nil
+	}
+	// Most programs say little. One byte more than there is shows the end at once.
+	buf := make([]byte, min(st.Size()-s.offset+1, shipChunk))
 	before := s.offset
 	for {
 		n, err := f.ReadAt(buf, s.offset)
