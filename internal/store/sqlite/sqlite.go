@@ -28,8 +28,9 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// readers bounds concurrent read connections; each holds a page cache of 2 MB.
-const readers = 8
+// readers bounds concurrent read connections; each holds a page cache of 2 MB, which
+// fills as the file grows and then stays.
+const readers = 4
 
 // Store is a store.Store in a SQLite file.
 type Store struct {
