@@ -70,6 +70,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-buckets
 	$(MAKE) kill-loop
 	$(MAKE) mutate
+	$(MAKE) mutate-specs
 	$(MAKE) fuzz
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu PYTHON=$(CLIENTS)/bin/python test/secondhost/run
 	$(MAKE) test-otherclients
@@ -109,6 +110,13 @@ mutate: N ?= 10000
 mutate: SEED ?= 1
 mutate: build
 	CGO_ENABLED=0 go run -trimpath ./test/mutate -binary bin/tategu -n $(N) -seed $(SEED)
+
+## As many mutated pipelines, sent to a server that runs what it accepts; then pipelines at each of their bounds.
+.PHONY: mutate-specs
+mutate-specs: N ?= 10000
+mutate-specs: SEED ?= 1
+mutate-specs: build
+	CGO_ENABLED=0 go run -trimpath ./test/mutate -binary bin/tategu -n 0 -specs $(N) -send -seed $(SEED)
 
 ## Real faults, each with the cause and the next step that a person is told.
 faults: build $(UV) $(CLIENTS)/.built

@@ -132,7 +132,11 @@ func (f *submitFlags) job(file string) (*pb.PipelineJob, error) {
 func (f *submitFlags) given(plan *pipeline.Plan) (map[string]any, error) {
 	values := map[string]any{}
 	if f.file != "" {
-		documents, err := readYAML(f.file)
+		text, err := readFile(f.file)
+		if err != nil {
+			return nil, err
+		}
+		documents, err := parseYAML(f.file, text)
 		if err != nil {
 			return nil, err
 		}
@@ -159,7 +163,16 @@ func (f *submitFlags) given(plan *pipeline.Plan) (map[string]any, error) {
 // readPipeline reads what kfp compiles: a pipeline spec, with a second document of
 // platforms where a pipeline has some, or a whole job as older compilers wrote it.
 func readPipeline(file string) (*pb.PipelineJob, error) {
-	documents, err := readYAML(file)
+	text, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return decodePipeline(file, text)
+}
+
+// decodePipeline is readPipeline for the content of a file.
+func decodePipeline(file string, text []byte) (*pb.PipelineJob, error) {
+	documents, err := parseYAML(file, text)
 	if err != nil {
 		return nil, err
 	}
@@ -180,9 +193,11 @@ func readPipeline(file string) (*pb.PipelineJob, error) {
 	if !isJob {
 		whole = map[string]any{"pipelineSpec": spec}
 	}
-	text, err := json.Marshal(whole)
-	if err != nil {
+	if text, err = json.Marshal(whole); err != nil {
 		return nil, resource.Invalid("file", "%s: %v", file, err)
+	}
+	if err := pipeline.WeighJSON(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	job := &pb.PipelineJob{}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, job); err != nil {
@@ -191,12 +206,27 @@ func readPipeline(file string) (*pb.PipelineJob, error) {
 	return job, nil
 }
 
-// readYAML reads the documents of a file, of which JSON is one.
-func readYAML(file string) ([]map[string]any, error) {
-	text, err := os.ReadFile(file)
+// readFile reads a file that is no larger than a pipeline may be: YAML in memory
+// takes many times its size.
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, resource.Invalid("file", "%v", err)
 	}
+	defer func() { _ = f.Close() }() // opened for reading
+	text, err := io.ReadAll(io.LimitReader(f, pipeline.MaxSpec+1))
+	if err != nil {
+		return nil, resource.Invalid("file", "%v", err)
+	}
+	if len(text) > pipeline.MaxSpec {
+		return nil, resource.Invalid("file", "%s has more than %d bytes; %d (16 MiB) is the most", file, pipeline.MaxSpec, pipeline.MaxSpec).
+			WithHint("put large values into a bucket, and their URI into the pipeline")
+	}
+	return text, nil
+}
+
+// parseYAML reads the documents of a text, of which JSON is one.
+func parseYAML(file string, text []byte) ([]map[string]any, error) {
 	var out []map[string]any
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	for {

@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Public is the permission of a method that anyone authenticated may call.
@@ -34,6 +35,24 @@ type Method struct {
 	// HTTP serves a REST request itself, after identity and permission; name is
 	// the resource name bound by the path. Errors are written by the wire.
 	HTTP func(w http.ResponseWriter, r *http.Request, name string) error
+	// Limits are the method's own bounds of a request.
+	Limits Limits
+}
+
+// Limits are looked at before a request is decoded, which takes many times its
+// size.
+type Limits struct {
+	// Values is the most that a request may hold; 0 = what the wire allows.
+	Values int
+	// JSON looks at the body of a REST request, Wire at a message of gRPC; nil = not.
+	JSON func(text []byte) error
+	Wire func(data []byte, d protoreflect.MessageDescriptor) error
+}
+
+// Within gives the method with bounds of its own.
+func (m Method) Within(l Limits) Method {
+	m.Limits = l
+	return m
 }
 
 // Mutates reports whether calls are audited: everything that is not a plain read.

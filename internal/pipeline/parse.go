@@ -24,6 +24,13 @@ const (
 	maxSpec  = 16 << 20 // bytes of a pipeline spec
 )
 
+// MaxSpec is the most bytes of a pipeline spec, as JSON and in its wire form.
+const MaxSpec = maxSpec
+
+// MaxValues is how many values a request with a pipeline may hold: as many as
+// 20,000 tasks need, each with inputs from others.
+const MaxValues = 1 << 20
+
 // field is where a client finds the IR in its request.
 const field = "pipeline_job.pipeline_spec"
 
@@ -126,7 +133,7 @@ func (p *parser) graph(name string, comp *ps.ComponentSpec, above []string) (*gr
 		return nil, resource.Invalid(field+".components["+name+"]", "components are nested more than %d deep", maxDepth)
 	}
 	if n := len(comp.GetDag().GetTasks()); n > maxTasks {
-		return nil, resource.Invalid(field+".components["+name+"]", "component %q has %d tasks; a pipeline has at most %d", name, n, maxTasks)
+		return nil, resource.Invalid(field+".components["+name+"]", "component %q has %d tasks: the pipeline has more than %d tasks", name, n, maxTasks)
 	}
 	g := &graph{name: name, comp: comp, tasks: map[string]*task{}}
 	for _, n := range sortedKeys(comp.GetDag().GetTasks()) {

@@ -162,10 +162,13 @@ func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
-	if err := checkJSON(body); err != nil {
+	if err := checkJSON(body, x.route.method.api.Limits); err != nil {
 		return err
 	}
 	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}).Unmarshal(body, target.Interface()); err != nil {
+		if deep := tooDeep(err); deep != nil {
+			return deep
+		}
 		return resource.Invalid("body", "the JSON body does not fit %s: %s", target.Descriptor().FullName(), plainError(err))
 	}
 	return nil

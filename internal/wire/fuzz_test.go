@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"tategu/internal/api"
 	"tategu/internal/resource"
 )
 
@@ -184,10 +185,10 @@ func FuzzGunzip(f *testing.F) {
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	many := []byte("[" + strings.Repeat("1,", maxValues) + "1]")
-	if err := checkJSON(many); resource.CodeOf(err) != codes.InvalidArgument {
+	if err := checkJSON(many, api.Limits{}); resource.CodeOf(err) != codes.InvalidArgument {
 		t.Errorf("many values: %v", err)
 	}
-	if err := checkJSON([]byte(`"` + strings.Repeat("x,", maxValues) + `"`)); err != nil {
+	if err := checkJSON([]byte(`"`+strings.Repeat("x,", maxValues)+`"`), api.Limits{}); err != nil {
 		t.Errorf("one long text: %v", err)
 	}
 	req := &pb.PredictRequest{Instances: make([]*structpb.Value, maxValues+1)}
@@ -198,10 +199,10 @@ func TestLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := checkWire(data, req.ProtoReflect().Descriptor()); resource.CodeOf(err) != codes.InvalidArgument {
+	if err := checkWire(data, req.ProtoReflect().Descriptor(), api.Limits{}); resource.CodeOf(err) != codes.InvalidArgument {
 		t.Errorf("many messages: %v", err)
 	}
-	x := &exchange{route: &route{body: "*"}}
+	x := &exchange{route: &route{method: &method{}, body: "*"}}
 	deep := `{"instances":[` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `]}`
 	if err := x.decodeBody((&pb.PredictRequest{}).ProtoReflect(), []byte(deep), ""); resource.CodeOf(err) != codes.InvalidArgument {
 		t.Errorf("deep nesting: %v", err)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"tategu/internal/api"
 	"tategu/internal/resource"
 )
 
@@ -59,7 +60,7 @@ func (s *Server) serveGRPC(_ any, ss grpc.ServerStream) error {
 			return resource.Unimplemented(m.name)
 		}
 		req := m.request.New().Interface()
-		if err := receive(ss, req); err != nil {
+		if err := receive(ss, req, m.api.Limits); err != nil {
 			return err
 		}
 		var err error
@@ -76,6 +77,7 @@ func (s *Server) serveGRPC(_ any, ss grpc.ServerStream) error {
 // INTERNAL for bytes that are no message, and they are the caller's fault.
 type received struct {
 	message proto.Message
+	limits  api.Limits
 	err     error
 }
 
@@ -90,15 +92,15 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer b.Free()
-	if r.err = checkWire(b.ReadOnlyData(), r.message.ProtoReflect().Descriptor()); r.err == nil {
+	if r.err = checkWire(b.ReadOnlyData(), r.message.ProtoReflect().Descriptor(), r.limits); r.err == nil {
 		r.err = proto.UnmarshalOptions{RecursionLimit: maxNesting}.Unmarshal(b.ReadOnlyData(), r.message)
 	}
 	return nil
 }
 
 // receive reads the one request.
-func receive(ss grpc.ServerStream, req proto.Message) error {
-	r := &received{message: req}
+func receive(ss grpc.ServerStream, req proto.Message, limits api.Limits) error {
+	r := &received{message: req, limits: limits}
 	err := ss.RecvMsg(r)
 	switch {
 	case errors.Is(err, io.EOF):
@@ -118,6 +120,9 @@ func (r *received) check() error {
 		return r.err
 	}
 	if r.err != nil {
+		if deep := tooDeep(r.err); deep != nil {
+			return deep
+		}
 		return resource.Invalid("request", "the request is no %s", r.message.ProtoReflect().Descriptor().FullName())
 	}
 	return nil

@@ -1,9 +1,12 @@
 package wire
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"tategu/internal/api"
 	"tategu/internal/resource"
 )
 
@@ -19,18 +22,43 @@ const (
 	unpackFree  = 1 << 20
 )
 
-func tooManyValues() error {
-	return resource.Invalid("body", "the request holds more than %d values", maxValues).
+func tooManyValues(most int) error {
+	return resource.Invalid("body", "the request holds more than %d values", most).
 		WithHint("send it in parts, or put large inputs into a bucket")
 }
 
-// checkJSON counts the values of a JSON text; a short one need not be looked at.
-func checkJSON(text []byte) error {
-	if len(text) < maxValues {
+// tooDeep is what a decoder's refusal of nested messages means; nil = it is about
+// something else.
+func tooDeep(err error) error {
+	if !strings.Contains(err.Error(), "recursion depth") {
 		return nil
 	}
-	if countJSON(text) > maxValues {
-		return tooManyValues()
+	return resource.Invalid("body", "the request is nested more than %d messages deep", maxNesting).
+		WithHint("a level of JSON in a struct counts as two")
+}
+
+// valuesOf is how many values a method takes.
+func valuesOf(l api.Limits) int {
+	if l.Values > 0 {
+		return l.Values
+	}
+	return maxValues
+}
+
+// checkJSON counts the values of a JSON text; a short one need not be looked at.
+// The method's own bounds come first: they have names.
+func checkJSON(text []byte, l api.Limits) error {
+	if l.JSON != nil {
+		if err := l.JSON(text); err != nil {
+			return err
+		}
+	}
+	most := valuesOf(l)
+	if len(text) < most {
+		return nil
+	}
+	if countJSON(text) > most {
+		return tooManyValues(most)
 	}
 	return nil
 }
@@ -53,14 +81,20 @@ func countJSON(text []byte) int {
 
 // checkWire counts the values of a message in its wire form. Bytes that are no
 // message are left to the parser.
-func checkWire(data []byte, d protoreflect.MessageDescriptor) error {
-	if len(data) < 2*maxValues { // a value has two bytes or more
+func checkWire(data []byte, d protoreflect.MessageDescriptor, l api.Limits) error {
+	if l.Wire != nil {
+		if err := l.Wire(data, d); err != nil {
+			return err
+		}
+	}
+	most := valuesOf(l)
+	if len(data) < 2*most { // a value has two bytes or more
 		return nil
 	}
-	left := maxValues
+	left := most
 	countValues(data, d, &left, maxNesting)
 	if left < 0 {
-		return tooManyValues()
+		return tooManyValues(most)
 	}
 	return nil
 }

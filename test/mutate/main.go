@@ -27,6 +27,8 @@ type options struct {
 	first   int // where the range begins
 	workers int
 	rssMB   int    // how much the server may grow
+	send    bool   // specs go to a server instead
+	limits  bool   // pipelines at their bounds, too
 	shared  string // conformance cases, "" = none
 	verbose bool
 	peaks   bool // tell which requests raised the server's memory
@@ -56,6 +58,8 @@ func parseFlags(args []string) (options, error) {
 	f.IntVar(&o.first, "first", 0, "begin with this request")
 	f.IntVar(&o.workers, "workers", 4, "requests at a time")
 	f.IntVar(&o.rssMB, "rss", 200, "how many MB the server's memory may grow above what it is after start and setup")
+	f.BoolVar(&o.send, "send", false, "send the pipeline specs to a server, which runs them, instead of giving them to the parser")
+	f.BoolVar(&o.limits, "limits", true, "send pipelines at each of their bounds, too")
 	f.StringVar(&o.shared, "shared", os.Getenv("TATEGU_SHARED"), "folder with conformance/kfp")
 	f.BoolVar(&o.peaks, "peaks", false, "send one request at a time and tell which raise the server's memory by more than 4 MB")
 	f.BoolVar(&o.verbose, "v", false, "print each request and its answer")
@@ -66,7 +70,7 @@ func parseFlags(args []string) (options, error) {
 		o.specs = o.count
 	}
 	if o.only >= 0 {
-		o.specs = 0
+		o.specs, o.limits = 0, false
 	}
 	if o.peaks {
 		o.workers = 1
@@ -87,7 +91,16 @@ func run(ctx context.Context, args []string, out io.Writer) (failed int, err err
 		}
 	}
 	if o.specs > 0 {
-		if err := runSpecs(ctx, o, r); err != nil {
+		try := runSpecs
+		if o.send {
+			try = sendSpecs
+		}
+		if err := try(ctx, o, r); err != nil {
+			return r.failed, err
+		}
+	}
+	if o.limits {
+		if err := runLimits(ctx, o, r); err != nil {
 			return r.failed, err
 		}
 	}

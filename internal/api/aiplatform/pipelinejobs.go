@@ -40,7 +40,7 @@ func NewPipelineJobs(std *Standard, accounts Accounts, checker WorkloadChecker, 
 func (s *PipelineJobs) Methods() ([]api.Method, error) {
 	name := func(m string) string { return MethodName(pipelineService, m) }
 	return []api.Method{
-		api.Unary(name("CreatePipelineJob"), "aiplatform.pipelineJobs.create", s.create),
+		api.Unary(name("CreatePipelineJob"), "aiplatform.pipelineJobs.create", s.create).Within(pipelineLimits()),
 		api.Unary(name("GetPipelineJob"), "aiplatform.pipelineJobs.get", s.get),
 		api.Unary(name("ListPipelineJobs"), "aiplatform.pipelineJobs.list", s.list),
 		api.Unary(name("CancelPipelineJob"), "aiplatform.pipelineJobs.cancel", s.cancel),
@@ -48,6 +48,11 @@ func (s *PipelineJobs) Methods() ([]api.Method, error) {
 		api.Unary(name("BatchCancelPipelineJobs"), "aiplatform.pipelineJobs.cancel", s.batchCancel),
 		api.Unary(name("BatchDeletePipelineJobs"), "aiplatform.pipelineJobs.delete", s.batchDelete),
 	}, nil
+}
+
+// pipelineLimits are those of requests with a pipeline, told before it is decoded.
+func pipelineLimits() api.Limits {
+	return api.Limits{Values: pipeline.MaxValues, JSON: pipeline.WeighJSON, Wire: pipeline.WeighWire}
 }
 
 // create checks the whole pipeline before it answers, so that what cannot run is

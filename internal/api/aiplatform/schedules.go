@@ -43,8 +43,8 @@ func (s *Schedules) Methods() ([]api.Method, error) {
 	}
 	name := func(m string) string { return MethodName(scheduleService, m) }
 	return append(methods,
-		api.Unary(name("CreateSchedule"), "aiplatform.schedules.create", s.create),
-		api.Unary(name("UpdateSchedule"), "aiplatform.schedules.update", s.update),
+		api.Unary(name("CreateSchedule"), "aiplatform.schedules.create", s.create).Within(pipelineLimits()),
+		api.Unary(name("UpdateSchedule"), "aiplatform.schedules.update", s.update).Within(pipelineLimits()),
 		api.Unary(name("DeleteSchedule"), "aiplatform.schedules.delete", s.delete),
 		api.Unary(name("PauseSchedule"), "aiplatform.schedules.pause", s.pause),
 		api.Unary(name("ResumeSchedule"), "aiplatform.schedules.resume", s.resume),

@@ -39,9 +39,11 @@ import (
 	"strings"
 	"time"
 
+	"tategu/internal/pipeline"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -111,15 +113,26 @@ func (s *Standard) checkID(singular, id string) error {
 const (
 	maxResource = 4 << 20
 	maxMetadata = 200 << 10
+	// maxPipeline bounds what has a pipeline spec in it; 1 MiB is for all the rest.
+	maxPipeline = pipeline.MaxSpec + 1<<20
 )
+
+func mostOf(msg proto.Message) int {
+	switch msg.(type) {
+	case *pb.PipelineJob, *pb.Schedule:
+		return maxPipeline
+	default:
+		return maxResource
+	}
+}
 
 func checkSize(field string, msg proto.Message) error {
 	if metadata, ok := message(msg.ProtoReflect(), "metadata").(*structpb.Struct); ok && proto.Size(metadata) > maxMetadata {
 		return resource.Invalid(field+".metadata", "the metadata has %d bytes; %d is the most", proto.Size(metadata), maxMetadata).
 			WithHint("put large values into an artifact's file")
 	}
-	if n := proto.Size(msg); n > maxResource {
-		return resource.Invalid(field, "the %s has %d bytes; %d is the most", field, n, maxResource).WithHint("put large values into a bucket")
+	if n, most := proto.Size(msg), mostOf(msg); n > most {
+		return resource.Invalid(field, "the %s has %d bytes; %d is the most", field, n, most).WithHint("put large values into a bucket")
 	}
 	return nil
 }
