@@ -28,6 +28,7 @@ type member struct {
 	poke  chan struct{} // asks for a look at its health now
 
 	state    State
+	inst     runtime.Instance // that runs, nil when none does
 	backend  Backend
 	inFlight int
 	failures int
@@ -77,7 +78,9 @@ func (m *member) run(ctx context.Context) {
 			inst, err = m.start(ctx, attempt)
 		}
 		if err == nil {
+			m.runs(inst)
 			err = m.watch(ctx, inst)
+			m.runs(nil)
 		}
 		switch {
 		case m.asked():
@@ -102,6 +105,12 @@ func (m *member) run(ctx context.Context) {
 		}
 		m.become(Starting, nil, "starting again")
 	}
+}
+
+func (m *member) runs(inst runtime.Instance) {
+	m.set.mu.Lock()
+	defer m.set.mu.Unlock()
+	m.inst = inst
 }
 
 // next numbers an attempt in this place: no number comes twice.

@@ -12,6 +12,7 @@ import (
 
 	"tategu/internal/replica/http1"
 	"tategu/internal/resource"
+	"tategu/internal/runtime"
 )
 
 // Set is a number of replicas of one server behind one queue.
@@ -214,6 +215,28 @@ func (s *Set) Stop(ctx context.Context, drain time.Duration) error {
 	s.signal()
 	s.mu.Unlock()
 	return s.wait(ctx, func() (bool, error) { return len(s.members) == 0, nil })
+}
+
+// Used gives the CPU time that each ready replica has used so far, by the id of its
+// workload. Those of which it is not known are missing.
+func (s *Set) Used() map[string]time.Duration {
+	s.mu.Lock()
+	var ready []runtime.Instance
+	for _, m := range s.members {
+		if m.state == Ready && m.inst != nil {
+			ready = append(ready, m.inst)
+		}
+	}
+	s.mu.Unlock()
+	used := map[string]time.Duration{}
+	for _, inst := range ready {
+		if m, ok := inst.(runtime.Metered); ok {
+			if d, ok := m.CPUTime(); ok {
+				used[inst.ID()] = d
+			}
+		}
+	}
+	return used
 }
 
 // WaitReady waits until all wanted replicas have been healthy at the same time.

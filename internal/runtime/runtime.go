@@ -213,6 +213,12 @@ type Instance interface {
 	Release(ctx context.Context) error
 }
 
+// Metered is an instance that knows what it uses; those that do not are none.
+type Metered interface {
+	// CPUTime is what its programs have used so far; false = not known (any more).
+	CPUTime() (time.Duration, bool)
+}
+
 // Runtime starts and finds instances.
 type Runtime interface {
 	// Start returns once the workload is accepted and recorded; preparation goes

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	goruntime "runtime"
 	"sync"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -87,7 +88,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		if err := e.fits(cfg); err != nil {
 			return err
 		}
-		d.scale = newScaler(spec, cmp.Or(c.Concurrency, limits.Concurrency), cfg.Count, a.log, e.cfg.Now)
+		d.scale = newScaler(spec, cmp.Or(c.Concurrency, limits.Concurrency), cfg.Count, coresOf(machine), a.log, e.cfg.Now)
 		cfg.Concurrency = d.scale.spec.Concurrency
 		d.invoke = c.InvokePrefix != ""
 	}
@@ -112,6 +113,16 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		}
 	}()
 	return nil
+}
+
+// coresOf is how many cores a replica can use: those of its machine type, but not
+// more than are here.
+func coresOf(m *pb.MachineSpec) float64 {
+	here := float64(goruntime.NumCPU())
+	if n := modelformat.Needs(m).Cores; n > 0 {
+		return min(n, here)
+	}
+	return here
 }
 
 // scale lets the load decide once the model is deployed; until then all replicas to

@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -56,11 +57,17 @@ func (s Scaling) spec(dm *pb.DeployedModel) autoscale.Spec {
 		if p := d.GetScaleToZeroSpec().GetMinScaleupPeriod(); p != nil {
 			spec.MinUp = p.AsDuration()
 		}
+		if m := d.GetAutoscalingMetricSpecs(); len(m) > 0 { // the one that is accepted: CPU
+			spec.CPU = float64(cmp.Or(m[0].GetTarget(), defaultUtilization)) / 100
+		}
 	case *pb.DeployedModel_AutomaticResources:
 		spec.Min, spec.Max = int(r.AutomaticResources.GetMinReplicaCount()), int(r.AutomaticResources.GetMaxReplicaCount())
 	}
 	return spec.WithDefaults()
 }
+
+// defaultUtilization is the cloud's target for a metric without one, in percent.
+const defaultUtilization = 60
 
 // scaleTick is how often the number of replicas is looked at.
 const scaleTick = time.Second
@@ -76,6 +83,7 @@ type scaler struct {
 	spec    autoscale.Spec
 	meter   *autoscale.Meter
 	learner *autoscale.Learner // nil: the limit is declared
+	cpu     autoscale.Utilization
 	state   autoscale.State
 	want    int
 	up      time.Time // when there were replicas again after none
@@ -84,12 +92,13 @@ type scaler struct {
 	since   time.Time // of want
 }
 
-// newScaler begins with want replicas. A limit that is not declared is learned.
-func newScaler(spec autoscale.Spec, declared, want int, log *slog.Logger, now func() time.Time) *scaler {
+// newScaler begins with want replicas of so many cores. A limit that is not declared
+// is learned.
+func newScaler(spec autoscale.Spec, declared, want int, cores float64, log *slog.Logger, now func() time.Time) *scaler {
 	at := now()
 	s := &scaler{
 		log: log, now: now, want: want, up: at, since: at, meter: autoscale.NewMeter(at, time.Minute),
-		reason: "replicas to begin with",
+		reason: "replicas to begin with", cpu: autoscale.Utilization{Cores: cores, Window: int(time.Minute / scaleTick)},
 	}
 	if declared == 0 {
 		s.learner = autoscale.NewLearner(at)
@@ -124,13 +133,28 @@ func (s *scaler) Run(ctx context.Context) {
 }
 
 func (s *scaler) look() {
+	used := s.used()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.spec.CPU > 0 {
+		s.cpu.Sample(s.now(), used)
+	}
 	if s.learner != nil && s.learner.Step(s.now(), s.set.Ready()) {
 		s.spec.Concurrency = s.learner.Limit()
 		s.set.Limit(s.spec.Concurrency)
 	}
 	s.decide()
+}
+
+// used asks for CPU times where they count: it takes a while.
+func (s *scaler) used() map[string]time.Duration {
+	s.mu.Lock()
+	counts := s.spec.CPU > 0
+	s.mu.Unlock()
+	if !counts {
+		return nil
+	}
+	return s.set.Used()
 }
 
 // decide acts on what was seen. The caller holds the lock: a request either is
@@ -145,7 +169,7 @@ func (s *scaler) decide() {
 	}
 	d := autoscale.Decide(s.spec, autoscale.History{
 		Now: now, Load: s.meter.Load(s.ready, now), Active: s.meter.Active(), Last: s.meter.Last(), Up: s.up,
-		Want: s.want, Ready: ready, CPU: -1, GPU: -1, State: s.state,
+		Want: s.want, Ready: ready, CPU: s.cpu.Mean(), GPU: -1, State: s.state,
 	})
 	s.state, s.reason = d.State, d.Reason
 	if d.Want == s.want {
@@ -193,6 +217,9 @@ func (s *scaler) status() (message string, ready int, since time.Time) {
 		how = "as learned from its answers"
 	}
 	fmt.Fprintf(&b, ". A replica is given %d requests at a time, %s.", s.spec.Concurrency, how)
+	if s.spec.CPU > 0 && ready > 0 && s.cpu.Mean() < 0 {
+		b.WriteString(" How busy their CPUs are is not known (yet).")
+	}
 	for _, st := range s.set.Status() {
 		if st.State != replica.Ready && st.Message != "" {
 			first, _, _ := strings.Cut(st.Message, "\n")

@@ -111,6 +111,9 @@ func (s *server) ID() string      { return s.id }
 func (s *server) Owner() string   { return "" }
 func (s *server) Address() string { return s.id }
 
+// CPUTime says that a server uses a whole core, always.
+func (s *server) CPUTime() (time.Duration, bool) { return time.Since(s.up), true }
+
 func (s *server) Status() runtime.Status { return runtime.Status{Phase: runtime.Running} }
 
 func (s *server) Wait(ctx context.Context) (runtime.Exit, error) {
@@ -144,7 +147,7 @@ func serve(t *testing.T, f *farm, declared int, dm *pb.DedicatedResources) *depl
 	f.all = map[string]*server{}
 	log := slog.New(slog.DiscardHandler)
 	spec := Scaling{}.withDefaults().spec(&pb.DeployedModel{PredictionResources: &pb.DeployedModel_DedicatedResources{DedicatedResources: dm}})
-	s := newScaler(spec, declared, spec.Min, log, time.Now)
+	s := newScaler(spec, declared, spec.Min, 1, log, time.Now)
 	s.set = replica.New(replica.Config{
 		Name: "m", Title: "the model", Count: spec.Min, Concurrency: s.spec.Concurrency, Runtime: f, Client: f, Health: "/health", Log: log,
 		Workload: func(id string) runtime.Workload { return runtime.Workload{ID: id} },
@@ -350,6 +353,19 @@ func TestLowerMaximum(t *testing.T) {
 		synctest.Wait()
 		if f.live() != 2 {
 			t.Errorf("%d run", f.live())
+		}
+	})
+}
+
+// TestCPU: replicas that are busy all the time are too few when CPU counts.
+func TestCPU(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := &farm{work: time.Millisecond, workers: 1}
+		d := serve(t, f, 10, &pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 4, AutoscalingMetricSpecs: []*pb.AutoscalingMetricSpec{{Target: 80}}})
+		<-time.After(time.Minute)
+		if message, _, _ := d.scale.status(); f.live() != 4 || !strings.Contains(message, "the CPU is busy 100% of the time and 80% is aimed at; 5 replicas are needed, max_replica_count is 4") {
+			t.Errorf("%d run: %s", f.live(), message)
 		}
 	})
 }

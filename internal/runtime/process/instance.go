@@ -80,6 +80,15 @@ func (in *instance) Address() string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(in.rec.Port))
 }
 
+// CPUTime implements runtime.Metered.
+func (in *instance) CPUTime() (time.Duration, bool) {
+	st := in.Status()
+	if st.Phase != runtime.Running || st.PID == 0 {
+		return 0, false
+	}
+	return workload.CPUTime(st.PID)
+}
+
 // Status implements runtime.Instance.
 func (in *instance) Status() runtime.Status {
 	in.mu.Lock()
