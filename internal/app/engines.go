@@ -62,5 +62,10 @@ func (m *Main) openEngines(context.Context) error {
 		batch:    batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Log: m.log, Now: m.now}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}
+	for _, c := range m.engines.serving.Metrics() {
+		if err := m.registry.Register(c); err != nil {
+			return fmt.Errorf("serving metrics: %w", err)
+		}
+	}
 	return nil
 }

@@ -13,6 +13,14 @@ import (
 	"tategu/internal/resource"
 )
 
+// ErrStopping is in the error of a request that came to a set, or waited in one, when
+// it was stopped. Nobody has got the request.
+var ErrStopping = errors.New("is being stopped")
+
+func (s *Set) stopped() error {
+	return resource.Errorf(codes.Unavailable, "%s %w", s.cfg.Title, ErrStopping)
+}
+
 // waiter is a request in the queue.
 type waiter struct {
 	bytes int64
@@ -79,7 +87,7 @@ func (s *Set) acquire(ctx context.Context, bytes int64, first bool) (turn, error
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
-		return turn{}, resource.Errorf(codes.Unavailable, "%s is being stopped", s.cfg.Title)
+		return turn{}, s.stopped()
 	}
 	if s.queue.Len() == 0 || first {
 		if m := s.pick(); m != nil {
@@ -214,7 +222,7 @@ func (s *Set) giveBack(m *member) {
 func (s *Set) pump() {
 	err := s.broken()
 	if s.stopping {
-		err = resource.Errorf(codes.Unavailable, "%s is being stopped", s.cfg.Title)
+		err = s.stopped()
 	}
 	for s.queue.Len() > 0 {
 		t := turn{err: err}

@@ -22,8 +22,9 @@ type deployment struct {
 	model   *pb.Model
 	set     *replica.Set
 	scale   *scaler // nil in process
-	route   string  // of predictions in a replica
-	invoke  bool    // its other routes are open too
+	meters  meters
+	route   string // of predictions in a replica
+	invoke  bool   // its other routes are open too
 
 	admitted chan struct{} // closed once it takes requests
 	done     chan struct{} // closed when the set has ended
@@ -147,6 +148,7 @@ func (a *actor) stop(ctx context.Context) error {
 		return err
 	}
 	<-d.done
+	d.meters.forget()
 	a.current = nil
 	return nil
 }

@@ -41,6 +41,7 @@ type Config struct {
 type Engine struct {
 	cfg     Config
 	planner modelformat.Planner
+	metrics *metrics
 
 	mu        sync.RWMutex
 	running   map[string]*deployment // by deployment key: those that take requests
@@ -62,7 +63,7 @@ func New(cfg Config) *Engine {
 		cfg.Random = rand.IntN
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage},
+		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage}, metrics: newMetrics(),
 		running: map[string]*deployment{}, endpoints: map[string]*pb.Endpoint{},
 		actors: map[string]chan struct{}{}, ready: make(chan struct{}),
 	}

@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -53,6 +54,19 @@ type Response struct {
 // traffic split. It is held while there is no replica yet. Errors are ours, or those
 // of a model in process; a container's own bad answer is a Response.
 func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Response, error) {
+	for try := 1; ; try++ {
+		resp, err := e.predict(ctx, endpoint, r)
+		// A model that was taken off meanwhile has a successor in the split.
+		if err == nil || try == reroutes || !errors.Is(err, replica.ErrStopping) {
+			return resp, err
+		}
+	}
+}
+
+// reroutes is how often a request is sent to a model that is being undeployed.
+const reroutes = 3
+
+func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Response, error) {
 	d, limit, err := e.choose(ctx, endpoint, r.DeployedModel)
 	if err != nil {
 		return nil, err
@@ -84,18 +98,27 @@ func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Resp
 	}, nil
 }
 
-// do has a request counted as long as it lasts.
+// do has a request counted as long as it lasts; end must be called once the answer
+// has been read.
 func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.Response, end func(), err error) {
-	if d.scale == nil {
-		resp, err = d.set.Do(ctx, r)
-		return resp, func() {}, err
-	}
-	d.scale.begin()
-	if resp, err = d.set.Do(ctx, r); err != nil {
-		d.scale.end(nil)
+	begin, cold := time.Now(), d.scale != nil && d.scale.begin()
+	resp, err = d.set.Do(ctx, r)
+	if err != nil {
+		if d.scale != nil {
+			d.scale.end(nil)
+		}
+		d.meters.failed(err, time.Since(begin))
 		return nil, nil, err
 	}
-	return resp, func() { d.scale.end(resp) }, nil
+	if cold {
+		d.meters.started(resp.Waited)
+	}
+	return resp, func() {
+		if d.scale != nil {
+			d.scale.end(resp)
+		}
+		d.meters.answered(resp, time.Since(begin))
+	}, nil
 }
 
 // request is what a replica gets.

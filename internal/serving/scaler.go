@@ -205,6 +205,13 @@ func (s *scaler) end(resp *replica.Response) {
 	}
 }
 
+// wanted is how many replicas there should be, and what each is given at a time.
+func (s *scaler) wanted() (replicas, concurrency int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.want, s.spec.Concurrency
+}
+
 // status says how many replicas there are, why, and since when so many are wanted.
 func (s *scaler) status() (message string, ready int, since time.Time) {
 	s.mu.Lock()

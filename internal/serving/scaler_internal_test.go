@@ -164,7 +164,7 @@ func serve(t *testing.T, f *farm, declared int, dm *pb.DedicatedResources) *depl
 		cancel()
 		wg.Wait()
 	})
-	return &deployment{set: s.set, scale: s, route: "/p"}
+	return &deployment{set: s.set, scale: s, route: "/p", meters: newMetrics().of("p", "e", "m")}
 }
 
 // play sends requests, rate(second) of each second at random moments, and returns

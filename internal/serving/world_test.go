@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,7 @@ type world struct {
 	runtime runtime.Runtime
 	fits    func(...runtime.Workload) error
 	objects files
-	random  int
+	random  int // what is drawn; negative = by chance
 	stop    func()
 }
 
@@ -93,7 +94,12 @@ func (w *world) open() {
 	w.engine = serving.New(serving.Config{
 		Store: st, Objects: w.objects, Runtime: w.runtime, Log: slog.New(slog.DiscardHandler), Now: time.Now, Limit: 20 * time.Second,
 		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits,
-		Random: func(int) int { return w.random },
+		Random: func(n int) int {
+			if w.random < 0 {
+				return rand.IntN(n)
+			}
+			return w.random
+		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -1,0 +1,168 @@
+package serving
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/code"
+
+	"tategu/internal/replica"
+	"tategu/internal/resource"
+)
+
+// metrics of the data plane, by deployed model. What a model had goes when it is
+// undeployed.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	waited   *prometheus.HistogramVec
+	failures *prometheus.CounterVec
+	cold     *prometheus.HistogramVec
+}
+
+// labelNames of everything that is told of a deployed model.
+func labelNames(more ...string) []string {
+	return append([]string{"project", "endpoint", "deployed_model"}, more...)
+}
+
+func newMetrics() *metrics {
+	buckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
+	return &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_predictions_total", Help: "Predictions answered, by the status of the replica's answer, or the code of our error.",
+		}, labelNames("status")),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tategu_prediction_duration_seconds", Help: "Time from a request to the end of its answer, the wait for a replica included.", Buckets: buckets,
+		}, labelNames()),
+		waited: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tategu_prediction_wait_seconds", Help: "Time that a request waited for a replica.", Buckets: buckets,
+		}, labelNames()),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_prediction_failures_total", Help: "Predictions that failed, by cause: input, user code, model, resource, dependency, platform, or caller.",
+		}, labelNames("cause")),
+		cold: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tategu_cold_start_seconds", Help: "Time that the first request waited while there was no replica.", Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900},
+		}, labelNames()),
+	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.requests, m.seconds, m.waited, m.failures, m.cold}
+}
+
+// Metrics are those of all deployed models, for a registry.
+func (e *Engine) Metrics() []prometheus.Collector { return append(e.metrics.all(), gauges{e}) }
+
+// meters are those of one deployed model.
+type meters struct {
+	all     *metrics
+	labels  []string
+	ok      prometheus.Counter // of answers with status 200
+	seconds prometheus.Observer
+	waited  prometheus.Observer
+}
+
+func (m *metrics) of(project, endpoint, model string) meters {
+	labels := []string{project, endpoint, model}
+	ok := m.requests.WithLabelValues(append(slices.Clone(labels), "200")...)
+	return meters{m, labels, ok, m.seconds.WithLabelValues(labels...), m.waited.WithLabelValues(labels...)}
+}
+
+// forget drops what was counted of a deployed model.
+func (m meters) forget() {
+	match := prometheus.Labels{}
+	for i, name := range labelNames() {
+		match[name] = m.labels[i]
+	}
+	for _, vec := range []interface {
+		DeletePartialMatch(labels prometheus.Labels) int
+	}{m.all.requests, m.all.seconds, m.all.waited, m.all.failures, m.all.cold} {
+		vec.DeletePartialMatch(match)
+	}
+}
+
+// failed counts a request that got no answer from a replica.
+func (m meters) failed(err error, took time.Duration) {
+	status, cause := code.Code(resource.CodeOf(err)).String(), "platform"
+	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
+		cause = string(e.Cause)
+	} else if ok {
+		cause = "caller" // left, or asked for what there is not
+	}
+	m.all.requests.WithLabelValues(append(slices.Clone(m.labels), status)...).Inc()
+	m.all.failures.WithLabelValues(append(slices.Clone(m.labels), cause)...).Inc()
+	m.seconds.Observe(took.Seconds())
+}
+
+// answered counts an answer when it has been read.
+func (m meters) answered(resp *replica.Response, took time.Duration) {
+	if resp.Status == http.StatusOK {
+		m.ok.Inc()
+	} else {
+		m.all.requests.WithLabelValues(append(slices.Clone(m.labels), strconv.Itoa(resp.Status))...).Inc()
+	}
+	if resp.Status >= 500 {
+		m.all.failures.WithLabelValues(append(slices.Clone(m.labels), string(resource.CauseUserCode))...).Inc()
+	}
+	m.seconds.Observe(took.Seconds())
+	m.waited.Observe(resp.Waited.Seconds())
+}
+
+func (m meters) started(waited time.Duration) {
+	m.all.cold.WithLabelValues(m.labels...).Observe(waited.Seconds())
+}
+
+// gauges are read when somebody asks for them.
+type gauges struct{ e *Engine }
+
+func (gauges) descriptions() (replicas, waiting, flying, limit *prometheus.Desc) {
+	desc := func(name, help string, more ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labelNames(more...), nil)
+	}
+	return desc("tategu_replicas", "Replicas of a deployed model, by state: wanted, and what those that there are do.", "state"),
+		desc("tategu_predictions_waiting", "Requests that wait for a replica."),
+		desc("tategu_predictions_in_flight", "Requests that replicas work on."),
+		desc("tategu_replica_concurrency", "Requests that a replica is given at a time.")
+}
+
+// Describe implements prometheus.Collector.
+func (g gauges) Describe(ch chan<- *prometheus.Desc) {
+	a, b, c, d := g.descriptions()
+	for _, desc := range []*prometheus.Desc{a, b, c, d} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g gauges) Collect(ch chan<- prometheus.Metric) {
+	g.e.mu.RLock()
+	running := slices.Collect(maps.Values(g.e.running))
+	g.e.mu.RUnlock()
+	replicas, waiting, flying, limit := g.descriptions()
+	for _, d := range running {
+		put := func(desc *prometheus.Desc, v int, more ...string) {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(v), append(slices.Clone(d.meters.labels), more...)...)
+		}
+		states, inFlight := map[replica.State]int{}, 0
+		for _, st := range d.set.Status() {
+			states[st.State]++
+			inFlight += st.InFlight
+		}
+		put(waiting, d.set.Waiting())
+		put(flying, inFlight)
+		if d.scale == nil {
+			continue
+		}
+		for _, st := range []replica.State{replica.Starting, replica.Ready, replica.Unhealthy, replica.Waiting, replica.Failed, replica.Draining} {
+			put(replicas, states[st], string(st))
+		}
+		want, most := d.scale.wanted()
+		put(replicas, want, "wanted")
+		put(limit, most)
+	}
+}
