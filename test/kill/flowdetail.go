@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -69,7 +70,7 @@ func (d *flowDetail) open() string {
 	var names []string
 	for _, t := range d.JobDetail.TaskDetails {
 		if t.EndTime.IsZero() {
-			names = append(names, t.TaskUniqueName+" "+t.State)
+			names = append(names, fmt.Sprintf("%s %s (attempt %d)", t.TaskUniqueName, t.State, len(t.workloads())))
 		}
 	}
 	return strings.Join(names, ", ")

@@ -77,7 +77,8 @@ func (f *flows) whole(ctx context.Context, r *flowRun, random *rand.Rand) error 
 	body := map[string]any{
 		"displayName": r.pipeline, "pipelineSpec": f.specs[r.pipeline],
 		"runtimeConfig": map[string]any{"gcsOutputDirectory": "gs://" + firstBucket + "/flows", "parameterValues": map[string]any{
-			"run": r.id, "ledger": f.server.flows, "quick": float64(random.IntN(100)) / 1000, "slow": 0.1 + float64(random.IntN(900))/1000,
+			"run": r.id, "ledger": f.server.flows, "quick": float64(random.IntN(100)) / 1000,
+			"slow": float64(f.server.pace.Load()) * (0.2 + float64(random.IntN(900))/1000), // so that programs outlive a restart
 		}},
 	}
 	cancel, again, remove := random.IntN(6) == 0, random.IntN(4) > 0, random.IntN(4) == 0
@@ -186,12 +187,13 @@ func (f *flows) isGone(ctx context.Context, id string) error {
 	return err
 }
 
-// flowPatience is how long a run may take on a slow machine; what hangs, hangs.
+// flowPatience is for how long nothing may happen in a run on a slow machine.
 const flowPatience = 4 * time.Minute
 
 // follow waits for the end of a run, then reads and judges it.
 func (f *flows) follow(ctx context.Context, r *flowRun) error {
-	for began := time.Now(); ; {
+	began, open := time.Now(), ""
+	for {
 		r.detail = &flowDetail{}
 		status, err := f.get(ctx, api+"pipelineJobs/"+r.id, r.detail, http.StatusNotFound)
 		if err != nil {
@@ -204,8 +206,11 @@ func (f *flows) follow(ctx context.Context, r *flowRun) error {
 		if r.detail.ended() {
 			break
 		}
+		if now := r.detail.open(); now != open {
+			began, open = time.Now(), now
+		}
 		if time.Since(began) > flowPatience {
-			return fmt.Errorf("it does not end: %s after %v with %s", r.detail.State, flowPatience, r.detail.open())
+			return fmt.Errorf("it does not end: %s, and for %v nothing happened with %s", r.detail.State, flowPatience, open)
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err

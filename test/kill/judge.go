@@ -253,7 +253,8 @@ func (v *verdict) cause(t *flowTask, w string, tr *trace, why *flowError) {
 			v.wrong("task %s: %s failed by itself and the error is %q", t.TaskUniqueName, w, message)
 		}
 	case tr.steps["fails"] > 0: // either may be told
-	case tr.kills[victimWrapper] > 0:
+	case tr.kills[victimLaunch] > 0 && strings.Contains(message, "before it began"):
+	case tr.kills[victimWrapper]+tr.kills[victimLaunch] > 0:
 		if !strings.Contains(message, "its wrapper was killed") && !strings.Contains(message, "SIGKILL") {
 			v.wrong("task %s: the wrapper of %s was killed and the error is %q", t.TaskUniqueName, w, message)
 		}

@@ -152,15 +152,14 @@ func (l *loop) rounds(ctx context.Context) error {
 	select {
 	case <-done:
 		return nil
-	case <-time.After(3 * time.Minute):
-		return errors.New("the load did not come to its end within three minutes of the last start: see what is unfinished in the server's log")
+	case <-time.After(2 * flowPatience):
+		return fmt.Errorf("the load did not come to its end within %v of the last start: see what is unfinished in the server's log", 2*flowPatience)
 	}
 }
 
 // round kills the server and what the strikes say, and starts the server again.
 func (l *loop) round(ctx context.Context, moments *rand.Rand, strikes []strike, round int) error {
-	slow := min(max(l.ready[len(l.ready)-1]/(500*time.Millisecond), 1), 3) // the load gets its time on a busy machine too
-	length := 50*time.Millisecond + slow*time.Duration(moments.Int64N(int64(1450*time.Millisecond)))
+	length := 50*time.Millisecond + time.Duration(l.server.pace.Load())*time.Duration(moments.Int64N(int64(1450*time.Millisecond)))
 	early := time.Duration(moments.Int64N(int64(length)))
 	over := time.NewTimer(length)
 	defer over.Stop()
@@ -199,6 +198,7 @@ func (l *loop) start(ctx context.Context) error {
 		return err
 	}
 	l.ready = append(l.ready, took)
+	l.server.pace.Store(int64(min(max(took/(500*time.Millisecond), 1), 3)))
 	adopted, err := l.client.metric(ctx, "tategu_workloads_adopted_total")
 	if err != nil {
 		return err

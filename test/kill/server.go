@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -33,6 +34,7 @@ type server struct {
 	log                               *os.File
 	process                           *exec.Cmd
 	downs                             []down
+	pace                              atomic.Int64 // how much more time the load gets on a busy machine, 1 to 3
 }
 
 // down is a time without a server that was ready.

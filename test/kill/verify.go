@@ -216,10 +216,19 @@ func (l *loop) verifyProcesses(ctx context.Context) error {
 		}
 		left = l.server.children()
 		if len(left) == 0 && len(dirs) == 0 {
-			return nil
+			break
 		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
 			return err
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, l.server.data) {
+			l.book.problem("a mount is left: %s", strings.TrimSpace(line))
 		}
 	}
 	for _, p := range left {

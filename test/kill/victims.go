@@ -24,7 +24,6 @@ const (
 	beside               // together with the server
 	amid                 // while there is no server
 	after                // as soon as the next one is ready
-	moments
 )
 
 // strike is one kill besides the server's: of a zygote, of the wrapper or the
@@ -37,10 +36,11 @@ type strike struct {
 
 // plan draws the strikes of a round.
 func plan(random *rand.Rand) []strike {
-	kinds := []string{victimZygote, victimZygote, victimWrapper, victimProgram, victimProgram, victimAll}
-	out := make([]strike, random.IntN(5))
+	kinds := []string{victimZygote, victimZygote, victimWrapper, victimProgram, victimProgram, victimLaunch, victimAll}
+	moments := []moment{before, before, before, beside, amid, after, after}
+	out := make([]strike, random.IntN(6))
 	for i := range out {
-		out[i] = strike{moment(random.IntN(int(moments))), kinds[random.IntN(len(kinds))], random.Uint64()}
+		out[i] = strike{moments[random.IntN(len(moments))], kinds[random.IntN(len(kinds))], random.Uint64()}
 	}
 	return out
 }
@@ -50,6 +50,7 @@ const (
 	victimZygote  = "zygote"
 	victimWrapper = "wrapper"
 	victimProgram = "program"
+	victimLaunch  = "launch" // a wrapper that has not said yet who it is
 	victimAll     = "all"
 )
 
@@ -192,7 +193,7 @@ func (s *server) zygotes() []victim {
 	return out
 }
 
-// tasks gives the wrappers or the programs of the tasks of flows that run.
+// tasks gives the wrappers or the programs of the tasks of flows.
 func (s *server) tasks(what string) ([]victim, error) {
 	records, err := filepath.Glob(filepath.Join(s.data, "workloads", "task-*", "record.json"))
 	if err != nil {
@@ -206,7 +207,13 @@ func (s *server) tasks(what string) ([]victim, error) {
 			Start string
 		}
 		dir := filepath.Dir(path)
-		if !readJSON(path, &record) || !strings.Contains(record.Workload.Owner, "/pipelineJobs/"+flowPrefix) || !readJSON(filepath.Join(dir, "wrapper.json"), &running) {
+		if !readJSON(path, &record) || !strings.Contains(record.Workload.Owner, "/pipelineJobs/"+flowPrefix) {
+			continue
+		}
+		if known := readJSON(filepath.Join(dir, "wrapper.json"), &running); known == (what == victimLaunch) {
+			continue
+		} else if !known {
+			out = append(out, launching(dir)...)
 			continue
 		}
 		wrapper := victim{running.PID, running.Start, filepath.Base(dir)}
@@ -224,6 +231,21 @@ func (s *server) tasks(what string) ([]victim, error) {
 		}
 	}
 	return out, nil
+}
+
+// launching gives what was started for a workload that nobody has taken yet.
+func launching(dir string) []victim {
+	var out []victim
+	for _, pid := range pids() {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err != nil || !bytes.Contains(append([]byte{0}, env...), []byte("\x00TATEGU_WORKLOAD_DIR="+dir+"\x00")) {
+			continue
+		}
+		if st, ok := readStat(pid); ok {
+			out = append(out, victim{pid, st.start, filepath.Base(dir)})
+		}
+	}
+	return out
 }
 
 // readJSON reads a file that may be gone, or not be there yet.
