@@ -36,6 +36,7 @@ type environments struct {
 
 	mu           sync.Mutex
 	interpreters map[string]interpreter // by asked version
+	searches     map[string]*search     // that go on, likewise
 }
 
 // wish says what an environment must hold.

@@ -17,16 +17,57 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
+// search is one that looks for an interpreter, and what came of it once done is closed.
+type search struct {
+	done  chan struct{}
+	found interpreter
+	err   error
+}
+
 // interpreter finds the Python that w asks for. Finding takes a program start or
-// two, so answers are kept; a Python that vanishes shows as a failed build.
+// two, so answers are kept, and whoever asks meanwhile waits for the same one: after
+// a restart many do. A Python that vanishes shows as a failed build.
 func (e *environments) interpreter(ctx context.Context, w wish, say func(string)) (interpreter, error) {
 	id := fmt.Sprintf("%s %t", w.Version, w.Any)
-	e.mu.Lock()
-	found, ok := e.interpreters[id]
-	e.mu.Unlock()
-	if ok && workload.Exists(found.path) {
-		return found, nil
+	for {
+		e.mu.Lock()
+		found, ok := e.interpreters[id]
+		if ok && workload.Exists(found.path) {
+			e.mu.Unlock()
+			return found, nil
+		}
+		s := e.searches[id]
+		if s == nil {
+			s = &search{done: make(chan struct{})}
+			if e.searches == nil {
+				e.searches = map[string]*search{}
+			}
+			e.searches[id] = s
+			e.mu.Unlock()
+			s.found, s.err = e.look(ctx, w, say)
+			e.mu.Lock()
+			if delete(e.searches, id); s.err == nil {
+				e.interpreters[id] = s.found
+			}
+			e.mu.Unlock()
+			close(s.done)
+			return s.found, s.err
+		}
+		e.mu.Unlock()
+		say("waiting for Python " + cmpOr(w.Version, "3"))
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return interpreter{}, ctx.Err()
+		}
+		if !errors.Is(s.err, context.Canceled) { // whoever looked was stopped, not we
+			return s.found, s.err
+		}
 	}
+}
+
+// look finds it, or lets uv fetch it.
+func (e *environments) look(ctx context.Context, w wish, say func(string)) (interpreter, error) {
 	found, err := e.find(ctx, w.Version)
 	if err != nil && w.Version != "" && e.uv != "" && ctx.Err() == nil {
 		say("fetching Python " + w.Version)
@@ -44,9 +85,6 @@ func (e *environments) interpreter(ctx context.Context, w wish, say func(string)
 		return interpreter{}, resource.Errorf(codes.FailedPrecondition, "Python %s is not on this machine and could not be fetched", cmpOr(w.Version, "3")).
 			WithCause(resource.CauseDependency).WithHint("install it (uv python install %s), or accept another version with python.match: any in an images: rule of tategu.yaml", cmpOr(w.Version, "3.11"))
 	}
-	e.mu.Lock()
-	e.interpreters[id] = found
-	e.mu.Unlock()
 	return found, nil
 }
 
