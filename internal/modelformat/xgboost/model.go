@@ -16,19 +16,20 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // span is a part of a flat array.
 type span struct{ from, to int32 }
 
-// node is a split or a leaf. A row goes on to node left, or to left+1 unless its
-// value is below cond; nodes are numbered over all trees. A leaf leads to itself
-// whatever the value: its cond is NaN and missing is 0.
+// node is a split or a leaf. A row goes on to node left, or to left+1 if its value
+// is not below cond; nodes are numbered over all trees. A leaf leads to itself
+// whatever the value is: its cond is NaN.
 type node struct {
 	cond    float32 // of a categorical split: the number of its set
 	feature int32
 	left    int32
-	missing int32 // 1: a missing value goes to left+1
+	wide    int32 // feature; plus the number of features if a missing value goes to left+1
 }
 
 // tree is one tree of the model.
@@ -65,7 +66,8 @@ type Model struct {
 	weights    []float32 // of each tree (dart), nil otherwise
 	linear     []float32 // gblinear: of each feature and group, then of each group
 
-	exp *expTable
+	exp     *expTable
+	buffers sync.Pool // of *[]float32: a block of rows, see widen
 }
 
 // Features is the number of values in a row.
@@ -160,7 +162,8 @@ func (m *Model) Check(o Options) error {
 
 // Predict evaluates rows, a row-major matrix of Features() columns in which NaN is
 // a missing value, into out, row-major with Groups() columns. Predictions of
-// multi:softmax are in the first of them. It allocates nothing. It panics when the
+// multi:softmax are in the first of them. It allocates nothing but working memory
+// that is used again. It panics when the
 // lengths do not fit or Check would fail.
 func (m *Model) Predict(rows, out []float32, o Options) {
 	count := len(out) / m.groups

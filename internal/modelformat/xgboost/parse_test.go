@@ -7,7 +7,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -34,6 +36,20 @@ func TestSmall(t *testing.T) {
 			t.Errorf("%v, %v: %v, want %v", c.a, c.b, out[0], c.want)
 		}
 	}
+	var wait sync.WaitGroup
+	for range 4 { // a model is for many goroutines
+		wait.Go(func() {
+			var rows, want []float32
+			for range 50 {
+				rows, want = append(rows, nan, 5, 1.5, 5), append(want, 10.5, 30.5)
+			}
+			out := make([]float32, len(want))
+			if m.Predict(rows, out, Options{}); !slices.Equal(out, want) {
+				t.Errorf("got %v", out)
+			}
+		})
+	}
+	wait.Wait()
 	if i, ok := m.Index("f1"); !ok || i != 1 {
 		t.Error("there is no f1")
 	}

@@ -304,9 +304,9 @@ func (b *builder) add(at int32) error {
 	if f < 0 || int(f) >= m.features {
 		return t.fail("split_indices", "node %d: there is no feature %d", at, f)
 	}
-	n := node{cond: t.cond[at], feature: f, left: b.root + int32(len(b.queue)), missing: 1}
-	if t.missingLeft[at] != 0 {
-		n.missing = 0
+	n := node{cond: t.cond[at], feature: f, left: b.root + int32(len(b.queue)), wide: f}
+	if t.missingLeft[at] == 0 {
+		n.wide += int32(m.features)
 	}
 	if n.cond != n.cond { // no value is below NaN
 		n.cond = float32(math.Inf(-1))

@@ -1,6 +1,9 @@
 package xgboost
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // lanes walks go side by side: a step of one waits for memory while the next is
 // computed, and no branch has to be guessed.
@@ -48,24 +51,23 @@ func (m *Model) sumTrees(rows, out []float32, o Options) {
 func (m *Model) sumBlock(rows, out []float32, begin, end int32) {
 	var at [lanes]int32
 	n := len(out) / m.groups
-	missing := slices.ContainsFunc(rows, func(v float32) bool { return v != v })
+	var wide []float32
+	if slices.ContainsFunc(rows, func(v float32) bool { return v != v }) {
+		buffer := m.widen(rows)
+		defer m.buffers.Put(buffer)
+		wide = *buffer
+	}
 	for i := begin; i < end; i++ {
 		t := &m.trees[i]
-		if t.categorical || t.depth > evenDepth {
+		switch {
+		case t.categorical || t.depth > evenDepth:
 			for r := range n {
 				at[r] = m.find(t, rows[r*m.features:(r+1)*m.features])
 			}
-		} else {
-			for r := range at[:n] {
-				at[r] = t.root
-			}
-			for range t.depth {
-				if missing {
-					m.stepMissing(at[:n], rows)
-				} else {
-					m.step(at[:n], rows)
-				}
-			}
+		case wide != nil:
+			m.walkWide(t, at[:n], wide)
+		default:
+			m.walk(t, at[:n], rows)
 		}
 		for r, leaf := range at[:n] {
 			m.add(i, leaf, out[r*m.groups:])
@@ -73,43 +75,92 @@ func (m *Model) sumBlock(rows, out []float32, begin, end int32) {
 	}
 }
 
-// step takes each row of a block one level down; no value is missing.
-func (m *Model) step(at []int32, rows []float32) {
-	nodes, width, from := m.nodes, m.features, 0
-	for r, i := range at {
-		n := &nodes[i]
-		next := n.left
-		if rows[from+int(n.feature)] >= n.cond {
-			next++
+// widen gives rows of twice the width. A missing value is NaN in a row's first
+// half, which leads to the left, and infinite in the second, which leads to the
+// right; a node reads the half that it wants. So a step has no case of its own for
+// missing values.
+func (m *Model) widen(rows []float32) *[]float32 {
+	buffer, ok := m.buffers.Get().(*[]float32)
+	if !ok {
+		b := make([]float32, 0, 2*lanes*m.features)
+		buffer = &b
+	}
+	wide := (*buffer)[:2*len(rows)]
+	for to := wide; len(rows) > 0; rows, to = rows[m.features:], to[2*m.features:] {
+		for f, v := range rows[:m.features] {
+			to[f] = v
+			if v != v {
+				v = float32(math.Inf(1))
+			}
+			to[m.features+f] = v
 		}
-		at[r] = next
-		from += width
+	}
+	*buffer = wide
+	return buffer
+}
+
+// walk takes rows to their leaves in one tree, four side by side. No value is missing.
+func (m *Model) walk(t *tree, at []int32, rows []float32) {
+	nodes, width := m.nodes, m.features
+	for ; len(at) >= 4; at, rows = at[4:], rows[4*width:] {
+		a, b, c, d := rows[:width], rows[width:2*width], rows[2*width:3*width], rows[3*width:4*width]
+		i, j, k, l := t.root, t.root, t.root, t.root
+		for range t.depth {
+			i = nodes[i].next(a)
+			j = nodes[j].next(b)
+			k = nodes[k].next(c)
+			l = nodes[l].next(d)
+		}
+		at[0], at[1], at[2], at[3] = i, j, k, l
+	}
+	for ; len(at) > 0; at, rows = at[1:], rows[width:] {
+		at[0] = m.find(t, rows[:width])
 	}
 }
 
-func (m *Model) stepMissing(at []int32, rows []float32) {
-	nodes, width, from := m.nodes, m.features, 0
-	for r, i := range at {
-		n := &nodes[i]
-		v := rows[from+int(n.feature)]
-		right := int32(0)
-		if v >= n.cond {
-			right = 1
+// walkWide does the same with the rows of widen.
+func (m *Model) walkWide(t *tree, at []int32, rows []float32) {
+	nodes, width := m.nodes, 2*m.features
+	for ; len(at) >= 4; at, rows = at[4:], rows[4*width:] {
+		a, b, c, d := rows[:width], rows[width:2*width], rows[2*width:3*width], rows[3*width:4*width]
+		i, j, k, l := t.root, t.root, t.root, t.root
+		for range t.depth {
+			i = nodes[i].nextWide(a)
+			j = nodes[j].nextWide(b)
+			k = nodes[k].nextWide(c)
+			l = nodes[l].nextWide(d)
 		}
-		unknown := int32(0)
-		if v != v {
-			unknown = 1
-		}
-		at[r] = n.left + (right | unknown&n.missing)
-		from += width
+		at[0], at[1], at[2], at[3] = i, j, k, l
 	}
+	for ; len(at) > 0; at, rows = at[1:], rows[width:] {
+		at[0] = m.find(t, rows[:m.features])
+	}
+}
+
+// next gives the node that follows; no value is missing.
+func (n *node) next(row []float32) int32 {
+	right := int32(0)
+	if row[n.feature] >= n.cond {
+		right = 1
+	}
+	return n.left + right
+}
+
+func (n *node) nextWide(row []float32) int32 {
+	right := int32(0)
+	if row[n.wide] >= n.cond {
+		right = 1
+	}
+	return n.left + right
 }
 
 // sumFew takes each row through up to lanes trees side by side.
 func (m *Model) sumFew(rows, out []float32, begin, end int32) {
 	var at [lanes]int32
-	for ; len(out) > 0; rows, out = rows[m.features:], out[m.groups:] {
-		row := rows[:m.features]
+	buffer := m.widen(rows)
+	defer m.buffers.Put(buffer)
+	for wide := *buffer; len(out) > 0; wide, out = wide[2*m.features:], out[m.groups:] {
+		row := wide[:2*m.features]
 		for first := begin; first < end; first += lanes {
 			trees := m.trees[first:min(end, first+lanes)]
 			depth := int32(0)
@@ -119,35 +170,19 @@ func (m *Model) sumFew(rows, out []float32, begin, end int32) {
 			}
 			if depth <= evenDepth && m.categories == nil {
 				for range depth {
-					m.stepTrees(at[:len(trees)], row)
+					for i, node := range at[:len(trees)] {
+						at[i] = m.nodes[node].nextWide(row)
+					}
 				}
 			} else {
 				for i := range trees {
-					at[i] = m.find(&trees[i], row)
+					at[i] = m.find(&trees[i], row[:m.features])
 				}
 			}
 			for i, leaf := range at[:len(trees)] {
 				m.add(first+int32(i), leaf, out)
 			}
 		}
-	}
-}
-
-// stepTrees takes one row one level down in each of several trees.
-func (m *Model) stepTrees(at []int32, row []float32) {
-	nodes := m.nodes
-	for t, i := range at {
-		n := &nodes[i]
-		v := row[n.feature]
-		right := int32(0)
-		if v >= n.cond {
-			right = 1
-		}
-		unknown := int32(0)
-		if v != v {
-			unknown = 1
-		}
-		at[t] = n.left + (right | unknown&n.missing)
 	}
 }
 
@@ -163,7 +198,9 @@ func (m *Model) find(t *tree, row []float32) int32 {
 		next := n.left
 		switch {
 		case v != v:
-			next += n.missing
+			if n.wide != n.feature {
+				next++
+			}
 		case t.categorical && m.categories[at]:
 			if m.contains(m.sets[int(n.cond)], v) {
 				next++

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -178,27 +179,53 @@ func readMatrix(tb testing.TB, path string) []float32 {
 	return values
 }
 
-// BenchmarkPredict times models that the library trains: squarederror has 20 trees
-// of depth 6, wide 100 of depth 8, large 500 of depth 6.
+// BenchmarkPredict times models that the library trains, and the library itself:
+// squarederror has 20 trees of depth 6, wide 100 of depth 8, large 500 of depth 6,
+// lossguide 20 of 40 leaves. A twentieth of the values is missing; dense has none.
 func BenchmarkPredict(b *testing.B) {
-	dir := b.TempDir()
-	kinds := []string{"squarederror", "categorical_partition", "wide", "large"}
-	train(b, pythons(b)[0], dir, kinds...)
+	dir, python := b.TempDir(), pythons(b)[0]
+	kinds := []string{"squarederror", "categorical_partition", "lossguide", "wide", "large"}
+	train(b, python, dir, kinds...)
 	rows := readMatrix(b, filepath.Join(dir, "rows.txt"))
-	for _, kind := range kinds {
-		m := load(b, filepath.Join(dir, kind+".json"))
-		n := m.Features()
-		for _, count := range []int{1, 1000} {
-			in, out := make([]float32, 0, count*n), make([]float32, count)
-			for len(in) < count*n {
-				in = append(in, rows[:min(len(rows), count*n-len(in))]...)
-			}
-			b.Run(fmt.Sprintf("%s/rows=%d", kind, count), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					m.Predict(in, out, Options{})
-				}
-			})
+	dense := slices.Clone(rows)
+	for i, v := range dense {
+		if v != v {
+			dense[i] = float32(i%7) - 3
 		}
 	}
+	for _, kind := range kinds {
+		path := filepath.Join(dir, kind+".json")
+		m := load(b, path)
+		n := m.Features()
+		for _, count := range []int{1, 1000} {
+			for name, rows := range map[string][]float32{"missing": rows, "dense": dense} {
+				in, out := make([]float32, 0, count*n), make([]float32, count)
+				for len(in) < count*n {
+					in = append(in, rows[n:min(len(rows), count*n-len(in)+n)]...)
+				}
+				b.Run(fmt.Sprintf("%s/%s/rows=%d", kind, name, count), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						m.Predict(in, out, Options{})
+					}
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*count), "ns/row")
+					b.ReportMetric(library(b, python, path, filepath.Join(dir, "rows.txt"), count)/float64(count), "library-ns/row")
+				})
+			}
+		}
+	}
+}
+
+// library times the library, in nanoseconds a call.
+func library(b *testing.B, python, model, rows string, count int) float64 {
+	b.Helper()
+	out, err := exec.CommandContext(b.Context(), python, "testdata/time.py", model, rows, strconv.Itoa(count)).Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	ns, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return ns
 }
