@@ -24,6 +24,8 @@ type API struct {
 	// Token gives a bearer token; renew says that the last one was refused.
 	Token func(ctx context.Context, renew bool) (string, error)
 	Sleep func(ctx context.Context, d time.Duration) error
+	// Away is told once for a call that is repeated why it is; nil = nobody is.
+	Away func(err error)
 }
 
 // Pauses between repeated calls double from the first to the longest; patience is
@@ -61,6 +63,9 @@ func (a *API) call(ctx context.Context, method, path, id string, body, out any) 
 		}
 		if ctx.Err() != nil || try == patience || !away(err) {
 			return err
+		}
+		if try == 1 && a.Away != nil {
+			a.Away(err)
 		}
 		if err := a.Sleep(ctx, pause); err != nil {
 			return err
@@ -118,11 +123,12 @@ func (e *lostError) Unwrap() error { return e.err }
 // Lost marks an error of getting a token as one that passes when the server is back.
 func Lost(err error) error { return &lostError{err} }
 
-// away reports that the server may answer later.
+// away reports that the server may answer otherwise later: it is not there, or its
+// disk is full. A request that is too large stays so.
 func away(err error) bool {
 	if _, ok := errors.AsType[*lostError](err); ok {
 		return true
 	}
-	code := resource.CodeOf(err)
-	return code == codes.Unavailable || code == codes.ResourceExhausted
+	e, _ := errors.AsType[*resource.Error](err)
+	return e != nil && (e.Code == codes.Unavailable || e.Code == codes.ResourceExhausted && e.Cause != resource.CauseInput)
 }

@@ -56,6 +56,9 @@ func Run(ctx context.Context, cfg Config) error {
 		l.seed = resource.RandomID()
 	}
 	l.Attempt = max(l.Attempt, 1)
+	api := *cfg.API
+	api.Away = func(err error) { l.say("%s; trying again", err.Error()) }
+	l.API = &api
 	err := l.launch(ctx)
 	if err == nil {
 		return nil

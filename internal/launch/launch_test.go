@@ -412,7 +412,8 @@ func TestServerThatStaysAway(t *testing.T) {
 	w.api.Base = "http://127.0.0.1:1"
 	w.api.Sleep = func(context.Context, time.Duration) error { pauses++; return nil }
 	err := w.customJob(t.Context(), 1)
-	if err == nil || pauses < 100 || !strings.Contains(err.Error(), "no answer from the server") {
+	if err == nil || pauses < 100 || strings.Count(w.log.String(), "trying again") != 2 || // to make the job, and to find it
+		!strings.Contains(err.Error(), "no answer from the server") {
 		t.Errorf("%v after %d pauses", err, pauses)
 	}
 }

@@ -33,10 +33,11 @@ func (j *job) launch(w *runtime.Workload, n *node) error {
 	return nil
 }
 
-// lost reports that the launcher was killed from outside, which says nothing of what
-// it launched.
+// lost reports that the launcher was killed from outside, or is gone, which says
+// nothing of what it launched.
 func (m *machine) lost(n *node, o outcome) bool {
-	return n.def.launcher != "" && o.exit.Signal == "SIGKILL" && o.fault == nil && n.Lost < maxLost && !m.halted(n)
+	gone := o.exit.Signal == "SIGKILL" || o.exit.Cause == resource.CausePlatform
+	return n.def.launcher != "" && gone && o.fault == nil && n.Lost < maxLost && !m.halted(n)
 }
 
 // badLaunch is the failure of a launcher by its own words.

@@ -32,7 +32,9 @@ class Restarting:
     def again(self):
         """Start it again."""
         self.server.log.write_text("")
-        self.server = Server(self.folder, self.config, args=("--listen", self.server.address))
+        self.server = Server(
+            self.folder, self.config, args=("--listen", self.server.address)
+        )
 
 
 def pytest_sessionstart(session):

@@ -151,9 +151,7 @@ def take_down(name: str, endpoint_name: str):
         metadata={"resourceName": endpoint_name},
         reimport=True,
     )
-    off = endpoint.ModelUndeployOp(
-        model=found.outputs["model"], endpoint=served.output
-    )
+    off = endpoint.ModelUndeployOp(model=found.outputs["model"], endpoint=served.output)
     gone = endpoint.EndpointDeleteOp(endpoint=served.output).after(off)
     model.ModelDeleteOp(model=found.outputs["model"]).after(gone)
 
@@ -228,7 +226,9 @@ def tune():
 @dsl.pipeline(name="mail")
 def mail():
     """Another."""
-    done = vertex_notification_email.VertexNotificationEmailOp(recipients=["a@example.com"])
+    done = vertex_notification_email.VertexNotificationEmailOp(
+        recipients=["a@example.com"]
+    )
     with dsl.ExitHandler(done):
         write_rows(rows=1)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -65,7 +66,9 @@ def made(task):
     text = task.execution.metadata["output:gcp_resources"]
     entries = json.loads(text)["resources"]
     for entry in entries:
-        assert entry["resourceUri"].startswith("https://us-central1-aiplatform.googleapis.com/v1/")
+        assert entry["resourceUri"].startswith(
+            "https://us-central1-aiplatform.googleapis.com/v1/"
+        )
     return [(e["resourceType"], e["resourceUri"].partition("/v1/")[2]) for e in entries]
 
 
@@ -81,7 +84,7 @@ def served(tmp_path_factory):
 
 def test_train(served):
     task = served["train"]
-    (kind, name), = made(task)
+    ((kind, name),) = made(task)
     assert kind == "CustomJob"
     job = aiplatform.CustomJob.get(name)
     assert job.state.name == "JOB_STATE_SUCCEEDED"
@@ -90,14 +93,16 @@ def test_train(served):
     assert "vertex-ai-pipelines-run-billing-id" in job.labels
     weights = task.outputs["weights"].artifacts[0]
     assert weights.metadata["rows"] == 3
-    blob = storage.Blob.from_string(weights.uri + "/weights.txt", client=storage.Client())
+    blob = storage.Blob.from_string(
+        weights.uri + "/weights.txt", client=storage.Client()
+    )
     assert blob.download_as_bytes() == b'3 said "so"'
 
 
 def test_upload(served):
     task = served["model-upload"]
     name = resource_name(task, "model")
-    (kind, operation), = made(task)
+    ((kind, operation),) = made(task)
     assert kind == "VertexLro"
     assert operation.startswith(name.partition("@")[0] + "/operations/")
     assert name.endswith("@1")
@@ -141,7 +146,7 @@ def instances():
 def results(bucket, task):
     """The lines of the output that a batch prediction task names."""
     directory = task.outputs["gcs_output_directory"].artifacts[0].uri
-    (kind, name), = made(task)
+    ((kind, name),) = made(task)
     assert kind == "BatchPredictionJob"
     assert resource_name(task, "batchpredictionjob") == name
     prefix = directory.removeprefix(f"gs://{bucket.name}/")
@@ -155,8 +160,11 @@ def results(bucket, task):
 def test_batch_prediction(served, instances, tmp_path):
     name = resource_name(served["model-upload"], "model").partition("@")[0]
     ran = run(
-        tmp_path, pipelines.score,
-        name=name.rpartition("/")[2], source="gs://instances/in.jsonl", target="gs://instances/out",
+        tmp_path,
+        pipelines.score,
+        name=name.rpartition("/")[2],
+        source="gs://instances/in.jsonl",
+        target="gs://instances/out",
     )
     assert len(results(instances, ran["model-batch-predict"])) == 3
 
@@ -164,8 +172,11 @@ def test_batch_prediction(served, instances, tmp_path):
 def test_batch_prediction_by_an_unmanaged_model(served, instances, tmp_path):
     uri = served["train"].outputs["weights"].artifacts[0].uri
     ran = run(
-        tmp_path, pipelines.score_unmanaged,
-        uri=uri, source="gs://instances/in.jsonl", target="gs://instances/unmanaged",
+        tmp_path,
+        pipelines.score_unmanaged,
+        uri=uri,
+        source="gs://instances/in.jsonl",
+        target="gs://instances/unmanaged",
     )
     assert len(results(instances, ran["model-batch-predict"])) == 3
 
@@ -173,6 +184,13 @@ def test_batch_prediction_by_an_unmanaged_model(served, instances, tmp_path):
 def test_container_component_as_a_job(tmp_path):
     ran = run(tmp_path, pipelines.container_job, words='"wide" world')
     assert ran["greet"].execution.metadata["output:greeting"] == 'hello "wide" world'
+
+
+def test_component_alone_is_a_pipeline(tmp_path):
+    # Its defaults, with their placeholders, are then those of the run.
+    ran = run(tmp_path, pipelines.greet_job, words="you")
+    outputs = [t.execution.metadata.get("output:greeting") for t in ran.values()]
+    assert "hello you" in outputs
 
 
 def test_failing_job(tmp_path):
@@ -195,13 +213,17 @@ def test_retry_makes_a_new_job_where_the_first_failed(tmp_path):
 
 def launched(job):
     """The custom job that a run has launched, once it runs."""
+
     def running():
         assert state(job) not in DONE, job.gca_resource.error.message
         jobs = [
-            j for j in aiplatform.CustomJob.list()
-            if j.labels.get("vertex-ai-pipelines-run-billing-id") == job.labels["vertex-ai-pipelines-run-billing-id"]
+            j
+            for j in aiplatform.CustomJob.list()
+            if j.labels.get("vertex-ai-pipelines-run-billing-id")
+            == job.labels["vertex-ai-pipelines-run-billing-id"]
         ]
         return jobs if jobs and jobs[0].state.name == "JOB_STATE_RUNNING" else None
+
     return until(running)
 
 
@@ -222,7 +244,11 @@ def launchers():
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if len(words) > 1 and words[1] == b"launch" and words[0] == os.environ["TATEGU_BIN"].encode():
+        if (
+            len(words) > 1
+            and words[1] == b"launch"
+            and words[0] == os.environ["TATEGU_BIN"].encode()
+        ):
             found.append(int(entry.name))
     return found
 
@@ -235,7 +261,30 @@ def test_killed_launcher_finds_its_job(tmp_path):
     wait(job)
     assert state(job) == "SUCCEEDED", job.gca_resource.error.message
     label = job.labels["vertex-ai-pipelines-run-billing-id"]
-    jobs = [j for j in aiplatform.CustomJob.list() if j.labels.get("vertex-ai-pipelines-run-billing-id") == label]
+    jobs = [
+        j
+        for j in aiplatform.CustomJob.list()
+        if j.labels.get("vertex-ai-pipelines-run-billing-id") == label
+    ]
+    assert len(jobs) == 1
+
+
+def test_killed_launcher_and_wrapper(tmp_path):
+    job = submit(tmp_path, pipelines.long_job, seconds=6)
+    launched(job)
+    (pid,) = launchers()
+    status = Path(f"/proc/{pid}/status").read_text()
+    wrapper = int(re.search(r"PPid:\s+(\d+)", status).group(1))
+    assert b"exec-workload" in Path(f"/proc/{wrapper}/cmdline").read_bytes()
+    os.kill(wrapper, signal.SIGKILL)
+    wait(job)
+    assert state(job) == "SUCCEEDED", job.gca_resource.error.message
+    label = job.labels["vertex-ai-pipelines-run-billing-id"]
+    jobs = [
+        j
+        for j in aiplatform.CustomJob.list()
+        if j.labels.get("vertex-ai-pipelines-run-billing-id") == label
+    ]
     assert len(jobs) == 1
 
 
@@ -249,7 +298,11 @@ def test_killed_server_and_launcher(server, tmp_path):
     wait(job)
     assert state(job) == "SUCCEEDED", job.gca_resource.error.message
     label = job.labels["vertex-ai-pipelines-run-billing-id"]
-    jobs = [j for j in aiplatform.CustomJob.list() if j.labels.get("vertex-ai-pipelines-run-billing-id") == label]
+    jobs = [
+        j
+        for j in aiplatform.CustomJob.list()
+        if j.labels.get("vertex-ai-pipelines-run-billing-id") == label
+    ]
     assert len(jobs) == 1
 
 
@@ -267,10 +320,16 @@ def test_launcher_outlives_a_killed_server(server, tmp_path):
 def test_wait_for_a_job(tmp_path):
     job = submit(tmp_path, pipelines.long_job, seconds=3)
     (custom,) = launched(job)
-    text = json.dumps({"resources": [{
-        "resourceType": "CustomJob",
-        "resourceUri": f"https://us-central1-aiplatform.googleapis.com/v1/{custom.resource_name}",
-    }]})
+    text = json.dumps(
+        {
+            "resources": [
+                {
+                    "resourceType": "CustomJob",
+                    "resourceUri": f"https://us-central1-aiplatform.googleapis.com/v1/{custom.resource_name}",
+                }
+            ]
+        }
+    )
     ran = run(tmp_path, pipelines.wait_for, resources=text)
     assert custom.state.name == "JOB_STATE_SUCCEEDED"
     assert made(ran["wait-gcp-resources"]) == [("CustomJob", custom.resource_name)]
@@ -278,14 +337,32 @@ def test_wait_for_a_job(tmp_path):
 
 
 def test_wait_for_a_dataflow_job_is_refused(tmp_path):
-    text = json.dumps({"resources": [{"resourceType": "DataflowJob", "resourceUri": "https://x/v1b3/projects/p"}]})
+    text = json.dumps(
+        {
+            "resources": [
+                {
+                    "resourceType": "DataflowJob",
+                    "resourceUri": "https://x/v1b3/projects/p",
+                }
+            ]
+        }
+    )
     job = wait(submit(tmp_path, pipelines.wait_for, resources=text))
     assert state(job) == "FAILED"
-    assert "DataflowJob is not supported by tategu" in tasks(job)["wait-gcp-resources"].error.message
+    assert (
+        "DataflowJob is not supported by tategu"
+        in tasks(job)["wait-gcp-resources"].error.message
+    )
 
 
 def test_account_without_the_right_is_refused(tmp_path):
-    job = wait(submit(tmp_path, pipelines.failing_job, service_account="stranger@elsewhere.iam.tategu.internal"))
+    job = wait(
+        submit(
+            tmp_path,
+            pipelines.failing_job,
+            service_account="stranger@elsewhere.iam.tategu.internal",
+        )
+    )
     assert state(job) == "FAILED"
     message = tasks(job)["custom-training-job"].error.message
     assert "aiplatform.customJobs.create" in message
@@ -297,23 +374,40 @@ def test_account_without_the_right_is_refused(tmp_path):
     ("pipeline", "task", "module"),
     [
         (pipelines.query, "bigquery-query-job", "bigquery.query_job.launcher"),
-        (pipelines.tune, "hyperparameter-tuning-job", "hyperparameter_tuning_job.launcher"),
-        (pipelines.mail, "vertex-pipelines-notification-email", "vertex_notification_email.executor"),
+        (
+            pipelines.tune,
+            "hyperparameter-tuning-job",
+            "hyperparameter_tuning_job.launcher",
+        ),
+        (
+            pipelines.mail,
+            "vertex-pipelines-notification-email",
+            "vertex_notification_email.executor",
+        ),
         (pipelines.export, "model-export", "model.export_model.launcher"),
     ],
 )
 def test_what_is_not_here_is_refused_at_create(tmp_path, pipeline, task, module):
     parameters = {"name": "m"} if pipeline is pipelines.export else {}
-    with pytest.raises((exceptions.MethodNotImplemented, exceptions.NotFound)) as refused:
+    with pytest.raises(
+        (exceptions.MethodNotImplemented, exceptions.NotFound)
+    ) as refused:
         submit(tmp_path, pipeline, **parameters)
     assert task in str(refused.value)
-    assert f"google_cloud_pipeline_components.container.v1.{module}" in str(refused.value)
+    assert f"google_cloud_pipeline_components.container.v1.{module}" in str(
+        refused.value
+    )
 
 
 def test_take_down(served, tmp_path):
     name = resource_name(served["model-upload"], "model").partition("@")[0]
     endpoint_name = resource_name(served["endpoint-create"], "endpoint")
-    run(tmp_path, pipelines.take_down, name=name.rpartition("/")[2], endpoint_name=endpoint_name)
+    run(
+        tmp_path,
+        pipelines.take_down,
+        name=name.rpartition("/")[2],
+        endpoint_name=endpoint_name,
+    )
     with pytest.raises(exceptions.NotFound):
         print(aiplatform.Endpoint(endpoint_name).gca_resource)
     with pytest.raises(exceptions.NotFound):
