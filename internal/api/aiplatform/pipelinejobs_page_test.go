@@ -1,16 +1,21 @@
 package aiplatform
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tategu/internal/pipeline"
+	"tategu/internal/resource"
 	"tategu/internal/store"
 )
 
@@ -68,5 +73,39 @@ func TestListPipelineJobsEndsLargePages(t *testing.T) {
 	})
 	if len(simple.PipelineJobs) != 3 || simple.NextPageToken != "" {
 		t.Errorf("%d runs in a page without tasks", len(simple.PipelineJobs))
+	}
+}
+
+// TestGetPipelineJobOfALoopAtWork: a run in which much goes on is not about to end,
+// though nothing in it is PENDING; one with a few tasks left is waited for.
+func TestGetPipelineJobOfALoopAtWork(t *testing.T) {
+	t.Parallel()
+	s := newPipelineServer(t, time.Hour)
+	job := createPipelineJob(t, s, "loop")
+	err := s.store.Update(t.Context(), func(tx store.Tx) error {
+		job.CreateTime, job.State = timestamppb.New(time.Now().Add(-time.Hour)), pb.PipelineState_PIPELINE_STATE_RUNNING
+		for i := range fewTasks + 1 {
+			row := store.Row{Kind: pipeline.KindTasks, Key: fmt.Sprintf("%s/tasks/%d", job.Name, i), Parent: job.Name, State: string(pipeline.Running), Data: []byte("{}")}
+			if err := tx.Put(t.Context(), row); err != nil {
+				return err
+			}
+		}
+		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindPipelineJobs, Key: job.Name, Parent: location, State: job.State.String()}, job)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Held, this would take an hour.
+	if got := call[*pb.PipelineJob](t, s, pipelineMethod("GetPipelineJob"), &pb.GetPipelineJobRequest{Name: job.Name}); got.State != pb.PipelineState_PIPELINE_STATE_RUNNING {
+		t.Errorf("state %s", got.State)
+	}
+	err = s.store.Update(t.Context(), func(tx store.Tx) error { return tx.Delete(t.Context(), pipeline.KindTasks, job.Name+"/tasks/0") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := s.do(ctx, pipelineMethod("GetPipelineJob"), &pb.GetPipelineJobRequest{Name: job.Name}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one with few tasks left was not waited for: %v", err)
 	}
 }

@@ -14,6 +14,10 @@ import (
 	"tategu/internal/store"
 )
 
+// fewTasks is how many tasks of a run go on when it is about to end; a loop at work has
+// more, the graphs around its programs among them.
+const fewTasks = 12
+
 // young is the age under which any job may be about to end.
 const young = 30 * time.Second
 
@@ -83,10 +87,15 @@ func (s *PipelineJobs) ending(ctx context.Context, job *pb.PipelineJob) (bool, e
 	if s.std.now().Sub(job.CreateTime.AsTime()) < young {
 		return true, nil
 	}
-	waiting, err := s.std.store.List(ctx, store.Query{
-		Kind: pipeline.KindTasks, Parent: job.Name, States: []string{string(pipeline.Pending)}, Limit: 1,
-	})
-	return len(waiting) == 0, err
+	for state, most := range map[pipeline.State]int{pipeline.Pending: 0, pipeline.Running: fewTasks} {
+		rows, err := s.std.store.List(ctx, store.Query{
+			Kind: pipeline.KindTasks, Prefix: job.Name + "/tasks/", States: []string{string(state)}, Limit: most + 1,
+		})
+		if err != nil || len(rows) > most {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // await reads job again until it has ended or the hold is over.

@@ -88,12 +88,15 @@ func listSQL(q store.Query) (string, []any) {
 // names nothing narrower: left alone, SQLite reads the whole kind to spare itself
 // the sorting.
 func source(q store.Query) string {
+	byState := len(q.States) > 0 && !slices.Contains(q.States, "")
 	switch {
+	case byState && q.Prefix != "" && q.Parent == "" && q.After == "" && q.From == "" && q.Beyond == nil:
+		return "row INDEXED BY row_state" // whose entries go on with the key
 	case q.Prefix != "" || q.After != "" || q.From != "" || q.Beyond != nil:
 		return "row"
 	case q.Parent != "":
 		return "row INDEXED BY row_parent"
-	case len(q.States) > 0 && !slices.Contains(q.States, ""):
+	case byState:
 		return "row INDEXED BY row_state"
 	}
 	return "row"

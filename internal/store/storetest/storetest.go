@@ -29,6 +29,7 @@ func Run(t *testing.T, open Open) {
 		{"rows", testRows},
 		{"lists", testLists},
 		{"parents", testParents},
+		{"states below", testStatesBelow},
 		{"events", testEvents},
 		{"updates", testUpdates},
 		{"watches", testWatches},
