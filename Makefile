@@ -17,7 +17,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 
 export TATEGU_SHARED := $(abspath $(SHARED))
 
-.PHONY: build test test-go test-buckets test-clients test-otherclients test-debian test-slow lint fmt generate bench demo clean \
+.PHONY: build test test-go test-buckets test-clients test-browser test-otherclients test-debian test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-launch conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
 
 build: bin/tategu
@@ -47,6 +47,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	@if [ ! -d "$(SHARED)/conformance" ]; then echo 'make test: $(SHARED)/conformance is absent: tests over its cases are skipped'; fi
 	$(MAKE) test-go
 	$(MAKE) test-clients
+	$(MAKE) test-browser
 	$(MAKE) kill-loop ROUNDS=5
 	$(MAKE) mutate N=1500
 	$(MAKE) faults
@@ -63,6 +64,10 @@ test-buckets: build $(TOOLS)/versitygw
 test-clients: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/containers/test_images.py -k rust
+
+## Pages in Debian's Chromium (apt-get install chromium fonts-dejavu-core); skipped with the reason without it.
+test-browser: build $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/browser
 
 ## Everything that is too long, or needs root, for `make test`.
 test-slow: build $(TOOLS)/.built $(CLIENTS)/.built

@@ -148,12 +148,24 @@ addEventListener("DOMContentLoaded", () => {
   }
 
   // ---- links within the page
+  const openIn = (search) => String(new URLSearchParams(search).getAll("open").sort());
+  let opened = openIn(location.search); // steps that the graph on the page shows what is in
+  // merged is where a link of the graph leads: the graph stays while the rest of what
+  // is looked at changes, so a link says only what it is about.
+  function merged(a, search) {
+    const from = new URLSearchParams(search), to = new URLSearchParams(location.search);
+    for (const name of a.matches(".toggle") ? ["open"] : ["task", "step", "attempt", "round"]) {
+      to.delete(name);
+      for (const value of from.getAll(name)) to.append(name, value);
+    }
+    return "?" + to;
+  }
   async function go(search, push) {
-    const before = new URLSearchParams(location.search), after = new URLSearchParams(search);
-    const same = String(before.getAll("open").sort()) === String(after.getAll("open").sort());
     if (push) history.pushState(null, "", location.pathname + search);
+    const open = openIn(search);
     try {
-      await load(search, same);
+      await load(search, open === opened);
+      opened = open;
     } catch (e) {
       say(e.message || "No answer from the server.");
     }
@@ -164,7 +176,7 @@ addEventListener("DOMContentLoaded", () => {
     if (!href?.startsWith("?") || e.button || e.ctrlKey || e.metaKey || e.shiftKey || e.altKey) return;
     e.preventDefault();
     const [search, hash] = href.split("#");
-    go(search, true).then(() => { if (hash) document.getElementById(hash)?.scrollIntoView(); });
+    go(a.closest("#graph") ? merged(a, search) : search, true).then(() => { if (hash) document.getElementById(hash)?.scrollIntoView(); });
   });
   addEventListener("popstate", () => go(location.search, false));
 
