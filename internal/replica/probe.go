@@ -36,7 +36,7 @@ func (m *member) watch(ctx context.Context, inst runtime.Instance) error {
 		for range exits { // until the goroutine above is gone
 		}
 	}()
-	h := health{member: m, inst: inst, next: probeFirst, deadline: time.Now().Add(m.set.cfg.Start)}
+	h := health{member: m, inst: inst, next: probeFirst, began: time.Now()}
 	timer := time.NewTimer(h.next)
 	defer timer.Stop()
 	for {
@@ -66,13 +66,13 @@ func (m *member) watch(ctx context.Context, inst runtime.Instance) error {
 
 // health is what is known of one instance.
 type health struct {
-	member   *member
-	inst     runtime.Instance
-	ready    bool // has been, at least once
-	bad      int  // bad answers in a row
-	refused  int  // of these, connections that could not be made
-	next     time.Duration
-	deadline time.Time
+	member  *member
+	inst    runtime.Instance
+	ready   bool // has been, at least once
+	bad     int  // bad answers in a row
+	refused int  // of these, connections that could not be made
+	next    time.Duration
+	began   time.Time // to become ready
 }
 
 // probe asks once and moves the replica in or out of rotation.
@@ -81,7 +81,7 @@ func (h *health) probe(ctx context.Context) error {
 	if st := h.inst.Status(); st.Phase == runtime.Queued {
 		// Its time to become ready begins when there is room for it.
 		m.progress(st.Message)
-		h.next, h.deadline = probeStarting, time.Now().Add(m.set.cfg.Start)
+		h.next, h.began = probeStarting, time.Now()
 		return nil
 	}
 	address := h.inst.Address()
@@ -100,9 +100,10 @@ func (h *health) probe(ctx context.Context) error {
 		return nil
 	}
 	if !h.ready {
-		h.next = min(h.next*2, probeStarting)
+		// What is found late should be a small part of what the start took.
+		h.next = min(max(probeFirst, time.Since(h.began)/8), probeStarting)
 		m.progress(h.inst.Status().Message)
-		if time.Now().After(h.deadline) {
+		if time.Since(h.began) > m.set.cfg.Start {
 			return m.late(ctx, h.inst, err)
 		}
 		return nil

@@ -120,6 +120,9 @@ const (
 	drainLimit     = 30 * time.Second
 )
 
+// idleConnections of a replica are kept at least: its limit may grow.
+const idleConnections = 1000
+
 // How often a request is sent anew when its replica dies.
 const (
 	unsentTries = 5

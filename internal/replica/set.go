@@ -43,7 +43,7 @@ func New(cfg Config) *Set {
 		return s
 	}
 	if s.client = cfg.Client; s.client == nil {
-		s.client = &http1.Client{MaxIdle: cfg.Concurrency}
+		s.client = &http1.Client{MaxIdle: max(cfg.Concurrency, idleConnections)}
 	}
 	return s
 }

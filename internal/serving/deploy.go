@@ -65,7 +65,6 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		return err
 	}
 	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1)}
-	d.meters = e.metrics.of(endpoint.Project(), endpoint.ID(), dm.GetId())
 	limits := e.cfg.Scaling
 	cfg := replica.Config{
 		Name: setName(a.key), Title: "deployed model " + dm.GetId(), Runtime: e.cfg.Runtime, Log: a.log,
@@ -93,7 +92,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		cfg.Concurrency = d.scale.spec.Concurrency
 		d.invoke = c.InvokePrefix != ""
 	}
-	d.set = replica.New(cfg)
+	d.set, d.meters = replica.New(cfg), e.metrics.of(endpoint.Project(), endpoint.ID(), dm.GetId())
 	if d.scale != nil {
 		d.scale.set = d.set
 	}

@@ -426,3 +426,25 @@ func BenchmarkDo(b *testing.B) {
 		}
 	})
 }
+
+// TestTwoWrites: an answer whose head and body come apart is read whole.
+func TestTwoWrites(t *testing.T) {
+	t.Parallel()
+	address := listen(t, func(_ int, c net.Conn) {
+		in := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+			_, _ = io.WriteString(c, "body")
+		}
+	})
+	c := client(t)
+	for range 5 {
+		if _, text, err := ask(t.Context(), c, address, ""); err != nil || text != "body" {
+			t.Fatalf("got %q, %v", text, err)
+		}
+	}
+	c.CloseIdle("")
+}

@@ -37,7 +37,7 @@ type conn struct {
 }
 
 func newConn(c *Client, nc net.Conn, address string) *conn {
-	return &conn{Conn: nc, client: c, address: address, in: bufio.NewReaderSize(nc, 16<<10), peek: peeker(nc)}
+	return &conn{Conn: nc, client: c, address: address, in: bufio.NewReaderSize(acknowledging(nc), 16<<10), peek: peeker(nc)}
 }
 
 // open reports that the server has not closed a waiting connection, nor said

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package http1
+
+import (
+	"io"
+	"net"
+)
+
+// acknowledging is for Linux, where it matters and exists.
+func acknowledging(nc net.Conn) io.Reader { return nc }
