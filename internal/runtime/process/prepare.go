@@ -198,7 +198,7 @@ func (in *instance) variables(image runtime.ImageConfig, venv string) map[string
 	maps.Copy(env, workload.GPUVariables(in.gpus))
 	env[wrapper.DirVariable] = in.dir
 	if venv != "" {
-		activate(env, in.dir, venv)
+		activate(env, in.dir, venv, in.base)
 	}
 	return env
 }

@@ -72,16 +72,15 @@ func layer(venv string, base environment) error {
 	if err := os.WriteFile(filepath.Join(venv, "pyvenv.cfg"), []byte(cfg), 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(venv, "base"), []byte(base.dir), 0o600); err != nil {
-		return err
-	}
 	pth := fmt.Sprintf("import site; site.addsitedir(%q)\n", base.site)
 	if err := os.WriteFile(filepath.Join(site, "_tategu.pth"), []byte(pth), 0o600); err != nil {
 		return err
 	}
-	names := []string{"python", "python3", filepath.Base(filepath.Dir(base.site))}
-	for _, name := range names {
-		if err := os.Symlink(base.python, filepath.Join(bin, name)); err != nil {
+	if err := os.Symlink(base.python, filepath.Join(bin, "python")); err != nil {
+		return err
+	}
+	for _, name := range []string{"python3", filepath.Base(filepath.Dir(base.site))} {
+		if err := again(filepath.Join(bin, "python"), filepath.Join(bin, name)); err != nil {
 			return err
 		}
 	}
@@ -89,22 +88,26 @@ func layer(venv string, base environment) error {
 		return nil
 	}
 	pip := "#!/bin/sh\nexec \"" + filepath.Join(bin, "python3") + "\" -m pip \"$@\"\n"
-	for _, name := range []string{"pip", "pip3"} {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(pip), 0o755); err != nil {
-			return err
-		}
+	if err := os.WriteFile(filepath.Join(bin, "pip"), []byte(pip), 0o755); err != nil {
+		return err
 	}
-	return nil
+	return again(filepath.Join(bin, "pip"), filepath.Join(bin, "pip3"))
+}
+
+// again gives a file or a link a second name: that is cheaper than a second one. Where
+// the disk has no such names it is a link.
+func again(path, name string) error {
+	if os.Link(path, name) == nil {
+		return nil
+	}
+	return os.Symlink(filepath.Base(path), name)
 }
 
 // activate makes python, pip and what they install the first that is found.
-func activate(env map[string]string, dir, venv string) {
+func activate(env map[string]string, dir, venv string, base environment) {
 	user := filepath.Join(dir, "user")
-	path := []string{filepath.Join(venv, "bin"), filepath.Join(user, "bin")}
-	if b, err := os.ReadFile(filepath.Join(venv, "base")); err == nil {
-		path = append(path, filepath.Join(string(b), "bin"))
-	}
-	env["PATH"] = strings.Join(append(path, env["PATH"]), string(os.PathListSeparator))
+	path := []string{filepath.Join(venv, "bin"), filepath.Join(user, "bin"), filepath.Join(base.dir, "bin"), env["PATH"]}
+	env["PATH"] = strings.Join(path, string(os.PathListSeparator))
 	env["VIRTUAL_ENV"], env[venvVariable], env["PYTHONUSERBASE"] = venv, venv, user
 	env["PIP_DISABLE_PIP_VERSION_CHECK"], env["PIP_ROOT_USER_ACTION"] = "1", "ignore"
 	hook := filepath.Join(dir, dirHook)

@@ -120,18 +120,19 @@ func Tail(path string) []string {
 		lines = lines[1:] // cut in the middle
 	}
 	lines = lines[max(0, len(lines)-tailLines):]
+	escape := regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
 	for i := range lines {
-		lines[i] = plain(lines[i])
+		lines[i] = plain(lines[i], escape)
 	}
 	return lines
 }
 
 // plain is a line as a terminal would show it at last, without what moves cursors
-// and sets colours.
-func plain(line string) string {
+// and sets colours: its escapes.
+func plain(line string, escape *regexp.Regexp) string {
 	line = strings.TrimRight(line, "\r")
 	line = line[strings.LastIndexByte(line, '\r')+1:] // progress bars
-	line = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`).ReplaceAllString(line, "")
+	line = escape.ReplaceAllString(line, "")
 	line = strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\t' || r == 0x7f {
 			return -1
