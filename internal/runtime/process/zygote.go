@@ -155,12 +155,15 @@ func startZygote(dir string, recipe recipe, namespaces uintptr) (z *zygote, err 
 }
 
 func socketPair() (ours, theirs *os.File, err error) {
+	syscall.ForkLock.RLock() // a program that is started meanwhile must not inherit them
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fds[0])
+		syscall.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	for _, fd := range fds {
-		syscall.CloseOnExec(fd)
 	}
 	return os.NewFile(uintptr(fds[0]), "zygote"), os.NewFile(uintptr(fds[1]), "server"), nil
 }
