@@ -80,12 +80,7 @@ func (b *bench) besideLoop(ctx context.Context, s *server) error {
 	}
 	row("run of 3 tasks", "alone %s", alone.line())
 	row("  beside a loop of its project", "%s", beside.line())
-	_, err = s.jobs.CancelPipelineJob(ctx, &pb.CancelPipelineJobRequest{Name: jobName("wide", "loop")})
-	if err != nil {
-		return err
-	}
-	_, err = s.wait(ctx, "wide", "loop", pb.PipelineState_PIPELINE_STATE_CANCELLED, 5*time.Minute)
-	return err
+	return s.stop(ctx, "wide", "loop")
 }
 
 // atOnce submits so many runs of each project and gives how long each took by the

@@ -92,7 +92,7 @@ func (b *bench) storedRuns(ctx context.Context, s *server) error {
 		return err
 	}
 	row("stored", "%d runs of 3 cached tasks through the API, %.0f a second; server %.1f MB", b.stored, float64(b.stored)/took.Seconds(), mb(rss))
-	worst, err := b.timeReads(ctx, s, "")
+	worst, err := b.timeReads(ctx, s, "", func() bool { return true })
 	if err != nil {
 		return err
 	}
@@ -157,11 +157,12 @@ func (p *paging) next(ctx context.Context, _ int) error {
 	return err
 }
 
-// timeReads times every kind of request in turns and gives the worst of their p99.
-func (b *bench) timeReads(ctx context.Context, s *server, when string) (worst time.Duration, err error) {
+// timeReads times every kind of request in turns, while goOn holds, and gives the worst
+// of their p99.
+func (b *bench) timeReads(ctx context.Context, s *server, when string, goOn func() bool) (worst time.Duration, err error) {
 	kinds := s.kinds(b.stored)
 	took := make([]times, len(kinds))
-	for i := range 200 {
+	for i := 0; i < 200 && goOn(); i++ {
 		for k := range kinds {
 			d, err := timed(func() error { return kinds[k].call(ctx, i) })
 			if err != nil {
@@ -193,12 +194,20 @@ func (b *bench) whileBusy(ctx context.Context, s *server) (worst time.Duration, 
 			return 0, err
 		}
 	}
-	if worst, err = b.timeReads(ctx, s, ", beside tasks"); err != nil {
+	atWork := func() bool { return marks(s.dir+"/mark") < int64(b.tasks) }
+	if worst, err = b.timeReads(ctx, s, ", beside tasks", atWork); err != nil {
 		return 0, err
 	}
-	if _, err := s.jobs.CancelPipelineJob(ctx, &pb.CancelPipelineJobRequest{Name: jobName("other", "busy")}); err != nil {
-		return 0, err
+	return worst, s.stop(ctx, "other", "busy")
+}
+
+// stop ends a run that may have come to its end.
+func (s *server) stop(ctx context.Context, project, id string) error {
+	if _, err := s.jobs.CancelPipelineJob(ctx, &pb.CancelPipelineJobRequest{Name: jobName(project, id)}); err != nil {
+		return err
 	}
-	_, err = s.wait(ctx, "other", "busy", pb.PipelineState_PIPELINE_STATE_CANCELLED, 5*time.Minute)
-	return worst, err
+	return until(ctx, 5*time.Minute, 100*time.Millisecond, "run "+id+" has ended", func() (bool, error) {
+		job, err := s.look(ctx, project, id)
+		return err == nil && finished(job.State), err
+	})
 }
