@@ -153,6 +153,11 @@ conformance-kfp: ONLY ?=
 conformance-kfp: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/pipelines.py --dir "$(DIR)" --only "$(ONLY)"
 
+## Pipelines that old and new versions of kfp compile, each in an environment of its own.
+.PHONY: conformance-kfp-versions
+conformance-kfp-versions: build $(UV) $(CLIENTS)/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/versions.py --folder $(CURDIR)/.venv-kfp --python $(PYTHON)
+
 ## The OCI distribution specification's own suite, fetched as a Go module.
 conformance-registry: build
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/conformance/registry.py

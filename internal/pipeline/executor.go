@@ -30,6 +30,7 @@ func gcsPath(uri string) string {
 type executorInput struct {
 	Inputs struct {
 		ParameterValues map[string]json.RawMessage `json:"parameterValues,omitempty"`
+		Parameters      map[string]primitive       `json:"parameters,omitempty"` // schema 2.0.0
 		Artifacts       map[string]artifactList    `json:"artifacts,omitempty"`
 	} `json:"inputs"`
 	Outputs struct {
@@ -37,6 +38,28 @@ type executorInput struct {
 		Artifacts  map[string]artifactList `json:"artifacts,omitempty"`
 		OutputFile string                  `json:"outputFile"`
 	} `json:"outputs"`
+}
+
+// primitive is the only form of a value that programs of kfp 1.8 read. One is set.
+type primitive struct {
+	StringValue *string         `json:"stringValue,omitempty"`
+	IntValue    json.RawMessage `json:"intValue,omitempty"`
+	DoubleValue json.RawMessage `json:"doubleValue,omitempty"`
+}
+
+func primitiveOf(v any, t paramType) primitive {
+	switch t {
+	case ps.ParameterType_NUMBER_INTEGER:
+		return primitive{IntValue: encodeTyped(v, t)}
+	case ps.ParameterType_NUMBER_DOUBLE:
+		return primitive{DoubleValue: encodeTyped(v, t)}
+	default:
+		text, ok := v.(string)
+		if !ok { // lists and structs are texts of JSON
+			text = string(encode(v))
+		}
+		return primitive{StringValue: &text}
+	}
 }
 
 type outputFile struct {
@@ -84,6 +107,7 @@ type program struct {
 	files     map[string]string     // output_file of each output parameter
 	output    string                // executor_output.json
 	launched  bool                  // by our own launcher, which may say why it failed
+	primitive map[string]bool       // inputs that are declared as schema 2.0.0 does it
 }
 
 // newProgram works out the paths and the executor input of an attempt.
@@ -102,6 +126,10 @@ func newProgram(t *task, inputs Values, dir string, job map[string]string, name 
 	}
 	p.scope = &scope{inputs: inputs, types: inputTypes(t.comp), job: job, outputs: p.artifacts, files: p.files, outputFile: p.output}
 	p.scope.templates = t.templatesAmong(inputs, job)
+	p.primitive = map[string]bool{}
+	for k, in := range t.comp.GetInputDefinitions().GetParameters() {
+		p.primitive[k] = in.GetType() != ps.PrimitiveType_PRIMITIVE_TYPE_UNSPECIFIED
+	}
 	p.scope.executorInput = p.input()
 	return p
 }
@@ -111,6 +139,12 @@ func (p *program) input() string {
 	in.Inputs.ParameterValues = map[string]json.RawMessage{}
 	for k, v := range p.scope.inputs.Parameters {
 		in.Inputs.ParameterValues[k] = encodeTyped(v, p.scope.types[k])
+		if p.primitive[k] && v != nil {
+			if in.Inputs.Parameters == nil {
+				in.Inputs.Parameters = map[string]primitive{}
+			}
+			in.Inputs.Parameters[k] = primitiveOf(v, p.scope.types[k])
+		}
 	}
 	in.Inputs.Artifacts = map[string]artifactList{}
 	for k, list := range p.scope.inputs.Artifacts {
