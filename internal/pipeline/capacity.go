@@ -23,8 +23,12 @@ func (m *machine) busy(n *node, by int) {
 	}
 }
 
-// attempt starts the next attempt of a container, or lets it wait for its turn.
+// attempt starts the next attempt of a container, or lets it wait for its turn. One
+// that waits already, as a restored run may ask twice, keeps its place.
 func (m *machine) attempt(n *node) {
+	if n.queued {
+		return
+	}
 	m.busy(n, 1)
 	if m.run.atOnce > 0 && (m.running >= m.run.atOnce*spread || len(m.ready) > 0) {
 		n.queued = true
@@ -46,8 +50,7 @@ func (m *machine) refill(n *node) {
 			m.busy(next, -1)
 		case m.halted(next):
 			m.busy(next, -1)
-			next.Reason, next.Blocked = failedFast, true
-			m.finish(next, NotTriggered, nil)
+			m.keepOut(next)
 		default:
 			m.begun(next)
 		}

@@ -104,17 +104,15 @@ func listOf(v any) ([]any, error) {
 // grow starts as many iterations as may run now.
 func (m *machine) grow(n *node) {
 	l := n.loop
-	if l.growing || n.State != Running { // iterations that end at once come back here
+	if l.growing || l.asked || n.State != Running { // iterations that end at once come back here
 		return
 	}
 	l.growing = true
 	limit := int(n.def.spec.GetIteratorPolicy().GetParallelismLimit())
 	for started := 0; !m.exhausted(n) && (limit == 0 || n.open < limit) && m.roomBelow(l); started++ {
 		if started == burst {
-			if !l.asked {
-				l.asked = true
-				m.do(grow{path: n.Path})
-			}
+			l.asked = true
+			m.do(grow{path: n.Path})
 			break
 		}
 		m.iterate(n)

@@ -364,8 +364,7 @@ func (m *machine) consider(n *node) {
 	case m.cancelling:
 		m.finish(n, Cancelled, nil)
 	case m.halted(n):
-		n.Reason, n.Blocked = failedFast, true
-		m.finish(n, NotTriggered, nil)
+		m.keepOut(n)
 	case n.def.always:
 		m.trigger(n)
 	case blocked != "":

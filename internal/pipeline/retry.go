@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	ps "tategu/internal/pipeline/pipelinespec"
@@ -26,6 +27,10 @@ func (m *machine) repeat(n *node, f *Failure, at time.Time) {
 
 // again starts the next attempt once the pause is over.
 func (m *machine) again(n *node) {
+	if m.halted(n) {
+		m.keepOut(n)
+		return
+	}
 	if n.graph != nil {
 		m.open(n)
 		return
@@ -65,6 +70,21 @@ func (m *machine) halted(n *node) bool {
 		}
 	}
 	return true
+}
+
+// keepOut ends what must not start any more. What failed before and was to be tried
+// again has failed as it did then.
+func (m *machine) keepOut(n *node) {
+	if n.Attempt > 0 {
+		for _, t := range slices.Backward(n.History) {
+			if t.State == Failed {
+				m.finish(n, Failed, t.Failure)
+				return
+			}
+		}
+	}
+	n.Reason, n.Blocked = failedFast, true
+	m.finish(n, NotTriggered, nil)
 }
 
 // backoff is the pause after an attempt: the first is 1.
