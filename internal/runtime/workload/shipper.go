@@ -90,19 +90,20 @@ func (s *Shipper) Flush(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	return s.copyFrom(ctx, f)
-}
-
-func (s *Shipper) copyFrom(ctx context.Context, f *os.File) error {
 	st, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if st.Size() <= s.offset {
+	return s.copyFrom(ctx, f, st.Size())
+}
+
+// copyFrom copies a file that was of some size a moment ago.
+func (s *Shipper) copyFrom(ctx context.Context, f io.ReaderAt, size int64) error {
+	if size <= s.offset {
 		return nil
 	}
 	// Most programs say little. One byte more than there is shows the end at once.
-	buf := make([]byte, min(st.Size()-s.offset+1, shipChunk))
+	buf := make([]byte, min(size-s.offset+1, shipChunk))
 	before := s.offset
 	for {
 		n, err := f.ReadAt(buf, s.offset)
@@ -117,6 +118,9 @@ func (s *Shipper) copyFrom(ctx context.Context, f *os.File) error {
 		}
 		if err != nil {
 			return err
+		}
+		if len(buf) < shipChunk { // it goes on writing
+			buf = make([]byte, shipChunk)
 		}
 	}
 	if s.offset == before {
