@@ -149,11 +149,15 @@ func (x xgboostModel) parameter(s *scanner, name string, o *options) (err error)
 	return nil
 }
 
+// blockValues is how many margins are kept at a time where a prediction has fewer:
+// multi:softmax makes one class of all of them.
+const blockValues = 1 << 16
+
 // predict goes through floats, as the library does.
 func (x xgboostModel) predict(m *matrix, out []float64, o options) error {
 	width, groups, outputs := x.Features(), x.Groups(), x.outputs(o)
 	count := len(out) / outputs
-	m.rows32, m.out32 = grow(m.rows32, len(m.rows)), grow(m.out32, count*groups)
+	m.rows32 = grow(m.rows32, len(m.rows))
 	for i, v := range m.rows {
 		if m.rows32[i] = float32(v); v > math.MaxFloat32 || v < -math.MaxFloat32 {
 			if math.IsInf(float64(m.rows32[i]), 0) {
@@ -161,15 +165,18 @@ func (x xgboostModel) predict(m *matrix, out []float64, o options) error {
 			}
 		}
 	}
-	x.Predict(m.rows32, m.out32, xgboost.Options{Margin: o.raw, Begin: o.begin, End: o.end})
-	if outputs == groups {
-		for i, v := range m.out32 {
-			out[i] = float64(v)
-		}
-		return nil
+	most := count
+	if outputs < groups {
+		most = max(1, blockValues/groups)
 	}
-	for i := range out { // multi:softmax: the first of each row
-		out[i] = float64(m.out32[i*groups])
+	for rows := m.rows32; count > 0; {
+		n := min(count, most)
+		m.out32 = grow(m.out32, n*groups)
+		x.Predict(rows[:n*width], m.out32, xgboost.Options{Margin: o.raw, Begin: o.begin, End: o.end})
+		for i := range out[:n*outputs] {
+			out[i] = float64(m.out32[i/outputs*groups+i%outputs])
+		}
+		rows, out, count = rows[n*width:], out[n*outputs:], count-n
 	}
 	return nil
 }

@@ -154,3 +154,35 @@ func TestManyValues(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// TestManyClasses: multi:softmax answers with one number for the margins of a row,
+// which are not kept for all rows at a time.
+func TestManyClasses(t *testing.T) {
+	t.Parallel()
+	const classes, rows = 20_000, 200
+	var weights strings.Builder
+	for i := range classes {
+		weights.WriteString(strconv.Itoa(i) + ",")
+	}
+	parsed, err := xgboost.Parse(strings.NewReader(`{"learner":{"gradient_booster":{"model":{"weights":[` + weights.String() + strings.Repeat("0,", classes-1) +
+		`0]},"name":"gblinear"},"learner_model_param":{"base_score":"5E-1","num_class":"` + strconv.Itoa(classes) +
+		`","num_feature":"1"},"objective":{"name":"multi:softmax"}},"version":[2,1,0]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, out := &matrix{rows: make([]float64, rows)}, make([]float64, rows)
+	for i := range m.rows {
+		m.rows[i] = float64(i%2*2 - 1) // the last class has most where this is 1, the first where it is -1
+	}
+	if err := (xgboostModel{parsed}).predict(m, out, options{}); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range out {
+		if want := float64(i % 2 * (classes - 1)); v != want {
+			t.Fatalf("row %d is of class %v, want %v", i, v, want)
+		}
+	}
+	if cap(m.out32) > blockValues {
+		t.Errorf("%d margins are kept", cap(m.out32))
+	}
+}

@@ -19,8 +19,12 @@ import (
 	"sync"
 )
 
-// span is a part of a flat array.
-type span struct{ from, to int32 }
+// set is where the categories of a split are in Model.bits: a bit of each, or of a
+// sparse set their sorted numbers.
+type set struct {
+	from, to int32
+	sparse   bool
+}
 
 // node is a split or a leaf. A row goes on to node left, or to left+1 if its value
 // is not below cond; nodes are numbered over all trees. A leaf leads to itself
@@ -61,7 +65,7 @@ type Model struct {
 	values     []float32 // of each leaf
 	places     []int32   // of each leaf of a vector tree, where in vectors its values begin; nil without any
 	vectors    []float32
-	sets       []span // of categories that go right, in bits
+	sets       []set // of categories that go right
 	bits       []uint32
 	weights    []float32 // of each tree (dart), nil otherwise
 	linear     []float32 // gblinear: of each feature and group, then of each group

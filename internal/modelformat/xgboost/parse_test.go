@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,40 @@ func TestSmall(t *testing.T) {
 	}
 }
 
+// TestSparseSets: a set takes memory for the categories in it, not for their numbers,
+// and answers as the library does.
+func TestSparseSets(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		categories string
+		sparse     bool
+		in, out    []float32
+	}{
+		{"[5]", false, []float32{5, 5.9}, []float32{4, 6, 1e9}},
+		{"[1087]", false, []float32{1087}, []float32{5, 1086, 1088}},
+		{"[1088]", true, []float32{1088, 1088.5}, []float32{0, 1087, 1089, -1, 1e9, float32(math.Inf(1))}},
+		{"[16777215,9000,9001]", true, []float32{9000, 9001, 16777215}, []float32{0, 8999, 9002, 16777214, 16777216}},
+	} {
+		n := strings.Count(c.categories, ",") + 1
+		text := strings.NewReplacer(`"categories":[5]`, `"categories":`+c.categories, `"categories_sizes":[1]`, `"categories_sizes":[`+strconv.Itoa(n)+`]`).Replace(small)
+		m, err := Parse(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.sets[0].sparse != c.sparse || len(m.bits) > dense+2*n {
+			t.Errorf("%s: sparse is %v, %d words", c.categories, m.sets[0].sparse, len(m.bits))
+		}
+		for want, values := range map[float32][]float32{30.5: c.in, 20.5: c.out} {
+			for _, v := range values {
+				out := make([]float32, 1)
+				if m.Predict([]float32{2, v}, out, Options{}); out[0] != want {
+					t.Errorf("%s: %v gives %v, want %v", c.categories, v, out[0], want)
+				}
+			}
+		}
+	}
+}
+
 func TestParseErrors(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, old, new, want string }{
@@ -90,7 +125,7 @@ func TestParseErrors(t *testing.T) {
 		{"kind", `"split_type":[0,0,1`, `"split_type":[0,0,0`, "do not agree"},
 		{"set", `"categories_sizes":[1]`, `"categories_sizes":[2]`, "is not within the 1 categories"},
 		{"category", `"categories":[5]`, `"categories":[-5]`, "-5 is not a category"},
-		{"sparse", `"categories":[5]`, `"categories":[16000000]`, "too large for a set of 1"},
+		{"shared", `"categories_nodes":[2],"categories_segments":[0],"categories_sizes":[1]`, `"categories_nodes":[2,2],"categories_segments":[0,0],"categories_sizes":[1,1]`, "in trees[0].categories_sizes: set 1: the sets so far have 2 categories, there are 1"},
 		{"leaf values", `"size_leaf_vector":"1"`, `"size_leaf_vector":"2"`, "the leaves have 2 values, the model 1 outputs"},
 		{"parallel", `"num_parallel_tree":"1"`, `"num_parallel_tree":"x"`, `"x" is not a number of trees`},
 		{"nesting", `"feature_types":[]`, `"feature_types":` + strings.Repeat("[", 100), "nests more than 64 deep"},

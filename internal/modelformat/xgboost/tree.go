@@ -3,6 +3,7 @@ package xgboost
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 )
 
@@ -205,13 +206,17 @@ func (m *Model) addSets(t *treeText) (map[int32]int, error) {
 	if len(t.setFrom) != len(t.setNode) || len(t.setSize) != len(t.setNode) {
 		return nil, t.fail("categories_nodes", "%d nodes, %d segments and %d sizes", len(t.setNode), len(t.setFrom), len(t.setSize))
 	}
-	sets := make(map[int32]int, len(t.setNode))
+	sets, total := make(map[int32]int, len(t.setNode)), 0
 	for i, at := range t.setNode {
 		from, size := int(t.setFrom[i]), int(t.setSize[i])
 		if from < 0 || size < 1 || from > len(t.categories) || size > len(t.categories)-from {
 			return nil, t.fail("categories_segments", "set %d, of %d from %d, is not within the %d categories", i, size, from, len(t.categories))
 		}
-		words, err := bitset(t.categories[from : from+size])
+		// Sets that share categories would make much of a small file.
+		if total += size; total > len(t.categories) {
+			return nil, t.fail("categories_sizes", "set %d: the sets so far have %d categories, there are %d", i, total, len(t.categories))
+		}
+		words, sparse, err := categorySet(t.categories[from : from+size])
 		if err != nil {
 			return nil, t.fail("categories", "set %d: %w", i, err)
 		}
@@ -221,31 +226,37 @@ func (m *Model) addSets(t *treeText) (map[int32]int, error) {
 		}
 		m.bits = append(m.bits, words...)
 		sets[at] = len(m.sets)
-		m.sets = append(m.sets, span{start, int32(len(m.bits))})
+		m.sets = append(m.sets, set{start, int32(len(m.bits)), sparse})
 	}
 	return sets, nil
 }
 
-// maxSparse bounds how many bits a set has for each category in it: a file of a few
-// bytes does not make megabytes.
-const maxSparse = 1 << 16
+// dense is how many words of bits a set has besides those for its categories before
+// it is a list instead: what is kept is a small multiple of the file's.
+const dense = 32
 
-func bitset(categories []int32) ([]uint32, error) {
+// categorySet gives the bits of a set of categories, or of one that is far from
+// filling them the categories themselves, sorted.
+func categorySet(categories []int32) (words []uint32, sparse bool, err error) {
 	largest := int32(0)
 	for _, c := range categories {
 		if c < 0 || c >= maxCategory {
-			return nil, fmt.Errorf("%d is not a category", c)
+			return nil, false, fmt.Errorf("%d is not a category", c)
 		}
 		largest = max(largest, c)
 	}
-	if int(largest) > maxSparse+maxSparse*len(categories) {
-		return nil, fmt.Errorf("category %d is too large for a set of %d", largest, len(categories))
+	if int(largest)/32 >= dense+2*len(categories) {
+		for _, c := range categories {
+			words = append(words, uint32(c))
+		}
+		slices.Sort(words)
+		return words, true, nil
 	}
-	words := make([]uint32, largest/32+1)
+	words = make([]uint32, largest/32+1)
 	for _, c := range categories {
 		words[c/32] |= 1 << (c % 32)
 	}
-	return words, nil
+	return words, false, nil
 }
 
 // builder renumbers one tree.
@@ -311,12 +322,12 @@ func (b *builder) add(at int32) error {
 	if n.cond != n.cond { // no value is below NaN
 		n.cond = float32(math.Inf(-1))
 	}
-	set, categorical := b.sets[at]
+	number, categorical := b.sets[at]
 	if kind := len(t.kind) > 0 && t.kind[at] != 0; kind != categorical {
 		return t.fail("split_type", "node %d: the kind of split and the set of categories do not agree", at)
 	}
 	if categorical {
-		n.cond = float32(set)
+		n.cond = float32(number)
 		if m.categories == nil {
 			m.categories = make([]bool, len(m.nodes))
 		}

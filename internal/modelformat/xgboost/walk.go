@@ -217,11 +217,15 @@ const maxCategory = 1 << 24
 
 // contains follows Decision of src/common/categorical.h: what is in the set goes
 // right, and a value that is no category is in none.
-func (m *Model) contains(set span, v float32) bool {
+func (m *Model) contains(s set, v float32) bool {
 	if v < 0 || v >= maxCategory {
 		return false
 	}
-	words, category := m.bits[set.from:set.to], uint32(v)
+	words, category := m.bits[s.from:s.to], uint32(v)
+	if s.sparse {
+		_, ok := slices.BinarySearch(words, category)
+		return ok
+	}
 	return int(category/32) < len(words) && words[category/32]>>(category%32)&1 != 0
 }
 
