@@ -118,8 +118,11 @@ func (s *scaler) configure(spec autoscale.Spec) {
 	s.decide()
 }
 
-// Run looks at the load until ctx ends.
+// Run looks at the load until ctx ends. Idle time begins here: before, nobody could ask.
 func (s *scaler) Run(ctx context.Context) {
+	s.mu.Lock()
+	s.up = s.now()
+	s.mu.Unlock()
 	tick := time.NewTicker(scaleTick)
 	defer tick.Stop()
 	for {

@@ -363,9 +363,34 @@ func TestCPU(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &farm{work: time.Millisecond, workers: 1}
 		d := serve(t, f, 10, &pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 4, AutoscalingMetricSpecs: []*pb.AutoscalingMetricSpec{{Target: 80}}})
-		<-time.After(time.Minute)
-		if message, _, _ := d.scale.status(); f.live() != 4 || !strings.Contains(message, "the CPU is busy 100% of the time and 80% is aimed at; 5 replicas are needed, max_replica_count is 4") {
+		<-time.After(5 * time.Minute)
+		if message, _, _ := d.scale.status(); f.live() != 4 || !strings.Contains(message, "replicas' worth of CPU is in use and 80% of each is aimed at; 5 replicas are needed, max_replica_count is 4") {
 			t.Errorf("%d run: %s", f.live(), message)
 		}
+	})
+}
+
+// TestSlowDeployment: a model that took longer to start than it may be idle is there
+// for its first request.
+func TestSlowDeployment(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := slog.New(slog.DiscardHandler)
+		s := newScaler(autoscale.Spec{Max: 1, Idle: 5 * time.Minute}.WithDefaults(), 1, 1, 1, log, time.Now)
+		s.set = replica.New(replica.Config{Name: "m", Title: "the model", Count: 1, Runtime: &farm{}, Client: &farm{}, Log: log})
+		<-time.After(10 * time.Minute) // its operation is not done yet
+		var wg sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		wg.Go(func() { s.Run(ctx) })
+		<-time.After(4 * time.Minute)
+		if want, _ := s.wanted(); want != 1 {
+			t.Error("gone before it was idle")
+		}
+		<-time.After(2 * time.Minute)
+		if want, _ := s.wanted(); want != 0 {
+			t.Error("kept though idle")
+		}
+		cancel()
+		wg.Wait()
 	})
 }

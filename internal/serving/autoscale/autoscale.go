@@ -64,8 +64,8 @@ type History struct {
 	Up     time.Time // when there were replicas again after none
 	Want   int       // replicas asked for so far
 	Ready  int       // that can serve
-	// CPU and GPU are the mean utilization of the ready replicas over the stable
-	// window, 0 to 1; negative = not known.
+	// CPU and GPU are how busy those of all replicas were over the stable window, in
+	// replicas (Utilization); negative = not known.
 	CPU, GPU float64
 	State    State // of the decision before
 }
@@ -184,8 +184,8 @@ func (s Spec) needs(h History) need {
 		if u.target <= 0 || u.now < 0 || h.Ready == 0 {
 			continue
 		}
-		if k := divide(u.now*float64(h.Ready), u.target); k > n.replicas {
-			n.replicas, n.by = k, fmt.Sprintf("the %s is busy %.0f%% of the time and %.0f%% is aimed at", u.name, u.now*100, u.target*100)
+		if k := divide(u.now, u.target); k > n.replicas {
+			n.replicas, n.by = k, fmt.Sprintf("%.1f replicas' worth of %s is in use and %.0f%% of each is aimed at", u.now, u.name, u.target*100)
 		}
 	}
 	return n

@@ -50,9 +50,9 @@ func TestDecide(t *testing.T) {
 		"up for too short":      {Spec{Max: 2, Idle: time.Second, MinUp: 30 * time.Second}, History{Want: 1, Ready: 1, Last: at(80), Up: at(71)}, 1, "0.0 requests"},
 		"never asked":           {zero, History{Want: 1, Ready: 1, Up: at(80)}, 0, "no request came within 20s"},
 		"several idle at once":  {zero, History{Load: flat(60, 0), Want: 5, Ready: 5, Last: at(70)}, 0, "no request for 20s"},
-		"CPU":                   {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: .9, GPU: -1}, 3, "the CPU is busy 90% of the time and 60% is aimed at"},
+		"CPU":                   {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: 1.8, GPU: -1}, 3, "1.8 replicas' worth of CPU is in use and 60% of each is aimed at"},
 		"CPU not known":         {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: -1, GPU: -1}, 1, "1.0 requests"},
-		"GPU wants most":        {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6, GPU: .5}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: .9, GPU: 1}, 4, "the GPU is busy 100%"},
+		"GPU wants most":        {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6, GPU: .5}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: 1.8, GPU: 2}, 4, "2.0 replicas' worth of GPU is in use"},
 		"CPU is not counted":    {spec, History{Load: flat(60, 1), Want: 1, Ready: 1, CPU: 1, GPU: 1}, 1, "1.0 requests"},
 	}
 	for name, tc := range tests {
@@ -78,7 +78,7 @@ func TestBounds(t *testing.T) {
 		}
 		h := History{
 			Now: at(1000), Active: r.IntN(3), Want: r.IntN(15), Last: at(900 + 100*r.Float64()), Up: at(900 + 100*r.Float64()),
-			CPU: r.Float64()*2 - .5, GPU: -1,
+			CPU: r.Float64()*20 - 5, GPU: -1,
 		}
 		h.Ready = r.IntN(h.Want + 1)
 		for range r.IntN(61) {

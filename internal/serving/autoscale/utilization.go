@@ -2,8 +2,10 @@ package autoscale
 
 import "time"
 
-// Utilization follows how busy the CPUs of replicas are, of what each of them has,
-// over the last samples. It is not safe for concurrent use.
+// Utilization follows how busy the CPUs of replicas are over the last samples, in
+// replicas: 1.5 is three that use half of what they have. What all use together stays
+// what it is when there are more of them, so that one more is not asked for twice. It
+// is not safe for concurrent use.
 type Utilization struct {
 	Cores  float64 // that a replica has
 	Window int     // samples that count
@@ -30,13 +32,13 @@ func (u *Utilization) Sample(now time.Time, used map[string]time.Duration) {
 		}
 	}
 	if elapsed := now.Sub(u.at); n > 0 && elapsed > 0 && u.Cores > 0 {
-		u.recent = append(u.recent, busy.Seconds()/elapsed.Seconds()/u.Cores/float64(n))
+		u.recent = append(u.recent, min(float64(n), busy.Seconds()/elapsed.Seconds()/u.Cores))
 		u.recent = u.recent[max(0, len(u.recent)-u.Window):]
 	}
 	u.at, u.used = now, used
 }
 
-// Mean is the mean of the samples, 0 to 1; -1 = not known.
+// Mean is the mean of the samples; -1 = not known.
 func (u *Utilization) Mean() float64 {
 	if len(u.recent) == 0 {
 		return -1
@@ -45,5 +47,5 @@ func (u *Utilization) Mean() float64 {
 	for _, v := range u.recent {
 		sum += v
 	}
-	return min(1, sum/float64(len(u.recent)))
+	return sum / float64(len(u.recent))
 }
