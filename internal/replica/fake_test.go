@@ -27,7 +27,9 @@ type machine struct {
 	all      []*program
 	started  int
 	released []string
-	refuse   error
+	// forgotten are the addresses to which idle connections were closed.
+	forgotten []string
+	refuse    error
 	// boot prepares the nth program that is started (from 1).
 	boot func(n int, p *program)
 }
@@ -121,7 +123,11 @@ func (m *machine) Do(ctx context.Context, address string, r *http1.Request) (*ht
 	}
 }
 
-func (m *machine) CloseIdle(string) {}
+func (m *machine) CloseIdle(address string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forgotten = append(m.forgotten, address)
+}
 
 func (p *program) end(exit runtime.Exit) {
 	p.once.Do(func() {

@@ -229,8 +229,12 @@ func (m *member) end(ctx context.Context, inst runtime.Instance) {
 	}
 }
 
-// discard stops what may still run and removes the working directory.
+// discard stops what may still run and removes the working directory. Connections
+// that wait go too: nothing comes to this address any more.
 func (m *member) discard(ctx context.Context, inst runtime.Instance) {
+	if address := inst.Address(); address != "" {
+		defer m.set.client.CloseIdle(address)
+	}
 	err := inst.Stop(ctx, stopGrace)
 	if err == nil {
 		_, err = inst.Wait(ctx)

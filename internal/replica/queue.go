@@ -47,7 +47,7 @@ func (s *Set) Do(ctx context.Context, r *Request) (*Response, error) {
 			return nil, err
 		}
 		sent := time.Now()
-		resp, err := t.by.Do(ctx, r)
+		resp, err := s.exchange(ctx, t, r)
 		if err == nil {
 			resp.Waited, resp.Took, resp.Beside = sent.Sub(begin), time.Since(sent), t.beside
 			resp.Body = &leased{ReadCloser: resp.Body, release: func() { s.release(t.to, false) }}
@@ -60,6 +60,19 @@ func (s *Set) Do(ctx context.Context, r *Request) (*Response, error) {
 		}
 		s.warn(ctx, "a replica died over a request, which goes to another one", slog.Any("error", err))
 	}
+}
+
+// exchange asks the backend; a panic of one in this process gives its place back.
+func (s *Set) exchange(ctx context.Context, t turn, r *Request) (*Response, error) {
+	over := false
+	defer func() {
+		if !over {
+			s.release(t.to, false)
+		}
+	}()
+	resp, err := t.by.Do(ctx, r)
+	over = true
+	return resp, err
 }
 
 // judge says of a failed exchange whether the replica is in doubt, and whether the

@@ -203,3 +203,36 @@ func TestLocal(t *testing.T) {
 		}
 	})
 }
+
+// TestPanic: what a backend in this process did not end holds no place afterwards.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, nil, func(c *Config) {
+			c.Runtime = nil
+			c.Local = Bytes(func(_ context.Context, body []byte) ([]byte, error) {
+				if string(body) == "bad" {
+					panic("bad")
+				}
+				return body, nil
+			})
+		})
+		ready(t, s)
+		for range 1000 { // more than there are places
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("no panic")
+					}
+				}()
+				_, _ = ask(t.Context(), s, "bad")
+			}()
+		}
+		if got, err := ask(t.Context(), s, "x"); err != nil || got != "x" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if err := s.Stop(t.Context(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -309,3 +309,24 @@ func TestLimit(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestIdleConnectionsGo: those to a replica that is gone are not kept, whether it was
+// taken away or ended.
+func TestIdleConnectionsGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := &machine{}
+		s, _ := start(t, m, func(c *Config) { c.Count = 2 })
+		ready(t, s)
+		m.all[0].end(runtime.Exit{Code: 1})
+		<-time.After(time.Minute)
+		ready(t, s)
+		s.Resize(1)
+		synctest.Wait()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.released) != 2 || !slices.Equal(m.forgotten, m.released) {
+			t.Errorf("connections to %v were closed, want to %v", m.forgotten, m.released)
+		}
+	})
+}
