@@ -50,6 +50,9 @@ func connectParameters(g *graph, t *task) error {
 	given := t.spec.GetInputs().GetParameters()
 	defs := t.comp.GetInputDefinitions().GetParameters()
 	for _, k := range sortedKeys(given) {
+		if t.fromItem(k) {
+			continue
+		}
 		if err := connectParameter(g, t, k, given[k]); err != nil {
 			return err
 		}

@@ -44,6 +44,14 @@ func (t *task) item() string {
 	return first(t.spec.GetParameterIterator().GetItemInput(), t.spec.GetArtifactIterator().GetItemInput())
 }
 
+// fromItem reports that an input parameter is the item of the loop, whatever source
+// it also names: kfp 1.8 writes an output there that no task has ("Output-loop-item")
+// when another loop stands in this one.
+func (t *task) fromItem(k string) bool {
+	it := t.spec.GetParameterIterator()
+	return it != nil && k == it.GetItemInput()
+}
+
 func (m *machine) openLoop(n *node) {
 	err := n.loadItems(m)
 	if err == nil && m.iterations+n.loop.count() > maxIterations {

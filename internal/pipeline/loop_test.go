@@ -295,3 +295,42 @@ func BenchmarkLoop(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "µs/iteration")
 }
+
+// TestItemNamesASource: kfp 1.8 gives the item of a loop, around another loop, a source
+// that does not exist; the item is the iteration's all the same.
+func TestItemNamesASource(t *testing.T) {
+	t.Parallel()
+	const iterator = `"parameterIterator":{"itemInput":"item"`
+	for _, source := range []string{
+		`{"taskOutputParameter":{"producerTask":"numbers","outputParameterKey":"Output-loop-item"}}`,
+		`{"componentInputParameter":"items-loop-item"}`,
+	} {
+		ir := strings.Replace(string(loopIR(0)), `"inputs":{"parameters":{"items":`, `"inputs":{"parameters":{"item":`+source+`,"items":`, 1)
+		plan, err := ParseJSON([]byte(ir))
+		if err != nil {
+			t.Fatalf("%s: %v", source, err)
+		}
+		m := newMachine(plan, loopRun(3))
+		var got []any
+		queue := []event{began{}}
+		for len(queue) > 0 {
+			for _, a := range m.step(time.Unix(1, 0), queue[0]) {
+				if s, ok := a.(start); ok {
+					got = append(got, m.nodes[s.path].inputs.Parameters["in"])
+				}
+			}
+			queue = queue[1:]
+		}
+		if len(got) != 3 {
+			t.Errorf("%s: started with %v", source, got)
+		}
+		if other := strings.Replace(ir, iterator, `"parameterIterator":{"itemInput":"items"`, 1); !refused(other) {
+			t.Errorf("%s is taken for an input that is no item", source)
+		}
+	}
+}
+
+func refused(ir string) bool {
+	_, err := ParseJSON([]byte(ir))
+	return err != nil
+}

@@ -63,6 +63,9 @@ func (m *machine) resolve(n *node) (Values, error) {
 	v := newValues()
 	templates := map[string]any{}
 	for k, in := range n.def.spec.GetInputs().GetParameters() {
+		if n.def.fromItem(k) {
+			continue
+		}
 		value, ok, err := m.source(n, in)
 		if err != nil {
 			return v, err

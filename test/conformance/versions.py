@@ -59,7 +59,7 @@ def compiled(version, python, out):
         env=env,
     )
     if done.returncode:
-        raise RuntimeError(f"compile: {done.stderr.strip()[-1500:]}")
+        raise RuntimeError(done.stderr.strip()[-1500:])
     return json.loads((out / "expected.json").read_text())
 
 
@@ -79,10 +79,16 @@ def wrong(job, want):
             if not done:
                 return f"{task} did not succeed"
             continue
-        got = [t.execution.metadata["output:Output"] for t in done]
+        got = [t.execution.metadata.get("output:Output") for t in done]
         if sorted(map(str, got)) != sorted(str(plain(v, got)) for v in values):
             return f"{task} gave {got}, not {values}"
     return ""
+
+
+def failed(failures, version, name, why):
+    """Tell at once which case failed and why, whatever comes of the others."""
+    failures.append(f"kfp {version}, {name}")
+    print(f"FAIL kfp {version}, {name}: {str(why)[:1500]}", flush=True)
 
 
 def plain(value, got):
@@ -107,7 +113,7 @@ def run(version, expected, out, failures):
         try:
             jobs[name].submit()
         except Exception as err:  # noqa: BLE001 - whatever it is, it is told
-            failures.append(f"kfp {version}, {name}: {err}")
+            failed(failures, version, name, err)
             jobs[name] = None
     passed = 0
     for name, want in expected.items():
@@ -118,11 +124,11 @@ def run(version, expected, out, failures):
             job.wait()
         except RuntimeError as err:
             if want["state"] == "SUCCEEDED":
-                failures.append(f"kfp {version}, {name}: {str(err)[:1500]}")
+                failed(failures, version, name, err)
                 continue
         job = aiplatform.PipelineJob.get(job.resource_name)
-        if what := wrong(job._gca_resource and job, want):
-            failures.append(f"kfp {version}, {name}: {what}")
+        if what := wrong(job, want):
+            failed(failures, version, name, what)
         else:
             passed += 1
     return passed
@@ -154,14 +160,14 @@ def main():
             try:
                 expected = compiled(version, python, out)
             except RuntimeError as err:
-                failures.append(f"kfp {version}: {err}")
+                failed(failures, version, "compile", err)
                 continue
             ran += 1
             good = run(version, expected, out, failures)
             passed += good
             print(f"kfp {version}: {good} of {len(expected)} pipelines", flush=True)
-    for line in failures:
-        print("FAIL", line)
+    if failures:
+        print("failed:", "; ".join(failures), "(the server's data is kept in", f"{work})")
     print(f"{passed} passed, {len(failures) + (not ran)} failed")
     if not failures:
         shutil.rmtree(work)

@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import kfp
 from kfp import components
 from kfp.v2 import compiler, dsl
 from kfp.v2.dsl import Artifact, Dataset, Input, Metrics, Model, Output, component
 
 IMAGE = "python:3.11"
-# This compiler passes a bool as a whole number, 1 or 0.
+# This compiler writes a constant bool as the whole number 1 or 0, into an input that
+# it declares as a string, and that is what its programs get. One that comes from a
+# parameter or from another task is "True" or "true", which they read as a bool.
 
 
 @component(base_image=IMAGE)
@@ -31,6 +34,11 @@ def square(x: int) -> int:
 @component(base_image=IMAGE)
 def join(a: str, b: float, c: bool, d: list, e: dict) -> str:
     return f"{a} {b} {c} {d} {e}"
+
+
+@component(base_image=IMAGE)
+def truth(x: bool) -> bool:
+    return not x
 
 
 @component(base_image=IMAGE)
@@ -83,7 +91,10 @@ implementation:
 
 
 @dsl.pipeline(name="types")
-def types(n: int = 5, text: str = "it is"):
+def types(n: int = 5, text: str = "it is", flag: bool = True, off: bool = False):
+    join(a="given", b=2, c=flag, d=[], e={})
+    join(a="given", b=2, c=off, d=[], e={})
+    join(a="made", b=2, c=truth(flag).output, d=[], e={})
     halves = split(n)
     join(
         a=text,
@@ -121,6 +132,8 @@ def loops():
     some = numbers(3)
     with dsl.ParallelFor(some.output, parallelism=2) as x:
         join(a=f"at {x}", b=0.0, c=True, d=[], e={})
+        with dsl.ParallelFor(["p", "q"]) as y:
+            flip(side=y)
 
 
 @dsl.pipeline(name="imports")
@@ -134,6 +147,27 @@ def imports():
     read(given.output)
 
 
+@component(base_image=IMAGE)
+def second(marker: str) -> str:
+    """Fail, leave a mark, and succeed at the next attempt, which finds it."""
+    import os
+
+    if os.path.exists(marker):
+        with open(marker) as f:
+            return f.read()
+    os.makedirs(os.path.dirname(marker), exist_ok=True)
+    with open(marker, "w") as f:
+        f.write("left by the first")
+    raise RuntimeError("the first attempt")
+
+
+@dsl.pipeline(name="retries")
+def retries():
+    second(marker=f"/gcs/versions/marks/{kfp.__version__}").set_retry(
+        num_retries=1, backoff_duration="1s", backoff_factor=2.0
+    )
+
+
 @dsl.pipeline(name="exits")
 def exits():
     last = flip(side="at the end")
@@ -142,7 +176,18 @@ def exits():
 
 
 CASES = {
-    "types": (types, "SUCCEEDED", {"join": ["it is 2.5 1 [0, 1] {'k': [1, 2]}"]}),
+    "types": (
+        types,
+        "SUCCEEDED",
+        {
+            "join": [
+                "it is 2.5 1 [0, 1] {'k': [1, 2]}",
+                "given 2.0 True [] {}",
+                "given 2.0 False [] {}",
+                "made 2.0 False [] {}",
+            ],
+        },
+    ),
     "artifacts": (
         artifacts,
         "SUCCEEDED",
@@ -157,11 +202,12 @@ CASES = {
         loops,
         "SUCCEEDED",
         {
-            "flip": ["a", "b", "c", "d"],
+            "flip": ["a", "b", "c", "d", *(["p", "q"] * 3)],
             "join": [f"at {x} 0.0 1 [] {{}}" for x in range(3)],
         },
     ),
     "imports": (imports, "SUCCEEDED", {"read": ["from outside gs"]}),
+    "retries": (retries, "SUCCEEDED", {"second": ["left by the first"]}),
     "exits": (exits, "FAILED", {"flip": ["at the end"], "fail": []}),
 }
 

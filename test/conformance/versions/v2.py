@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
+import kfp
 from kfp import compiler, dsl
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 
@@ -145,6 +146,27 @@ def imports():
     read(model=given.output)
 
 
+@dsl.component(base_image=IMAGE)
+def second(marker: str) -> str:
+    """Fail, leave a mark, and succeed at the next attempt, which finds it."""
+    import os
+
+    if os.path.exists(marker):
+        with open(marker) as f:
+            return f.read()
+    os.makedirs(os.path.dirname(marker), exist_ok=True)
+    with open(marker, "w") as f:
+        f.write("left by the first")
+    raise RuntimeError("the first attempt")
+
+
+@dsl.pipeline(name="retries")
+def retries():
+    second(marker=f"/gcs/versions/marks/{kfp.__version__}").set_retry(
+        num_retries=1, backoff_duration="1s", backoff_factor=2.0
+    )
+
+
 @dsl.pipeline(name="exits")
 def exits():
     last = told()
@@ -184,6 +206,7 @@ CASES = {
         },
     ),
     "imports": (imports, "SUCCEEDED", {"read": ["from outside gs"]}),
+    "retries": (retries, "SUCCEEDED", {"second": ["left by the first"]}),
     "exits": (exits, "FAILED", {"told": ["FAILED True"], "fail": []}),
     "nested": (nested, "SUCCEEDED", {"square": [4, 16, 256]}),
 }
