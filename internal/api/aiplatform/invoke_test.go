@@ -71,6 +71,26 @@ func TestInvoke(t *testing.T) {
 	}
 }
 
+// TestContained: what a model's server answers to a browser is no page of ours, and
+// what belongs to one connection is not passed on, in either direction.
+func TestContained(t *testing.T) {
+	t.Parallel()
+	m := &model{status: 200, body: "<script>", header: http.Header{
+		"Content-Type": {"text/html"}, "Content-Security-Policy": {"default-src *"}, "Connection": {"keep-alive, X-Hop"}, "X-Hop": {"1"}, "X-End": {"1"},
+	}}
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/projects/p/locations/l/endpoints/7/invoke/x", http.NoBody)
+	r.Header = http.Header{"Connection": {"close", "x-mine"}, "X-Mine": {"1"}, "X-Other": {"1"}}
+	if err := NewInvoke(m, rights{}).Serve(w, r); err != nil {
+		t.Fatal(err)
+	}
+	if h := w.Header(); h.Get("Content-Security-Policy") != "sandbox" || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("X-Hop") != "" || h.Get("X-End") != "1" {
+		t.Errorf("answered with %v", h)
+	}
+	if h := m.asked.Header; len(h) != 1 || h.Get("X-Other") != "1" {
+		t.Errorf("asked with %v", h)
+	}
+}
+
 func TestUpgradeIsRefused(t *testing.T) {
 	t.Parallel()
 	r := post("")

@@ -139,6 +139,7 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 		w.Header().Set("Content-Length", n)
 	}
 	setModelHeaders(w, answer)
+	contain(w)
 	w.WriteHeader(answer.Status)
 	var out io.Writer = w
 	if ask.Stream {
@@ -150,6 +151,14 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 	return nil
 }
 
+// contain keeps what a model's server sends from acting as a page of this server: a
+// link to one of its routes would otherwise run its scripts with the rights of who
+// looks at the console.
+func contain(w http.ResponseWriter) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Security-Policy", "sandbox")
+}
+
 func setModelHeaders(w http.ResponseWriter, a *serving.Response) {
 	for key, value := range modelHeaders(a) {
 		w.Header().Set(key, value)
@@ -157,12 +166,20 @@ func setModelHeaders(w http.ResponseWriter, a *serving.Response) {
 }
 
 // passHeaders copies the headers that are about the content or the user's own:
-// not those of one connection, nor the caller's credentials.
+// not those of one connection, which names some itself (RFC 9110, section 7.6.1), nor
+// the caller's credentials.
 func passHeaders(in http.Header) http.Header {
 	out := make(http.Header, len(in))
+	defer func() {
+		for _, names := range in["Connection"] {
+			for name := range strings.SplitSeq(names, ",") {
+				out.Del(strings.TrimSpace(name))
+			}
+		}
+	}()
 	for key, values := range in {
 		switch key {
-		case "Authorization", "Cookie", "Set-Cookie", "Proxy-Authorization", "Connection", "Keep-Alive", "Te", "Trailer",
+		case "Authorization", "Cookie", "Set-Cookie", "Proxy-Authorization", "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer",
 			"Transfer-Encoding", "Upgrade", "Content-Length", "Accept-Encoding", "Date", "Server":
 			continue
 		}
