@@ -61,7 +61,8 @@ func (s Scaling) spec(dm *pb.DeployedModel) autoscale.Spec {
 			spec.CPU = float64(cmp.Or(m[0].GetTarget(), defaultUtilization)) / 100
 		}
 	case *pb.DeployedModel_AutomaticResources:
-		spec.Min, spec.Max = int(r.AutomaticResources.GetMinReplicaCount()), int(r.AutomaticResources.GetMaxReplicaCount())
+		// Zero is of dedicated_resources; here a client that says nothing means one.
+		spec.Min, spec.Max = max(1, int(r.AutomaticResources.GetMinReplicaCount())), int(r.AutomaticResources.GetMaxReplicaCount())
 	}
 	return spec.WithDefaults()
 }

@@ -394,3 +394,16 @@ func TestSlowDeployment(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestAutomaticResources never go to zero: clients that give no minimum mean one.
+func TestAutomaticResources(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ least, most, wantLeast, wantMost int32 }{{0, 0, 1, 1}, {0, 3, 1, 3}, {2, 3, 2, 3}} {
+		spec := Scaling{}.withDefaults().spec(&pb.DeployedModel{PredictionResources: &pb.DeployedModel_AutomaticResources{
+			AutomaticResources: &pb.AutomaticResources{MinReplicaCount: c.least, MaxReplicaCount: c.most},
+		}})
+		if spec.Min != int(c.wantLeast) || spec.Max != int(c.wantMost) {
+			t.Errorf("%d to %d: %d to %d, want %d to %d", c.least, c.most, spec.Min, spec.Max, c.wantLeast, c.wantMost)
+		}
+	}
+}
