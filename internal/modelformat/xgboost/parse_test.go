@@ -145,6 +145,21 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
+// TestLongErrors: what a file calls its fields and values does not become as long an error.
+func TestLongErrors(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1<<20)
+	for _, file := range []string{
+		`{"learner":{"` + long + `":?}}`,
+		strings.Replace(small, `"reg:squarederror"`, `"`+long+`"`, 1),
+		strings.Replace(small, `"feature_names":[]`, `"feature_names":["`+long+`","`+long+`"]`, 1),
+	} {
+		if _, err := Parse(strings.NewReader(file)); err == nil || len(err.Error()) > 1000 {
+			t.Errorf("got %.100v", err)
+		}
+	}
+}
+
 // TestCutOff cuts files of every format anywhere: each end is an error with its place.
 func TestCutOff(t *testing.T) {
 	t.Parallel()

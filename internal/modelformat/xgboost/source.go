@@ -15,11 +15,21 @@ type SyntaxError struct {
 	Err    error
 }
 
+// maxWords bounds a name or a value in an error: both are the file's.
+const maxWords = 300
+
 func (e *SyntaxError) Error() string {
 	if e.Field == "" {
-		return fmt.Sprintf("byte %d: %v", e.Offset, e.Err)
+		return fmt.Sprintf("byte %d: %s", e.Offset, shortened(e.Err.Error()))
 	}
-	return fmt.Sprintf("byte %d, in %s: %v", e.Offset, e.Field, e.Err)
+	return fmt.Sprintf("byte %d, in %s: %s", e.Offset, shortened(e.Field), shortened(e.Err.Error()))
+}
+
+func shortened(text string) string {
+	if len(text) <= maxWords {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxWords], "") + "..."
 }
 
 // Unwrap gives what was wrong.
