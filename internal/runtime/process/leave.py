@@ -91,8 +91,9 @@ def leave(code, marker):
         if threading is not None:
             threading._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for file in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # the last ones are older than the fork
+            if file is not None and not file.closed:
+                file.flush()
         if len(sys._current_frames()) == 1 and not seen(marker):
             ctypes.PyDLL(None).exit(code)  # no thread runs Python meanwhile
     except BaseException:

@@ -150,6 +150,7 @@ func TestWarmEnds(t *testing.T) {
 		"hook":      "import sys\nsys.excepthook = lambda *a: print('hooked', a[0].__name__, a[2].tb_frame.f_code.co_name)\n1/0\n",
 		"processes": "import multiprocessing as m\ndef f(x): return x * x\nif __name__ == '__main__':\n    for how in ('fork', 'spawn'):\n        with m.get_context(how).Pool(2) as p: print(p.map(f, [1, 2, 3]))\n",
 		"buffer":    "f = open(1, 'w', closefd=False)\nf.write('left in a buffer')\n",
+		"replaced":  "import io, sys\nsys.stdout.reconfigure(write_through=False)\nprint('left in a buffer')\nsys.stdout = io.StringIO()\n",
 		"del":       "class A:\n    def __del__(self): print('gone')\na = A()\n",
 		"cycle":     "class A:\n    def __del__(self): print('gone')\na = A()\na.a = a\ndel a\n",
 		"kept":      "import os\nclass A:\n    def __del__(self): print('gone', os.getpid() > 0)\nos.kept = A()\n",
