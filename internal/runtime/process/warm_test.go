@@ -288,6 +288,33 @@ func TestSpareKilled(t *testing.T) {
 	}
 }
 
+// TestSpareEndsWithServer: what waits for a task ends with the zygote, and what it has
+// forked with it.
+func TestSpareEndsWithServer(t *testing.T) {
+	t.Parallel()
+	cfg := warmConfig(t)
+	r := open(t, cfg)
+	warmUp(t, r, script("up", "pass\n"))
+	found := zygotes(t, cfg)
+	if len(found) != 1 {
+		t.Fatalf("zygotes %v", found)
+	}
+	var spare, program int
+	await(t, func() bool {
+		spare = child(t, found[0])
+		program = child(t, spare)
+		return spare > 0 && program > 0
+	})
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	gone := func(pid int) bool { // collected or not
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || len(text) == 0
+	}
+	await(t, func() bool { return gone(found[0]) && gone(spare) && gone(program) })
+}
+
 // TestZygoteEndsWithServer: nothing but the programs is left, and they are adopted.
 func TestZygoteEndsWithServer(t *testing.T) {
 	t.Parallel()
