@@ -28,9 +28,9 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// readers bounds concurrent read connections; each holds a page cache of 2 MB, which
-// fills as the file grows and then stays.
-const readers = 4
+// readers bounds concurrent read connections; each holds a page cache of readCache
+// KB, which fills as the file grows and then stays. What it lacks the kernel has.
+const readers, readCache = 4, 1000
 
 // Store is a store.Store in a SQLite file.
 type Store struct {
@@ -129,7 +129,7 @@ func open(path, mode string) (*sql.DB, error) {
 		"wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", logLimit), // see checkpoint.go
 	}, "_txlock": {"immediate"}}
 	if mode == "ro" {
-		q["_pragma"] = []string{"busy_timeout(10000)", "query_only(1)"}
+		q["_pragma"] = []string{"busy_timeout(10000)", "query_only(1)", fmt.Sprintf("cache_size(-%d)", readCache)}
 		q.Del("_txlock")
 	}
 	abs, err := filepath.Abs(path)
