@@ -77,6 +77,7 @@ func TestContained(t *testing.T) {
 	t.Parallel()
 	m := &model{status: 200, body: "<script>", header: http.Header{
 		"Content-Type": {"text/html"}, "Content-Security-Policy": {"default-src *"}, "Connection": {"keep-alive, X-Hop"}, "X-Hop": {"1"}, "X-End": {"1"},
+		"Access-Control-Allow-Origin": {"*"},
 	}}
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/v1/projects/p/locations/l/endpoints/7/invoke/x", http.NoBody)
 	r.Header = http.Header{"Connection": {"close", "x-mine"}, "X-Mine": {"1"}, "X-Other": {"1"}}
@@ -88,6 +89,13 @@ func TestContained(t *testing.T) {
 	}
 	if h := m.asked.Header; len(h) != 1 || h.Get("X-Other") != "1" {
 		t.Errorf("asked with %v", h)
+	}
+	for token, want := range map[string]string{"": "", "Bearer x": "*"} { // who shows one lends it to the page
+		w = httptest.NewRecorder()
+		r.Header.Set("Authorization", token)
+		if err := NewInvoke(m, rights{}).Serve(w, r); err != nil || w.Header().Get("Access-Control-Allow-Origin") != want {
+			t.Errorf("with %q: %v, %v", token, w.Header(), err)
+		}
 	}
 }
 

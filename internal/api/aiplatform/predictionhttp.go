@@ -139,7 +139,7 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 		w.Header().Set("Content-Length", n)
 	}
 	setModelHeaders(w, answer)
-	contain(w)
+	contain(w.Header(), r)
 	w.WriteHeader(answer.Status)
 	var out io.Writer = w
 	if ask.Stream {
@@ -153,10 +153,19 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 
 // contain keeps what a model's server sends from acting as a page of this server: a
 // link to one of its routes would otherwise run its scripts with the rights of who
-// looks at the console.
-func contain(w http.ResponseWriter) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Security-Policy", "sandbox")
+// looks at the console. Nor may it open its answers to pages of other sites where the
+// caller shows no token: on loopback those would read them as the operator.
+func contain(h http.Header, r *http.Request) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "sandbox")
+	if r.Header.Get("Authorization") != "" {
+		return
+	}
+	for name := range h {
+		if strings.HasPrefix(name, "Access-Control-") {
+			delete(h, name)
+		}
+	}
 }
 
 func setModelHeaders(w http.ResponseWriter, a *serving.Response) {
