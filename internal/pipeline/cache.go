@@ -1,11 +1,14 @@
 package pipeline
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 
 	ps "tategu/internal/pipeline/pipelinespec"
+	"tategu/internal/resource"
 )
 
 // cacheEntry says what a task gave for one set of inputs; it is a row.
@@ -61,4 +64,41 @@ func digest(v any) string {
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
+}
+
+// findCached gives the entry of a key whose artifacts are still there.
+func (j *job) findCached(ctx context.Context, key string) (*cacheEntry, error) {
+	row, err := j.cfg.Store.Get(ctx, kindCache, cacheRow(&j.m.run, key))
+	if resource.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look into the cache: %w", err)
+	}
+	entry := &cacheEntry{Key: key}
+	if err := json.Unmarshal(row.Data, entry); err != nil {
+		return nil, fmt.Errorf("read cache entry %s: %w", row.Key, err)
+	}
+	entry.Outputs.fill()
+	for _, list := range entry.Outputs.Artifacts {
+		for _, a := range list {
+			if !a.Content {
+				continue
+			}
+			there, err := j.cfg.Objects.Exists(ctx, a.URI)
+			if err != nil {
+				return nil, fmt.Errorf("look for %s: %w", a.URI, err)
+			}
+			if !there {
+				return nil, nil
+			}
+		}
+	}
+	return entry, nil
+}
+
+// cacheRow is the key of a cache row: entries are shared within a project and
+// location.
+func cacheRow(r *run, key string) string {
+	return "projects/" + r.project + "/locations/" + r.location + "/cache/" + key
 }

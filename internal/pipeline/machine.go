@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -38,74 +37,6 @@ type run struct {
 	atOnce     int               // attempts below one loop at a time; 0 = any number
 	taken      map[string]*taken // of a rerun, by path
 }
-
-// Events.
-type (
-	event interface{ event() }
-	// began starts a fresh run, or goes on with one that was restored.
-	began struct{}
-	// looked answers a lookup; entry is nil on a miss.
-	looked struct {
-		path  string
-		entry *cacheEntry
-	}
-	// ended tells how an attempt went.
-	ended struct {
-		path     string
-		attempt  int
-		workload string
-		outcome  outcome
-	}
-	// due says that the pause before a retry is over.
-	due struct{ path string }
-	// grown goes on with a loop that has more iterations to start.
-	grown struct{ path string }
-	// found answers a find; name is "" where there is none.
-	found struct{ path, name string }
-	// cancel asks for the end of the run.
-	cancel struct{}
-)
-
-func (began) event()  {}
-func (looked) event() {}
-func (ended) event()  {}
-func (due) event()    {}
-func (grown) event()  {}
-func (found) event()  {}
-func (cancel) event() {}
-
-// Actions.
-type (
-	action interface{ action() }
-	// lookup asks for a cache entry.
-	lookup struct{ path, key string }
-	// start asks for an attempt; repeating it does no harm.
-	start struct {
-		path    string
-		attempt int
-	}
-	// stop ends the running attempt.
-	stop struct{ path, workload string }
-	// wake asks for a due event.
-	wake struct {
-		path string
-		at   time.Time
-	}
-	// grow asks for a grown event once what was decided is durable.
-	grow struct{ path string }
-	// find asks for an artifact that exists.
-	find struct {
-		path string
-		want Artifact
-	}
-)
-
-func (lookup) action() {}
-func (start) action()  {}
-func (stop) action()   {}
-func (wake) action()   {}
-func (grow) action()   {}
-func (find) action()   {}
 
 // node is a Task with its place in the plan.
 type node struct {
@@ -234,13 +165,6 @@ func (m *machine) begin() {
 		m.cancel()
 	}
 	m.settleAll()
-}
-
-// settleAll ends what has nothing left to wait for, from the inside out.
-func (m *machine) settleAll() {
-	for _, path := range slices.Backward(slices.Sorted(maps.Keys(m.nodes))) {
-		m.settle(m.nodes[path])
-	}
 }
 
 func (m *machine) do(a action) { m.actions = append(m.actions, a) }
@@ -448,126 +372,4 @@ func (m *machine) begun(n *node) {
 	n.Workload = append(n.Workload, fmt.Sprintf("%s%d-%d", workloadPrefix, n.ID, n.Attempt))
 	m.set(n, Running, nil)
 	m.do(start{path: n.Path, attempt: n.Attempt})
-}
-
-// finishAttempt takes the outcome of an attempt.
-func (m *machine) finishAttempt(n *node, o outcome) {
-	outputs, failure := m.outputs(n, o)
-	if failure == nil {
-		n.Outputs = outputs
-		if n.CacheKey != "" {
-			m.entries = append(m.entries, cacheEntry{Key: n.CacheKey, Task: m.run.name + "/tasks/" + strconv.FormatInt(n.ID, 10), Outputs: outputs})
-		}
-		m.finish(n, Succeeded, nil)
-		return
-	}
-	if m.cancelling {
-		m.finish(n, Cancelled, nil)
-		return
-	}
-	if failure.Cause == resource.CauseInput && failure.ExitCode == resource.NeverStarted { // it would fail again
-		m.finish(n, Failed, failure)
-		return
-	}
-	if m.lost(n, o) {
-		n.Lost++
-		m.repeat(n, failure, m.now)
-		return
-	}
-	m.failed(n, failure)
-}
-
-// finish ends a task and looks at those that wait for it.
-func (m *machine) finish(n *node, s State, f *Failure) {
-	m.set(n, s, f)
-	m.broken = m.broken || s == Failed && !m.pardoned(n)
-	p := n.parent
-	if p == nil {
-		return
-	}
-	p.open--
-	if p.loop != nil {
-		m.over = append(m.over, n)
-		m.grow(p)
-		return
-	}
-	for _, u := range n.def.users {
-		if c := p.children[u]; c.idle() {
-			m.consider(c)
-		}
-	}
-	m.settle(p)
-}
-
-// settle ends a graph or a loop in which nothing is left to do.
-func (m *machine) settle(n *node) {
-	if n.State == Running && !n.leaf() && n.open == 0 && (n.loop == nil || m.exhausted(n)) {
-		m.close(n)
-	}
-}
-
-// close ends a graph or a loop whose parts are all done. A failure that a later
-// task dealt with (an exit handler) still fails the graph.
-func (m *machine) close(n *node) {
-	var failed []*node
-	cancelled, stopped := false, n.loop != nil && len(n.loop.nodes) < n.loop.count()
-	for c := range n.parts() {
-		switch {
-		case c.State == Failed:
-			failed = append(failed, c)
-		case c.State == Cancelled:
-			cancelled = true
-		case c.Blocked:
-			stopped = true
-		}
-	}
-	if n.loop != nil {
-		n.Outputs = loopOutputs(n)
-	} else {
-		n.Outputs = graphOutputs(n)
-	}
-	switch {
-	case cancelled || m.cancelling && (n == m.root || stopped):
-		m.finish(n, Cancelled, nil)
-	case len(failed) > 0:
-		m.failed(n, graphFailure(failed))
-	case stopped:
-		n.Blocked = true
-		m.finish(n, Failed, &Failure{Message: fmt.Sprintf("not all of %q ran: %s", n.Path, failedFast), Cause: resource.CauseUserCode})
-	default:
-		m.finish(n, Succeeded, nil)
-	}
-}
-
-// parts gives the children in order.
-func (n *node) parts() iter.Seq[*node] {
-	if n.loop != nil {
-		return slices.Values(n.loop.nodes)
-	}
-	return func(yield func(*node) bool) {
-		for _, name := range n.graph.order {
-			if !yield(n.children[name]) {
-				return
-			}
-		}
-	}
-}
-
-// cancel stops what runs and ends what waits.
-func (m *machine) cancel() {
-	if m.cancelling || m.root == nil || m.done() {
-		m.cancelling = true
-		return
-	}
-	m.cancelling = true
-	for _, path := range slices.Sorted(maps.Keys(m.nodes)) {
-		n := m.nodes[path]
-		switch {
-		case n.State == Running && n.leaf():
-			m.do(stop{path: path, workload: n.Workload[len(n.Workload)-1]})
-		case n.State == Pending:
-			m.finish(n, Cancelled, nil)
-		}
-	}
-	m.settleAll()
 }
