@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -206,5 +207,43 @@ func TestLimits(t *testing.T) {
 	deep := `{"instances":[` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `]}`
 	if err := x.decodeBody((&pb.PredictRequest{}).ProtoReflect(), []byte(deep), ""); resource.CodeOf(err) != codes.InvalidArgument {
 		t.Errorf("deep nesting: %v", err)
+	}
+}
+
+// TestCountsAgree: what is let through as JSON is let through as a message, and a list
+// of too many numbers by neither.
+func TestCountsAgree(t *testing.T) {
+	t.Parallel()
+	fields := map[string]any{}
+	for i := range maxValues / 8 {
+		fields[strconv.Itoa(i)] = map[string]any{"a": "b", "c": []any{"d"}} // five values, with the brackets seven
+	}
+	list := make([]any, maxValues)
+	for i := range list {
+		list[i] = float64(i % 10)
+	}
+	for name, c := range map[string]struct {
+		value any
+		want  codes.Code
+	}{"nested": {fields, codes.OK}, "list": {list, codes.InvalidArgument}} {
+		value, err := structpb.NewValue(c.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := value.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &pb.PredictRequest{Instances: []*structpb.Value{value}}
+		data, err := proto.Marshal(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := resource.CodeOf(checkJSON([]byte(`{"instances":[`+string(text)+`]}`), api.Limits{})); got != c.want {
+			t.Errorf("%s as JSON: %s, want %s", name, got, c.want)
+		}
+		if got := resource.CodeOf(checkWire(data, req.ProtoReflect().Descriptor(), api.Limits{})); got != c.want {
+			t.Errorf("%s as a message: %s, want %s", name, got, c.want)
+		}
 	}
 }

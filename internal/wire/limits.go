@@ -99,7 +99,10 @@ func checkWire(data []byte, d protoreflect.MessageDescriptor, l api.Limits) erro
 	return nil
 }
 
+// countValues counts as countJSON does: a member of a map is one value, and so is an
+// item of a list, without the key, the entry and the Value that they are wrapped in.
 func countValues(data []byte, d protoreflect.MessageDescriptor, left *int, depth int) {
+	wrapper := d.IsMapEntry() || d.FullName() == "google.protobuf.Value"
 	for len(data) > 0 && *left >= 0 && depth > 0 {
 		number, kind, n := protowire.ConsumeTag(data)
 		if n < 0 {
@@ -109,7 +112,9 @@ func countValues(data []byte, d protoreflect.MessageDescriptor, left *int, depth
 		if size < 0 {
 			return
 		}
-		*left--
+		if !wrapper {
+			*left--
+		}
 		f := d.Fields().ByNumber(number)
 		if f != nil && f.Message() != nil && kind == protowire.BytesType {
 			if below, n := protowire.ConsumeBytes(data[n:]); n >= 0 {

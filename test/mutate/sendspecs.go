@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -36,6 +37,10 @@ func sendSpecs(ctx context.Context, o options, r *report) error {
 		return err
 	}
 	t := &trial{options: o, report: r, server: s, client: newClient(s.address), judge: newJudge(nil)}
+	idle, err := t.live(ctx)
+	if err != nil {
+		return err
+	}
 	r.notef("pipeline specs: %d to mutate and to send", len(specs))
 	ids := make(chan int)
 	var wg sync.WaitGroup
@@ -58,7 +63,10 @@ func sendSpecs(ctx context.Context, o options, r *report) error {
 	if err := t.runsEnd(ctx); err != nil {
 		r.fail(err.Error(), "", "")
 	}
-	t.options.rssMB = max(t.options.rssMB, acceptedMB) // pipelines may hold more values than other requests
+	if err := t.nothingLeft(ctx, idle); err != nil {
+		r.fail(err.Error(), "", "")
+	}
+	t.options.rssMB = max(t.options.rssMB, mutatedMB) // pipelines may hold more values than other requests
 	t.afterwards(before)
 	return ctx.Err()
 }
@@ -144,4 +152,46 @@ func (t *trial) runsEnd(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// nothingLeft fails when the server still holds memory of runs that are over. A
+// collection without any need of one comes every two minutes.
+func (t *trial) nothingLeft(ctx context.Context, idle int64) error {
+	bound := idle + leftMB<<20
+	deadline := time.Now().Add(3 * patience)
+	for {
+		live, err := t.live(ctx)
+		if err != nil {
+			return err
+		}
+		if live <= bound {
+			t.report.pass()
+			t.report.notef("memory live after all runs: %d MB; the bound is %d MB", live>>20, bound>>20)
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d MB are live after all runs; the bound is %d MB", live>>20, bound>>20)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// live gives the bytes that were live at the last collection: the next one is due at
+// twice as many (GOGC=100).
+func (t *trial) live(ctx context.Context) (int64, error) {
+	a, err := t.client.send(ctx, &request{method: http.MethodGet, target: "/metrics", proto: "HTTP/1.1", length: -1})
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := bytes.Cut(a.body, []byte("\ngo_memstats_next_gc_bytes "))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	next, err := strconv.ParseFloat(string(line), 64)
+	if !ok || err != nil {
+		return 0, fmt.Errorf("the metrics do not tell when the next collection is: %q", clip(line, 100))
+	}
+	return int64(next) / 2, nil
 }

@@ -195,9 +195,6 @@ func bomb(r *rand.Rand) ([]byte, string) {
 	return []byte(b.String()), how
 }
 
-// maxValues is what the wire lets through.
-const maxValues = 1 << 18
-
 // trySpec says what is wrong with how a spec is taken or refused.
 func trySpec(text []byte, r *report) (what string) {
 	defer func() {
@@ -205,7 +202,7 @@ func trySpec(text []byte, r *report) (what string) {
 			what = fmt.Sprintf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if bytes.Count(text, []byte(","))+bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) > maxValues {
+	if bytes.Count(text, []byte(","))+bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) > pipeline.MaxValues {
 		r.count("spec:too many values for a request")
 		return ""
 	}
