@@ -91,7 +91,7 @@ func (b *bench) storedRuns(ctx context.Context, s *server) error {
 		return err
 	}
 	row("stored", "%d runs of 3 cached tasks through the API, %.0f a second; server %.1f MB", b.stored, float64(b.stored)/took.Seconds(), mb(rss))
-	worst, err := b.timeReads(ctx, s, "", func() bool { return true })
+	worst, err := b.timeReads(ctx, s, "with nothing else at work", func() bool { return true })
 	if err != nil {
 		return err
 	}
@@ -173,8 +173,9 @@ func (b *bench) timeReads(ctx context.Context, s *server, when string, goOn func
 			took[k] = append(took[k], d)
 		}
 	}
+	row("reads", "%s", when)
 	for k := range kinds {
-		row("  "+kinds[k].name+when, "%s", took[k].line())
+		row("  "+kinds[k].name, "%s", took[k].line())
 		if len(took[k]) > 0 {
 			worst = max(worst, took[k].sorted().at(0.99))
 		}
@@ -196,7 +197,7 @@ func (b *bench) whileBusy(ctx context.Context, s *server) (worst time.Duration, 
 		return 0, err
 	}
 	atWork := func() bool { return marks(s.dir+"/mark") < int64(b.tasks) }
-	if worst, err = b.timeReads(ctx, s, ", beside a loop at work", atWork); err != nil {
+	if worst, err = b.timeReads(ctx, s, "beside a loop at work", atWork); err != nil {
 		return 0, err
 	}
 	return worst, s.stop(ctx, "other", "busy")
