@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tategu/internal/resource"
@@ -188,6 +190,17 @@ func TestWarmVersions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWarmIgnored: what a server ignores, as behind nohup, its programs do not.
+func TestWarmIgnored(t *testing.T) {
+	cfg := warmConfig(t)
+	ignored := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM}
+	signal.Ignore(ignored...)
+	defer signal.Reset(ignored...)
+	w := script("x", dump)
+	w.Env = map[string]string{"THEIRS": inheritedFDs(t)}
+	compareStarts(t, open(t, cfg), cfg, w)
 }
 
 // compareStarts runs a dump cold and warm, and compares what the programs saw.

@@ -467,6 +467,10 @@ def prepare():
     settings["Locale"] = os.environ.get("LC_CTYPE")  # Python sets it where there is no locale (PEP 538)
     if sys.path and sys.path[0] == "":
         del sys.path[0]
+    # As under a wrapper: a server behind nohup ignores these, and its programs do not.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.alarm(PATIENCE)
     sysconfig.get_config_vars()  # keeps PYTHONUSERBASE, where we find and replace it
     plain = os.environ._data
