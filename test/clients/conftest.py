@@ -44,8 +44,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tategu-clients-"))
     server = Server(folder, config)
     session.config.stash[SERVER] = server
+    variables = server.env("--intercept")
     os.environ.clear()
-    os.environ.update(server.env("--intercept"))
+    os.environ.update(variables)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
