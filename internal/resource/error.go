@@ -6,9 +6,11 @@ import (
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Error is the one error that reaches users. It becomes one gRPC status (or one
@@ -108,7 +110,6 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // GRPCStatus makes status.Convert and grpc-go use our code and details.
 func (e *Error) GRPCStatus() *status.Status {
-	st := status.New(e.Code, e.Error())
 	info := &errdetails.ErrorInfo{Domain: "tategu", Reason: e.Code.String(), Metadata: map[string]string{}}
 	if e.Reason != "" {
 		info.Reason = e.Reason
@@ -122,17 +123,22 @@ func (e *Error) GRPCStatus() *status.Status {
 	if e.Program != nil {
 		e.Program.annotate(info.Metadata)
 	}
-	details := []protoadapt.MessageV1{info}
+	details := []proto.Message{info}
 	if e.Field != "" {
 		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: clip(e.Field), Description: clip(e.Message)}}})
 	}
 	if e.Hint != "" {
 		details = append(details, &errdetails.Help{Links: []*errdetails.Help_Link{{Description: clip(e.Hint)}}})
 	}
-	if with, err := st.WithDetails(details...); err == nil {
-		return with
+	st := &spb.Status{Code: int32(e.Code), Message: e.Error()}
+	for _, d := range details {
+		// The same error is the same bytes each time: clients compare what they got twice.
+		packed := &anypb.Any{}
+		if err := anypb.MarshalFrom(packed, d, proto.MarshalOptions{Deterministic: true}); err == nil {
+			st.Details = append(st.Details, packed)
+		}
 	}
-	return st
+	return status.FromProto(st)
 }
 
 // CodeOf gives the gRPC code of err: OK for nil, Unknown for foreign errors.
