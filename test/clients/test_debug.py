@@ -10,9 +10,7 @@ import pytest
 from google.cloud import aiplatform
 from kfp import compiler, dsl
 
-from test_run import start, started_env, tategu
-
-PATH = started_env()["PATH"]
+from test_run import start, tategu
 
 
 @dsl.component(base_image="python:3.11")
@@ -98,7 +96,7 @@ def test_fixed_and_finished(failed, server, tmp_path):
     fix = tmp_path / "fix.sh"
     fix.write_text('sed -i "s/raise ValueError.*/return text/" "$1"; cp "$1" fixed.py')
     debug = ["debug", name, "use", "--edit"]
-    code, out, err = tategu(server, *debug, cwd=tmp_path, PATH=PATH, EDITOR=f"sh {fix}")
+    code, out, err = tategu(server, *debug, cwd=tmp_path, EDITOR=f"sh {fix}")
     assert code == 0, err
     assert 'output Output: "row 7"' in err
     debugged = run_of(err)
@@ -122,7 +120,6 @@ def test_shell(failed, server, tmp_path):
         server,
         ["debug", failed.resource_name, "use", "--shell"],
         tmp_path,
-        {"PATH": PATH},
         stdin=subprocess.PIPE,
     ) as process:
         out, err = process.communicate(typed, timeout=300)
