@@ -236,6 +236,7 @@ fmt: $(TOOLS)/.built
 	$(TOOLS)/gofumpt -w $$(git ls-files '*.go' | grep -v pipelinespec/)
 
 generate:
+	go test -count=1 ./internal/wire/apiv1 -run TestUpToDate -update
 	go run ./cmd/tategu compat > docs/compat.md
 
 # Tools and Python environments: built once, again when their pins change.

@@ -50,6 +50,7 @@ func private() map[string][]string {
 		"internal/replica/http1":           {"internal/replica"},
 		"internal/serving/autoscale":       {"internal/serving"},
 		"internal/store/storetest":         {},
+		"internal/wire/apiv1":              {"internal/wire"},
 		"internal/blob/blobtest":           {},
 		"internal/runtime/runtimetest":     {},
 		"internal/runtime/workload":        {}, // adapters share it

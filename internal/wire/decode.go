@@ -165,7 +165,7 @@ func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType
 	if err := checkJSON(body, x.route.method.api.Limits); err != nil {
 		return err
 	}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting}).Unmarshal(body, target.Interface()); err != nil {
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxNesting, Resolver: x.types}).Unmarshal(body, target.Interface()); err != nil {
 		if deep := tooDeep(err); deep != nil {
 			return deep
 		}
@@ -296,9 +296,10 @@ func parseMessage(m protoreflect.Message, f protoreflect.FieldDescriptor, s stri
 	} else {
 		v = m.NewField(f)
 	}
-	if mask, ok := v.Message().Interface().(*fieldmaskpb.FieldMask); ok {
+	mask := &fieldmaskpb.FieldMask{}
+	if f.Message().FullName() == mask.ProtoReflect().Descriptor().FullName() {
 		mask.Paths = maskPaths(s)
-		return v, nil
+		return protoreflect.ValueOfMessage(mask.ProtoReflect()), nil
 	}
 	if !strings.HasPrefix(string(f.Message().FullName()), "google.protobuf.") {
 		return v, fmt.Errorf("%s has no text form", f.Message().FullName())

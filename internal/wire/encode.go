@@ -7,14 +7,17 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"tategu/internal/wire/apiv1"
 )
 
-func (a alt) marshal(m proto.Message) ([]byte, error) {
-	return protojson.MarshalOptions{UseEnumNumbers: a.enumInts}.Marshal(m)
+// marshal gives m as JSON; types know what is packed in an Any.
+func (a alt) marshal(m proto.Message, types *apiv1.Registry) ([]byte, error) {
+	return protojson.MarshalOptions{UseEnumNumbers: a.enumInts, Resolver: types}.Marshal(m)
 }
 
 // writeAnswer writes one message, or the bytes of an HttpBody as they are.
-func writeAnswer(w http.ResponseWriter, m proto.Message, a alt) {
+func writeAnswer(w http.ResponseWriter, m proto.Message, a alt, types *apiv1.Registry) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	if raw, ok := m.(*httpbody.HttpBody); ok && !a.wrapped {
@@ -22,7 +25,7 @@ func writeAnswer(w http.ResponseWriter, m proto.Message, a alt) {
 		_, _ = w.Write(raw.Data) // the caller may be gone
 		return
 	}
-	data, err := a.marshal(m)
+	data, err := a.marshal(m, types)
 	if err != nil {
 		writeError(w, internalError(h.Get("X-Request-Id")))
 		return
@@ -38,13 +41,14 @@ type streamWriter struct {
 	out   protoreflect.MessageType
 	alt   alt
 	begun bool
+	types *apiv1.Registry
 }
 
 func (s *streamWriter) raw() bool { return isHTTPBody(s.out.Descriptor()) && !s.alt.wrapped }
 
 // send writes one message and flushes it.
 func (s *streamWriter) send(m proto.Message) error {
-	m, err := convert(m, s.out)
+	m, err := answerAs(m, s.out)
 	if err != nil {
 		return err
 	}
@@ -52,7 +56,7 @@ func (s *streamWriter) send(m proto.Message) error {
 		s.begin(raw.ContentType)
 		return s.write(raw.Data)
 	}
-	data, err := s.alt.marshal(m)
+	data, err := s.alt.marshal(m, s.types)
 	if err != nil {
 		return err
 	}

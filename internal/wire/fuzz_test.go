@@ -22,6 +22,7 @@ import (
 
 	"tategu/internal/api"
 	"tategu/internal/resource"
+	"tategu/internal/wire/apiv1"
 )
 
 // FuzzMessage reads any bytes as a request of several types: a message that
@@ -203,7 +204,11 @@ func TestLimits(t *testing.T) {
 	if err := checkWire(data, req.ProtoReflect().Descriptor(), api.Limits{}); resource.CodeOf(err) != codes.InvalidArgument {
 		t.Errorf("many messages: %v", err)
 	}
-	x := &exchange{route: &route{method: &method{}, body: "*"}}
+	types, err := apiv1.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &exchange{route: &route{method: &method{}, body: "*"}, types: types}
 	deep := `{"instances":[` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `]}`
 	if err := x.decodeBody((&pb.PredictRequest{}).ProtoReflect(), []byte(deep), ""); resource.CodeOf(err) != codes.InvalidArgument {
 		t.Errorf("deep nesting: %v", err)

@@ -34,7 +34,9 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.StreamInterceptor(s.guardStream),
 	)
 	g.RegisterService(healthService(), &health{ready: s.cfg.Ready})
-	reflectionpb.RegisterServerReflectionServer(g, reflection.NewServerV1(reflection.ServerOptions{Services: listedServices{s.methods}}))
+	reflectionpb.RegisterServerReflectionServer(g, reflection.NewServerV1(reflection.ServerOptions{
+		Services: listedServices{s.methods}, DescriptorResolver: s.methods.types,
+	}))
 	return g
 }
 

@@ -6,7 +6,6 @@ import (
 
 	// The descriptors of every service that clients may ask for: a method that is
 	// not in the table must still be known by name to be refused by name.
-	_ "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	_ "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	_ "cloud.google.com/go/iam/admin/apiv1/adminpb"
 	_ "cloud.google.com/go/iam/apiv1/iampb"
@@ -16,14 +15,14 @@ import (
 	_ "google.golang.org/genproto/googleapis/cloud/location"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"tategu/internal/api"
 	"tategu/internal/resource"
+	"tategu/internal/wire/apiv1"
 )
 
 const (
-	packageV1      = "google.cloud.aiplatform.v1"
+	packageV1      = apiv1.Package
 	packageV1beta1 = "google.cloud.aiplatform.v1beta1"
 )
 
@@ -42,12 +41,17 @@ type method struct {
 
 // methods knows every method of the services we speak, listed or not.
 type methods struct {
+	types    *apiv1.Registry
 	byName   map[string]*method
 	planners map[string]planner // by version
 }
 
 func newMethods(table *api.Table) (*methods, error) {
-	ms := &methods{byName: map[string]*method{}, planners: map[string]planner{
+	types, err := apiv1.Load()
+	if err != nil {
+		return nil, err
+	}
+	ms := &methods{types: types, byName: map[string]*method{}, planners: map[string]planner{
 		"": newPlanner(), resource.V1: newPlanner(), resource.V1beta1: newPlanner(),
 	}}
 	services := map[string]bool{
@@ -55,7 +59,7 @@ func newMethods(table *api.Table) (*methods, error) {
 		"google.iam.v1.IAMPolicy": true, "google.cloud.resourcemanager.v3.Projects": true,
 		"google.iam.admin.v1.IAM": true, "google.iam.credentials.v1.IAMCredentials": true,
 	}
-	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+	types.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		if f.Package() == packageV1 || f.Package() == packageV1beta1 {
 			for i := range f.Services().Len() {
 				services[string(f.Services().Get(i).FullName())] = true
@@ -81,7 +85,7 @@ func newMethods(table *api.Table) (*methods, error) {
 }
 
 func (ms *methods) addService(name string, table *api.Table) error {
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	d, err := ms.types.FindDescriptorByName(protoreflect.FullName(name))
 	if err != nil {
 		return fmt.Errorf("service %s: %w", name, err)
 	}
@@ -102,10 +106,10 @@ func (ms *methods) addService(name string, table *api.Table) error {
 func (ms *methods) newMethod(desc protoreflect.MethodDescriptor, table *api.Table) (*method, error) {
 	m := &method{name: string(desc.Parent().FullName()) + "/" + string(desc.Name()), desc: desc}
 	var err error
-	if m.in, err = messageType(desc.Input()); err != nil {
+	if m.in, err = ms.messageType(desc.Input()); err != nil {
 		return nil, err
 	}
-	if m.out, err = messageType(desc.Output()); err != nil {
+	if m.out, err = ms.messageType(desc.Output()); err != nil {
 		return nil, err
 	}
 	stored := m.name
@@ -127,7 +131,7 @@ func (ms *methods) newMethod(desc protoreflect.MethodDescriptor, table *api.Tabl
 	}
 	request := desc.Input()
 	if m.version == resource.V1 {
-		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(strings.Replace(stored, "/", ".", 1)))
+		d, err := ms.types.FindDescriptorByName(protoreflect.FullName(strings.Replace(stored, "/", ".", 1)))
 		if err != nil {
 			return nil, fmt.Errorf("method %s: %w", stored, err)
 		}
@@ -135,15 +139,15 @@ func (ms *methods) newMethod(desc protoreflect.MethodDescriptor, table *api.Tabl
 			request = beta.Input()
 		}
 	}
-	if m.request, err = messageType(request); err != nil {
+	if m.request, err = ms.messageType(request); err != nil {
 		return nil, err
 	}
 	m.fields, err = ms.planners[m.version].request(m)
 	return m, err
 }
 
-func messageType(d protoreflect.MessageDescriptor) (protoreflect.MessageType, error) {
-	t, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+func (ms *methods) messageType(d protoreflect.MessageDescriptor) (protoreflect.MessageType, error) {
+	t, err := ms.types.FindMessageByName(d.FullName())
 	if err != nil {
 		return nil, fmt.Errorf("message %s: %w", d.FullName(), err)
 	}
@@ -165,4 +169,57 @@ func convert(m proto.Message, to protoreflect.MessageType) (proto.Message, error
 		return nil, fmt.Errorf("convert to %s: %w", to.Descriptor().FullName(), err)
 	}
 	return out, nil
+}
+
+// answerAs gives m for the JSON of type to. A message of v1beta1 that says nothing
+// but what v1 knows has the same JSON in both, and is not converted: of a list of
+// pipeline jobs that would be most of the work.
+func answerAs(m proto.Message, to protoreflect.MessageType) (proto.Message, error) {
+	if r := m.ProtoReflect(); r.Descriptor().ParentFile().Package() == packageV1beta1 && fits(r, to.Descriptor()) {
+		return m, nil
+	}
+	return convert(m, to)
+}
+
+// fits reports that every field that is set in m is one of d.
+func fits(m protoreflect.Message, d protoreflect.MessageDescriptor) bool {
+	if len(m.GetUnknown()) > 0 {
+		return false // v1 has a few fields that v1beta1 lacks
+	}
+	ok := true
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		ok = fieldFits(f, v, d.Fields().ByNumber(f.Number()))
+		return ok
+	})
+	return ok
+}
+
+func fieldFits(f protoreflect.FieldDescriptor, v protoreflect.Value, called protoreflect.FieldDescriptor) bool {
+	if called == nil {
+		return false
+	}
+	d := called.Message()
+	if f.IsMap() {
+		d = called.MapValue().Message()
+	}
+	if d == nil || d.ParentFile().Package() != packageV1 {
+		return true
+	}
+	ok := true
+	switch {
+	case f.IsMap():
+		v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+			ok = fits(v.Message(), d)
+			return ok
+		})
+	case f.IsList():
+		for i := range v.List().Len() {
+			if ok = fits(v.List().Get(i).Message(), d); !ok {
+				break
+			}
+		}
+	default:
+		ok = fits(v.Message(), d)
+	}
+	return ok
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	v1 "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/grpc/codes"
@@ -17,6 +18,7 @@ import (
 
 	"tategu/internal/api"
 	"tategu/internal/resource"
+	"tategu/internal/wire/apiv1"
 )
 
 // everything lists each method that both versions have and the table could hold.
@@ -232,4 +234,67 @@ func TestFieldPlans(t *testing.T) {
 			t.Errorf("plan of Struct = %+v", p)
 		}
 	})
+}
+
+// TestAnswerAs: whether or not an answer is converted, a v1 caller is told what v1
+// has and nothing else.
+func TestAnswerAs(t *testing.T) {
+	t.Parallel()
+	types, err := apiv1.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := types.FindMessageByName(apiv1.Package + ".ListModelsResponse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	onlyV1, err := proto.Marshal(&v1.Model{DisplayName: "of v1", PipelineJob: "projects/p/locations/l/pipelineJobs/j"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromV1 := &pb.Model{}
+	if err := proto.Unmarshal(onlyV1, fromV1); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name      string
+		model     *pb.Model
+		converted bool
+		want      string
+	}{
+		{"the same in both", &pb.Model{DisplayName: "m", ContainerSpec: &pb.ModelContainerSpec{Env: []*pb.EnvVar{{Name: "A"}}}, Labels: map[string]string{"a": "b"}}, false, `"displayName":"m"`},
+		{"of v1 alone", fromV1, true, `"pipelineJob":"projects/p/locations/l/pipelineJobs/j"`},
+	} {
+		in := &pb.ListModelsResponse{Models: []*pb.Model{tt.model}}
+		out, err := answerAs(in, model)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if converted := out != proto.Message(in); converted != tt.converted {
+			t.Errorf("%s: converted %v, want %v", tt.name, converted, tt.converted)
+		}
+		data, err := alt{}.marshal(out, types)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(strings.ReplaceAll(string(data), " ", ""), tt.want) {
+			t.Errorf("%s: %s, want %s in it", tt.name, data, tt.want)
+		}
+	}
+	deployed := &pb.Endpoint{DisplayName: "e", DeployedModels: []*pb.DeployedModel{{Id: "1", RolloutOptions: &pb.RolloutOptions{RevisionNumber: 1}}}}
+	endpoint, err := types.FindMessageByName(apiv1.Package + ".Endpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := answerAs(deployed, endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := alt{}.marshal(out, types)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(data), "rollout") || !strings.Contains(string(data), `"1"`) {
+		t.Errorf("a field of v1beta1 alone: %s", data)
+	}
 }

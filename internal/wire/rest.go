@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"tategu/internal/resource"
+	"tategu/internal/wire/apiv1"
 )
 
 const contentJSON = "application/json; charset=UTF-8"
@@ -24,7 +25,7 @@ func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, rt *route, se
 	if err == nil {
 		err = s.limitBody(w, r)
 	}
-	x := &exchange{server: s, call: c, route: rt, segments: segments, query: query, alt: alt}
+	x := &exchange{server: s, call: c, route: rt, segments: segments, query: query, alt: alt, types: s.methods.types}
 	if err == nil && x.fast() {
 		x.pass(w, r)
 		return
@@ -50,6 +51,7 @@ type exchange struct {
 	segments []string
 	query    url.Values
 	alt      alt
+	types    *apiv1.Registry
 }
 
 // fast reports that the method's own HTTP handler takes the request: always for
@@ -96,7 +98,7 @@ func (x *exchange) pass(w http.ResponseWriter, r *http.Request) {
 // caller was known; it is told after the caller proved to be one.
 func (x *exchange) transcode(w http.ResponseWriter, r *http.Request, early error) {
 	s, m := x.server, x.route.method
-	stream := &streamWriter{w: w, out: m.out, alt: x.alt}
+	stream := &streamWriter{w: w, out: m.out, alt: x.alt, types: x.types}
 	var answer proto.Message
 	err := s.calls.run(r.Context(), x.call, func(ctx context.Context) error {
 		switch {
@@ -120,7 +122,7 @@ func (x *exchange) transcode(w http.ResponseWriter, r *http.Request, early error
 		if m.version == "" {
 			answer = inVersion(answer, pathVersion(x.route.path))
 		}
-		answer, err = convert(answer, m.out)
+		answer, err = answerAs(answer, m.out)
 		return err
 	})
 	switch {
@@ -129,7 +131,7 @@ func (x *exchange) transcode(w http.ResponseWriter, r *http.Request, early error
 	case err != nil:
 		writeError(w, err)
 	default:
-		writeAnswer(w, answer, x.alt)
+		writeAnswer(w, answer, x.alt, x.types)
 	}
 }
 

@@ -70,7 +70,7 @@ func FuzzParseTemplate(f *testing.F) {
 	})
 }
 
-func fuzzRouter(f *testing.F) *router {
+func fuzzRouter(f *testing.F) (*router, *methods) {
 	f.Helper()
 	table, err := api.NewTable()
 	if err != nil {
@@ -84,13 +84,13 @@ func fuzzRouter(f *testing.F) *router {
 	if err != nil {
 		f.Fatal(err)
 	}
-	return r
+	return r, ms
 }
 
 // FuzzDecode throws paths, queries and bodies at the transcoder: no panic, and a
 // bound name never gains a segment that was not one in the path.
 func FuzzDecode(f *testing.F) {
-	r := fuzzRouter(f)
+	r, ms := fuzzRouter(f)
 	for _, s := range []struct{ method, path, query, body string }{
 		{"GET", "/v1/projects/p/locations/l/models/1%401", "%24alt=json%3Benum-encoding%3Dint", ""},
 		{"GET", "/v1/projects/p/locations/l/models", "filter=a&pageSize=3&readMask=displayName,labels", ""},
@@ -117,7 +117,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		x := &exchange{route: rt, segments: segments, query: query, alt: a}
+		x := &exchange{route: rt, segments: segments, query: query, alt: a, types: ms.types}
 		m, err := x.decode(req)
 		if err != nil {
 			if code, text := errorBody(err); code != http.StatusBadRequest {
