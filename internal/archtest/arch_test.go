@@ -27,12 +27,12 @@ func layers() [][]string {
 		{"internal/api/*"},
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule"},
-		{"internal/backup", "internal/cron", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat"},
+		{"internal/backup", "internal/cron", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip"},
 		{"internal/blob", "internal/runtime"},
 		{"internal/identity"},
 		{"internal/store"},
-		{"internal/volume"},
-		{"internal/graph", "internal/telemetry", "internal/resource"},
+		{"internal/volume", "internal/tensor"},
+		{"internal/graph", "internal/telemetry", "internal/resource", "internal/scan"},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"tategu/internal/modelformat/lightgbm"
 	"tategu/internal/modelformat/xgboost"
 	"tategu/internal/resource"
+	"tategu/internal/scan"
 )
 
 // evaluator is a model of one of the formats. Rows are row-major matrices of
@@ -21,7 +22,7 @@ type evaluator interface {
 	// index finds a feature; next is where it probably is.
 	index(name string, next int) (int, bool)
 	// parameter reads the value of a request's parameter.
-	parameter(s *scanner, name string, o *options) error
+	parameter(s *scan.Scanner, name string, o *options) error
 	outputs(o options) int
 	// predict fills out. It allocates nothing that grows with the rows but in m.
 	predict(m *matrix, out []float64, o options) error
@@ -66,7 +67,7 @@ func (l lightgbmModel) index(name string, next int) (int, bool) {
 	return i, ok
 }
 
-func (l lightgbmModel) parameter(s *scanner, name string, o *options) (err error) {
+func (l lightgbmModel) parameter(s *scan.Scanner, name string, o *options) (err error) {
 	if name != "raw_score" {
 		return resource.Invalid("parameters", "parameter %q is not known to a LightGBM model: want raw_score", name)
 	}
@@ -79,8 +80,8 @@ func (l lightgbmModel) predict(m *matrix, out []float64, o options) error {
 	return nil
 }
 
-func flag(s *scanner, name string) (bool, error) {
-	v, ok := s.boolean()
+func flag(s *scan.Scanner, name string) (bool, error) {
+	v, ok := s.Boolean()
 	if !ok {
 		return false, resource.Invalid("parameters", "%s must be true or false", name)
 	}
@@ -109,7 +110,7 @@ func (x xgboostModel) outputs(o options) int {
 	return x.Outputs()
 }
 
-func (x xgboostModel) parameter(s *scanner, name string, o *options) (err error) {
+func (x xgboostModel) parameter(s *scan.Scanner, name string, o *options) (err error) {
 	switch name {
 	case "output_margin":
 		o.raw, err = flag(s, name)
@@ -126,8 +127,8 @@ func (x xgboostModel) parameter(s *scanner, name string, o *options) (err error)
 		o.begin, o.end = 0, round+1
 	case "iteration_range":
 		var rounds []float64
-		if err := s.array(func() error {
-			v, ok := s.number()
+		if err := s.Array(func() error {
+			v, ok := s.Number()
 			if !ok || v != math.Trunc(v) || math.Abs(v) > math.MaxInt32 || len(rounds) == 2 {
 				return resource.Invalid("parameters", "iteration_range must be a list of two integers")
 			}

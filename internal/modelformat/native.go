@@ -1,11 +1,13 @@
 package modelformat
 
 import (
+	"errors"
 	"math"
 	"strconv"
 	"sync"
 
 	"tategu/internal/resource"
+	"tategu/internal/scan"
 )
 
 // Native evaluates a model inside this process. It answers the JSON contract of
@@ -49,8 +51,11 @@ func (n *Native) Predict(body []byte) ([]byte, error) {
 		m = &matrix{}
 	}
 	defer n.buffers.Put(m)
-	s := scanner{data: body}
+	s := scan.Scanner{Data: body}
 	o, err := n.request(&s, m)
+	if bad, ok := errors.AsType[*scan.SyntaxError](err); ok {
+		return nil, resource.Invalid("", "%w", bad)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -98,31 +103,31 @@ func answer(out []float64, classes int) []byte {
 }
 
 // request reads the whole body into m.rows.
-func (n *Native) request(s *scanner, m *matrix) (o options, err error) {
+func (n *Native) request(s *scan.Scanner, m *matrix) (o options, err error) {
 	m.rows = m.rows[:0]
 	seen := false
-	err = s.object(func(key string) error {
+	err = s.Object(func(key string) error {
 		switch key {
 		case "instances":
 			seen, m.rows = true, m.rows[:0]
 			i := 0
-			return s.array(func() error {
+			return s.Array(func() error {
 				err := n.instance(s, m, i)
 				i++
 				return err
 			})
 		case "parameters":
-			if s.literal("null") {
+			if s.Literal("null") {
 				return nil
 			}
-			return s.object(func(key string) error { return n.model.parameter(s, key, &o) })
+			return s.Object(func(key string) error { return n.model.parameter(s, key, &o) })
 		case "labels":
-			return s.skip()
+			return s.Skip()
 		}
 		return resource.Invalid(key, "field %q is not known: want instances and parameters", key)
 	})
 	if err == nil {
-		err = s.end()
+		err = s.End()
 	}
 	if err == nil && !seen {
 		err = resource.Invalid("instances", "the request has no instances")
@@ -131,17 +136,17 @@ func (n *Native) request(s *scanner, m *matrix) (o options, err error) {
 }
 
 // instance appends row i.
-func (n *Native) instance(s *scanner, m *matrix, i int) error {
+func (n *Native) instance(s *scan.Scanner, m *matrix, i int) error {
 	width := n.model.features()
 	start := len(m.rows)
-	switch s.peek() {
+	switch s.Peek() {
 	case '[':
-		err := s.array(func() error {
+		err := s.Array(func() error {
 			k := len(m.rows) - start
 			if k == width {
 				return resource.Invalid("instances", "instance %d has more than %d values", i, width)
 			}
-			v, ok := s.number()
+			v, ok := s.Number()
 			if !ok {
 				return n.badValue(s, i, k)
 			}
@@ -161,19 +166,19 @@ func (n *Native) instance(s *scanner, m *matrix, i int) error {
 // unset marks a feature that an object has not given: a NaN that no number has.
 const unset = 0x7ff8_7467_0000_0001
 
-func (n *Native) named(s *scanner, m *matrix, i int) error {
+func (n *Native) named(s *scan.Scanner, m *matrix, i int) error {
 	start := len(m.rows)
 	for range n.model.features() {
 		m.rows = append(m.rows, math.Float64frombits(unset))
 	}
 	row := m.rows[start:]
 	next := 0 // most clients keep the features' order
-	err := s.object(func(key string) error {
+	err := s.Object(func(key string) error {
 		k, ok := n.model.index(key, next)
 		if !ok {
-			return s.skip()
+			return s.Skip()
 		}
-		v, ok := s.number()
+		v, ok := s.Number()
 		if !ok {
 			return n.badValue(s, i, k)
 		}
@@ -191,9 +196,9 @@ func (n *Native) named(s *scanner, m *matrix, i int) error {
 	return nil
 }
 
-func (n *Native) badValue(s *scanner, i, k int) error {
+func (n *Native) badValue(s *scan.Scanner, i, k int) error {
 	err := resource.Invalid("instances", "instance %d: feature %q is not a number", i, n.model.feature(k))
-	if s.peek() == '"' {
+	if s.Peek() == '"' {
 		return err.WithHint("%s", n.model.hint())
 	}
 	return err

@@ -13,6 +13,7 @@ import (
 
 	"tategu/internal/modelformat/lightgbm"
 	"tategu/internal/resource"
+	"tategu/internal/scan"
 )
 
 func loadNative(tb testing.TB, kind string) *Native {
@@ -134,7 +135,7 @@ func FuzzNative(f *testing.F) {
 	n := loadNative(f, "regression")
 	f.Fuzz(func(t *testing.T, body string) {
 		m := &matrix{}
-		_, err := n.request(&scanner{data: []byte(body)}, m)
+		_, err := n.request(&scan.Scanner{Data: []byte(body)}, m)
 		if err != nil {
 			if resource.CodeOf(err) != codes.InvalidArgument {
 				t.Fatal(err)
