@@ -31,6 +31,7 @@ func TestScripts(t *testing.T) {
 			"damage":    damage,
 			"call":      call,
 			"waitstate": waitState,
+			"waittext":  waitText,
 		},
 	})
 }

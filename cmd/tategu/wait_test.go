@@ -61,18 +61,30 @@ func waitState(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: waitstate KIND STATE")
 	}
+	waitAnswer(ts, "/v1/projects/tategu/locations/us-central1/"+args[0], "STATE_"+args[1])
+}
+
+// waitText PATH TEXT waits until the answer of the API at a path holds a text.
+func waitText(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waittext PATH TEXT")
+	}
+	waitAnswer(ts, args[0], args[1])
+}
+
+func waitAnswer(ts *testscript.TestScript, path, text string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	deadline := time.After(30 * time.Second)
 	for {
-		last := request(ts, http.MethodGet, "/v1/projects/tategu/locations/us-central1/"+args[0], nil)
-		if strings.Contains(last, "STATE_"+args[1]) {
+		last := request(ts, http.MethodGet, path, nil)
+		if strings.Contains(last, text) {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			ts.Fatalf("nothing became %s in 30 s: %s", args[1], last)
+			ts.Fatalf("%s did not come in 30 s at %s: %s", text, path, last)
 		}
 	}
 }

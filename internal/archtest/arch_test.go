@@ -22,7 +22,7 @@ const module = "tategu"
 func layers() [][]string {
 	return [][]string{
 		{"cmd/*", "test/*", "test/fault/program", "bench/*", "bench/containers/program"},
-		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/transfer"},
+		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/load", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},
@@ -47,7 +47,7 @@ func private() map[string][]string {
 		"internal/pipeline/pipelinespec":   {"internal/pipeline"},
 		"internal/modelformat/lightgbm":    {"internal/modelformat"},
 		"internal/modelformat/xgboost":     {"internal/modelformat"},
-		"internal/replica/http1":           {"internal/replica"},
+		"internal/replica/http1":           {"internal/load", "internal/replica"},
 		"internal/serving/autoscale":       {"internal/serving"},
 		"internal/store/storetest":         {},
 		"internal/wire/apiv1":              {"internal/wire"},
