@@ -22,7 +22,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 - **Serving**: LightGBM text files and XGBoost models (JSON, UBJSON, binary) natively (` + "`artifact_uri`" + ` holding the file, image absent, ` + "`tategu/lightgbm`" + `,
   ` + "`tategu/xgboost`" + ` or prebuilt; [models](guide/models.md)); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an ` + "`images:`" + ` rule: on its predict route, and on
   all others where invoke_route_prefix is set. Replicas follow the load between min_replica_count (0 is served in v1 too) and max_replica_count; scale_to_zero_spec takes periods from 1 s.
-  Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, required_replica_count (all replicas to begin with must start) and spot are not served. Prebuilt prediction images without such a file, or with model.joblib or model.pkl, are refused by name.
+  Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, required_replica_count (all replicas to begin with must start) and spot are not served. Prebuilt images sklearn-cpu and xgboost-cpu with a pickle
+  (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image; other prebuilt images with files of their own are refused by name.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
   ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.

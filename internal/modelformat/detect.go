@@ -141,11 +141,17 @@ func (p *Planner) look(ctx context.Context, l *listing, o object, want library) 
 		return fmt.Errorf("read %s: %w", o.uri(), err)
 	}
 	kind := libraryOf(buffer[:n])
+	if kind == anyLibrary && n > 0 && buffer[0] == pickleStart && path.Base(o.name) == "model.bst" {
+		l.other = "model.bst"
+	}
 	if kind != anyLibrary && (want == anyLibrary || want == kind) {
 		l.files = append(l.files, modelFile{o, kind})
 	}
 	return nil
 }
+
+// pickleStart begins a pickle of protocol 2 or later.
+const pickleStart = 0x80
 
 // libraryOf tells a model by its first bytes, anyLibrary when it is none.
 func libraryOf(head []byte) library {

@@ -51,6 +51,9 @@ type Target struct {
 	Endpoint      string // id; "" for batch prediction
 	DeployedModel string // id; the job's id for batch prediction
 	Machine       *pb.MachineSpec
+	// Threads is how many cores one replica has for itself when all that may come are
+	// there; 0 = one.
+	Threads int
 }
 
 // Plan is what to start. Exactly one of Native and Container is set.
@@ -62,6 +65,8 @@ type Plan struct {
 // Container is a server to start, once for every replica.
 type Container struct {
 	Image         string
+	Python        *runtime.Python // an environment for a server of ours; nil = the image says
+	Note          string          // what stands in for the image, for people; "" = nothing
 	Command, Args []string
 	Env           map[string]string
 	Artifact      string // gs:// URI, "" without one
@@ -80,7 +85,7 @@ const concurrencyVariable = "TATEGU_CONCURRENCY"
 func (c *Container) Workload(id, owner, project, account string, res runtime.Resources) runtime.Workload {
 	w := runtime.Workload{
 		ID: id, Owner: owner, Project: project, ServiceAccount: account,
-		Image: c.Image, Command: c.Command, Args: c.Args, Env: maps.Clone(c.Env),
+		Image: c.Image, Python: c.Python, Command: c.Command, Args: c.Args, Env: maps.Clone(c.Env),
 		Resources: res, Port: true,
 	}
 	if c.Artifact != "" {
@@ -106,11 +111,14 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 		return Plan{}, err
 	}
 	file, err := found.choose(uri)
+	if prebuilt && found.other != "" && (err != nil || !loadsFirst(image, file, found)) {
+		return other(model, image, found.other, t)
+	}
 	if err != nil {
 		return Plan{}, err
 	}
-	if file.name == "" || prebuilt && found.other != "" && !loadsFirst(image, file, found) {
-		return Plan{}, notNative(model, image, prebuilt, found.other, want)
+	if file.name == "" {
+		return Plan{}, notNative(model, image, prebuilt, want)
 	}
 	native, err := p.load(ctx, file)
 	return Plan{Native: native}, err
@@ -122,12 +130,23 @@ func loadsFirst(image string, file modelFile, found listing) bool {
 	return strings.HasPrefix(path.Base(image), "xgboost-") && file.library == xgBoost && file.name == found.dir+"model.bst"
 }
 
+// other plans for a prebuilt image whose file is not evaluated in this process.
+func other(model *pb.Model, image, file string, t Target) (Plan, error) {
+	s, ok := stockImageOf(image)
+	if ok && strings.Contains(s.loads(), file) {
+		c, err := stock(model, s, t)
+		return Plan{Container: c}, err
+	}
+	return Plan{}, resource.Unimplemented("the prebuilt prediction image " + image + " with " + file).WithResource(model.GetName()).
+		WithHint("give the model a container image that the configuration's images list maps to a program")
+}
+
 // notNative explains why a model that nobody else can serve is not served here.
-func notNative(model *pb.Model, image string, prebuilt bool, other string, want library) error {
+func notNative(model *pb.Model, image string, prebuilt bool, want library) error {
+	if s, ok := stockImageOf(image); ok {
+		return noPickle(model, s)
+	}
 	switch {
-	case prebuilt && other != "":
-		return resource.Unimplemented("the prebuilt prediction image "+image+" with "+other).WithResource(model.GetName()).
-			WithHint("save the model itself (LightGBM: model.txt, XGBoost: model.bst) and leave %s away, or give the model a container image that the configuration's images list maps to a program", other)
 	case prebuilt:
 		return resource.Unimplemented("the prebuilt prediction image " + image).WithResource(model.GetName()).
 			WithHint("give the model a LightGBM text file (model.txt) or an XGBoost model (model.bst, model.ubj, model.json) in artifact_uri, or a container image that the configuration's images list maps to a program")

@@ -62,7 +62,7 @@ func TestPlan(t *testing.T) {
 			"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
 			"gs://b/json/model.json": booster["json"], "gs://b/json/package.json": `{"name": "other"}`, "gs://b/ubj/weights.ubj": booster["ubj"], "gs://b/bst/model.bst": booster["bst"],
 			"gs://b/wrong/model.txt": booster["ubj"], "gs://b/saved/model.bst": booster["ubj"], "gs://b/saved/model.json": booster["json"], "gs://b/saved/model.joblib": "x",
-			"gs://b/pickled/model.pkl": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
+			"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
 		},
 	}
 	const prebuiltXGBoost = "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
@@ -86,7 +86,7 @@ func TestPlan(t *testing.T) {
 		{"cut off", "", "gs://b/cut", false, codes.FailedPrecondition},
 		{"nothing there", "tategu/lightgbm", "gs://b/empty", false, codes.FailedPrecondition},
 		{"nothing at all", "", "", false, codes.FailedPrecondition},
-		{"prebuilt with another format", prebuilt, "gs://b/text", false, codes.Unimplemented},
+		{"prebuilt with another format", prebuilt, "gs://b/text", false, codes.FailedPrecondition},
 		{"not gs", "", "s3://b/x", false, codes.InvalidArgument},
 		{"XGBoost JSON", "", "gs://b/json", true, codes.OK},
 		{"XGBoost UBJSON", prebuiltXGBoost, "gs://b/ubj", true, codes.OK},
@@ -99,8 +99,12 @@ func TestPlan(t *testing.T) {
 		{"two libraries", "", "gs://b/both", false, codes.FailedPrecondition},
 		{"cut off JSON", "", "gs://b/cutx", false, codes.FailedPrecondition},
 		{"model.bst before model.joblib", prebuiltXGBoost, "gs://b/saved", true, codes.OK},
-		{"model.joblib of sklearn", prebuilt, "gs://b/saved", false, codes.Unimplemented},
-		{"model.pkl before others", prebuiltXGBoost, "gs://b/pickled", false, codes.Unimplemented},
+		{"model.joblib of sklearn", prebuilt, "gs://b/saved", false, codes.OK},
+		{"model.pkl before others", prebuiltXGBoost, "gs://b/pickled", false, codes.OK},
+		{"model.bst that is a pickle", prebuiltXGBoost, "gs://b/picklebst", false, codes.OK},
+		{"model.bst that is a pickle, of sklearn", prebuilt, "gs://b/picklebst", false, codes.Unimplemented},
+		{"a version that is not known", strings.Replace(prebuilt, "1-3", "9-9", 1), "gs://b/pickled", false, codes.Unimplemented},
+		{"another framework's file", "us-docker.pkg.dev/vertex-ai/prediction/pytorch-cpu.2-1:latest", "gs://b/torch", false, codes.Unimplemented},
 		{"no image beside model.pkl", "", "gs://b/pickled", true, codes.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {

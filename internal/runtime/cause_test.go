@@ -80,6 +80,10 @@ func ends() map[string]judged {
 		"refused":      {python("ConnectionRefusedError: [Errno 111] Connection refused"), dep, "SERVICE_UNREACHABLE", "refused", "address"},
 		"requests":     {python("requests.exceptions.ConnectionError: HTTPConnectionPool(host='h', port=1)"), dep, "SERVICE_UNREACHABLE", "HTTPConnectionPool", ""},
 		"urllib":       {python("urllib.error.URLError: <urlopen error [Errno 111] Connection refused>"), dep, "SERVICE_UNREACHABLE", "refused", ""},
+		"pickle":       {python("ModelError: cannot load gs://b/m/model.pkl with scikit-learn 1.6.1 of the image sklearn-cpu.1-6: UnpicklingError: pickle data was truncated"), model, "BAD_MODEL", "truncated", "whole file"},
+		"old pickle":   {python("ModelError: cannot load gs://b/m/model.pkl with scikit-learn 1.6.1 of the image sklearn-cpu.1-6: ValueError: node array (it was saved by scikit-learn 1.2.2)"), model, "BAD_MODEL", "node array", "sklearn-cpu.1-2"},
+		"own code":     {python("ModelError: cannot load gs://b/m/model.pkl with scikit-learn 1.6.1 of the image sklearn-cpu.1-6: ModuleNotFoundError: No module named 'shop.features'"), model, "BAD_MODEL", "shop", "shop among its requirements"},
+		"own error":    {python("ModelError: no rows"), user, "EXCEPTION", "no rows", ""},
 		"bad model":    {python("lightgbm.basic.LightGBMError: Model format error, expect a tree here. met xx"), model, "BAD_MODEL", "Model format", "save_model"},
 
 		"shell":          {said(127, "sh: 1: trian: not found"), input, "COMMAND_NOT_FOUND", "trian", "install trian"},

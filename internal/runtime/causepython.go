@@ -84,6 +84,10 @@ func pythonRules() []pythonRule {
 		{`urllib\.error\.URLError`, `\[Errno (?:111|113|101|-2|-3|-5)\]`, "SERVICE_UNREACHABLE", resource.CauseDependency, "a service that the program calls cannot be reached from this machine: check its address, and that it runs"},
 		{`lightgbm\.basic\.LightGBMError`, `[Mm]odel (?:file|format)|submodel`, "BAD_MODEL", resource.CauseModel, "save the model again with booster.save_model, and check that the whole file was uploaded"},
 		{`onnxruntime\.` + anyK + `(?:InvalidProtobuf|InvalidGraph|NoSuchFile)|safetensors_rust\.SafetensorError|` + anyK + `SafetensorError`, ``, "BAD_MODEL", resource.CauseModel, "export the model again, and check that the whole file was uploaded"},
+		// What the server of modelformat/stock says of a pickle.
+		{`ModelError`, `^cannot load \S+ with .*No module named '([^'.]+)`, "BAD_MODEL", resource.CauseModel, "the model needs code that its prebuilt image does not have: serve it with an image of your own, or as a custom prediction routine with $package among its requirements"},
+		{`ModelError`, `^cannot load \S+ with .*saved by scikit-learn (\d+)\.(\d+)`, "BAD_MODEL", resource.CauseModel, "upload the model with the image sklearn-cpu.$1-$2, or save it again with the version of the image"},
+		{`ModelError`, `^cannot load \S+ with |^there is no model\.|^the object in gs://`, "BAD_MODEL", resource.CauseModel, "save the model again (joblib.dump, pickle.dump, Booster.save_model), with the library's version that the image has, and check that the whole file was uploaded"},
 		{`RuntimeError`, `PytorchStreamReader failed`, "BAD_MODEL", resource.CauseModel, "save the model again, and check that the whole file was uploaded"},
 	}
 }

@@ -98,6 +98,11 @@ type Python struct {
 	// in .py; ScriptPath in Command and Args becomes its path. Without a Command
 	// the script itself is the program and Args are its arguments.
 	Script string
+	// Preload names modules that are worth loading before the program is needed, as
+	// those that Script imports are: what it loads later, for certain inputs alone.
+	// Modules that are not there are left out. With it, Script is taken to be one that
+	// changes nothing of what an import finds.
+	Preload []string
 }
 
 // Resources asked for; zero values are "whatever is there".

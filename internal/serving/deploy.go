@@ -60,6 +60,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	machine := dm.GetDedicatedResources().GetMachineSpec()
 	plan, err := e.planner.Plan(ctx, model, modelformat.Target{
 		Project: endpoint.Project(), Endpoint: endpoint.ID(), DeployedModel: dm.GetId(), Machine: machine,
+		Threads: int(coresOf(machine)) / max(1, e.cfg.Scaling.spec(dm).Max),
 	})
 	if err != nil {
 		return err
@@ -77,6 +78,9 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	} else {
 		c := plan.Container
 		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
+		if c.Note != "" {
+			a.log.InfoContext(ctx, c.Note, slog.String("image", model.GetContainerSpec().GetImageUri()))
+		}
 		cfg.Workload = func(id string) runtime.Workload {
 			w := c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), modelformat.Needs(machine))
 			w.Priority = runtime.PriorityOnline

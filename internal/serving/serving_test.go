@@ -56,7 +56,7 @@ func TestFailedDeployLeavesNothing(t *testing.T) {
 	}{
 		{"broken", `"end of trees" is missing`, codes.FailedPrecondition},
 		{"none", "no LightGBM text model was found in gs://b/elsewhere", codes.FailedPrecondition},
-		{"sklearn", "sklearn-cpu.1-3:latest is not supported", codes.Unimplemented},
+		{"sklearn", "there is no model.joblib or model.pkl in gs://b/elsewhere", codes.FailedPrecondition},
 		{"missing", "was not found", codes.NotFound},
 	} {
 		op := w.deploy(c.model, c.model, nil)

@@ -8,8 +8,6 @@ import pytest
 from google.api_core import exceptions
 from google.cloud import aiplatform
 
-from conftest import XGBOOST_IMAGE
-
 
 @pytest.fixture
 def endpoint(mode):
@@ -43,18 +41,6 @@ def test_xgboost_file_is_served_as_it_is(endpoint, served_xgboost, xgboost_model
     xgboost = pytest.importorskip("xgboost")
     raw = booster.predict(xgboost.DMatrix(rows), output_margin=True)
     assert margins.predictions == raw.tolist()
-
-
-def test_xgboost_pickle_needs_python(endpoint, bucket, mode):
-    bucket.blob("pkl/model.pkl").upload_from_string(b"\x80\x04.")
-    model = aiplatform.Model.upload(
-        display_name="pickled",
-        artifact_uri=f"gs://{bucket.name}/pkl",
-        serving_container_image_uri=XGBOOST_IMAGE,
-    )
-    with pytest.raises(exceptions.GoogleAPICallError, match="model.pkl"):
-        endpoint.deploy(model, machine_type="n1-standard-2")
-    model.delete()
 
 
 def test_bad_row_is_the_callers_mistake(endpoint, served_model):

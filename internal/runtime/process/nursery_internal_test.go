@@ -52,7 +52,7 @@ func nurseryOf(t *testing.T, memory int64) (n *nursery, recipeOf func(name strin
 	recipeOf = func(name string) recipe {
 		s := wrapper.Spec{Command: []string{"python3", "/w/x.py"}}
 		s.Env = append(s.Env, "NAME="+name, "PYTHONPATH=/w/hook", "TATEGU_VENV=/w/venv")
-		return newRecipe(base, "/w", s, nil, "import json", n.importer)
+		return newRecipe(base, "/w", s, nil, runtime.Python{Script: "import json"}, n.importer)
 	}
 	return n, recipeOf, func(d time.Duration) {
 		clock.Lock()

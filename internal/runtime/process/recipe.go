@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/wrapper"
 )
 
@@ -24,8 +25,9 @@ type recipe struct {
 
 // newRecipe takes it from how a cold start is described. The mark of a workload is
 // not part of it, nor are names of credentials and what pipelines say of their run.
-func newRecipe(base environment, dir string, s wrapper.Spec, perTask []string, script string, i importer) recipe {
-	r := recipe{base: base, dir: dir, bare: i.touches(script)}
+func newRecipe(base environment, dir string, s wrapper.Spec, perTask []string, python runtime.Python, i importer) recipe {
+	script := python.Script
+	r := recipe{base: base, dir: dir, bare: len(python.Preload) == 0 && i.touches(script)}
 	for _, v := range s.Env {
 		name, value, _ := strings.Cut(v, "=")
 		own := slices.Contains(perTask, name)
@@ -41,7 +43,7 @@ func newRecipe(base environment, dir string, s wrapper.Spec, perTask []string, s
 		r.imports = []string{r.kfp}
 	}
 	if !r.bare {
-		for _, entry := range i.imports(script) {
+		for _, entry := range slices.Concat(i.imports(script), python.Preload) {
 			if !slices.Contains(r.imports, entry) {
 				r.imports = append(r.imports, entry)
 			}
@@ -71,6 +73,9 @@ func (r recipe) key() string {
 
 // perTask names the variables that are another's for every program.
 func perTask(credentials map[string]string) []string {
-	// The labels of a run are read by kfp's executor when it runs, not before.
-	return append(slices.Sorted(maps.Keys(credentials)), "VERTEX_AI_PIPELINES_RUN_LABELS", "PORT", "AIP_HTTP_PORT")
+	// The labels of a run are read by kfp's executor when it runs, not before, and what
+	// a model's server is told of its place by the server.
+	return append(slices.Sorted(maps.Keys(credentials)), "VERTEX_AI_PIPELINES_RUN_LABELS", "PORT", "AIP_HTTP_PORT",
+		"AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "AIP_STORAGE_URI", "AIP_ENDPOINT_ID", "AIP_DEPLOYED_MODEL_ID", "AIP_MODEL_NAME", "AIP_VERSION_NAME",
+		"AIP_PROJECT_NUMBER", "AIP_MACHINE_TYPE", "AIP_ACCELERATOR_TYPE")
 }

@@ -57,7 +57,7 @@ func (in *instance) warmable(plan runtime.Plan, s *wrapper.Spec) {
 	script := c[1] == filepath.Join(in.dir, dirWork, workload.ScriptFile)
 	executor := len(c) > 2 && c[1] == "-m" && strings.HasSuffix(c[2], ".executor_main")
 	if s.Python = script || executor; s.Python && in.r.nursery != nil {
-		in.recipe = newRecipe(in.base, in.dir, *s, perTask(in.credentials), w.Python.Script, in.r.nursery.importer)
+		in.recipe = newRecipe(in.base, in.dir, *s, perTask(in.credentials), *w.Python, in.r.nursery.importer)
 	}
 }
 
