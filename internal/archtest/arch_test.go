@@ -49,6 +49,7 @@ func private() map[string][]string {
 		"internal/modelformat/xgboost":     {"internal/modelformat"},
 		"internal/replica/http1":           {"internal/load", "internal/replica"},
 		"internal/serving/autoscale":       {"internal/serving"},
+		"internal/serving/rollout":         {"internal/serving"},
 		"internal/store/storetest":         {},
 		"internal/wire/apiv1":              {"internal/wire"},
 		"internal/blob/blobtest":           {},

@@ -304,11 +304,15 @@ func (a *actor) undeploy(ctx context.Context) error {
 	if err := a.stop(ctx); err != nil {
 		return ignoreCancel(ctx, err)
 	}
+	defer a.engine.forgetRollout(a.key)
 	return a.engine.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		if err := a.answer(ctx, tx, func(op string) (bool, error) {
 			_, err := operation.Finish(ctx, tx, op, &pb.UndeployModelResponse{})
 			return false, err
 		}); err != nil {
+			return err
+		}
+		if err := tx.Delete(ctx, resource.KindRollouts, a.key); err != nil {
 			return err
 		}
 		return tx.Delete(ctx, resource.KindDeployments, a.key)

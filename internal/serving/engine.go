@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-
 	"tategu/internal/modelformat"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -45,10 +43,13 @@ type Engine struct {
 
 	mu        sync.RWMutex
 	running   map[string]*deployment // by deployment key: those that take requests
-	endpoints map[string]*pb.Endpoint
+	endpoints map[string]*entry
 	epoch     int                      // grows when something is forgotten
+	canaries  map[string]*canary       // by endpoint
+	rollouts  map[string]Rollout       // by deployment key
 	actors    map[string]chan struct{} // wake-up of each deployment's goroutine
 
+	judged  chan *canary  // whose verdict is new
 	ready   chan struct{} // closed once the rows of an earlier run are taken over
 	adopted sync.WaitGroup
 }
@@ -64,7 +65,8 @@ func New(cfg Config) *Engine {
 	}
 	return &Engine{
 		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage}, metrics: newMetrics(),
-		running: map[string]*deployment{}, endpoints: map[string]*pb.Endpoint{},
+		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
+		judged: make(chan *canary, 16),
 		actors: map[string]chan struct{}{}, ready: make(chan struct{}),
 	}
 }
@@ -89,7 +91,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	var actors sync.WaitGroup
 	defer actors.Wait()
 	defer cancel()
-	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindDeployments})
+	var rows []store.Row
+	err := e.loadRollouts(ctx)
+	if err == nil {
+		rows, err = e.cfg.Store.List(ctx, store.Query{Kind: resource.KindDeployments})
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -102,6 +108,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		e.wake(ctx, &actors, row.Key, row.State == resource.StateDeployed)
 	}
+	actors.Go(func() { e.tend(ctx) })
 	actors.Go(func() {
 		e.adopted.Wait()
 		close(e.ready)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,7 @@ type metrics struct {
 	waited   *prometheus.HistogramVec
 	failures *prometheus.CounterVec
 	cold     *prometheus.HistogramVec
+	rollouts *prometheus.CounterVec
 }
 
 // labelNames of everything that is told of a deployed model.
@@ -48,11 +50,23 @@ func newMetrics() *metrics {
 		cold: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tategu_cold_start_seconds", Help: "Time that the first request waited while there was no replica.", Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900},
 		}, labelNames()),
+		rollouts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_rollouts_total", Help: "Canaries whose trial ended, by outcome: promoted or rolled_back.",
+		}, labelNames("outcome")),
 	}
 }
 
+// rolledOut counts the end of a trial.
+func (m *metrics) rolledOut(key, state string) {
+	name, err := resource.ParseName(key)
+	if err != nil {
+		return // no deployment has such a key
+	}
+	m.rollouts.WithLabelValues(name.Project(), name.Parent().ID(), name.ID(), strings.ToLower(state)).Inc()
+}
+
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.waited, m.failures, m.cold}
+	return []prometheus.Collector{m.requests, m.seconds, m.waited, m.failures, m.cold, m.rollouts}
 }
 
 // Metrics are those of all deployed models, for a registry.
@@ -81,7 +95,7 @@ func (m meters) forget() {
 	}
 	for _, vec := range []interface {
 		DeletePartialMatch(labels prometheus.Labels) int
-	}{m.all.requests, m.all.seconds, m.all.waited, m.all.failures, m.all.cold} {
+	}{m.all.requests, m.all.seconds, m.all.waited, m.all.failures, m.all.cold, m.all.rollouts} {
 		vec.DeletePartialMatch(match)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -67,14 +67,23 @@ func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Resp
 const reroutes = 3
 
 func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Response, error) {
-	d, limit, err := e.choose(ctx, endpoint, r.DeployedModel)
+	at, d, err := e.choose(ctx, endpoint, r.DeployedModel)
 	if err != nil {
 		return nil, err
 	}
+	if at.canary != nil && r.DeployedModel == "" {
+		return e.tried(ctx, at, d, r)
+	}
+	return e.ask(ctx, at, d, r)
+}
+
+// ask sends a request to a deployed model.
+func (e *Engine) ask(ctx context.Context, at *entry, d *deployment, r Request) (*Response, error) {
 	ask, err := d.request(r)
 	if err != nil {
 		return nil, err
 	}
+	limit := inferenceTimeout(at.endpoint)
 	if limit == 0 {
 		limit = e.cfg.Limit
 		if r.Stream {
@@ -88,7 +97,7 @@ func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Resp
 		return nil, err
 	}
 	return &Response{
-		Endpoint:      endpoint[strings.LastIndexByte(endpoint, '/')+1:],
+		Endpoint:      path.Base(at.endpoint.GetName()),
 		DeployedModel: d.id, Model: d.model.GetName(), ModelVersion: d.model.GetVersionId(), ModelDisplay: d.model.GetDisplayName(),
 		Route: ask.Path, Status: resp.Status, Header: resp.Header,
 		Body: &bounded{ReadCloser: resp.Body, end: func() {
@@ -154,31 +163,37 @@ func (b *bounded) Close() error {
 	return err
 }
 
-// choose picks a deployed model and gives the endpoint's own time limit, 0 = none.
-// What is cached of the endpoint may be a moment old, so that a miss is looked up
-// before it is an error.
-func (e *Engine) choose(ctx context.Context, name, id string) (*deployment, time.Duration, error) {
+// entry is what is kept of an endpoint between requests.
+type entry struct {
+	endpoint *pb.Endpoint
+	canary   *canary // nil = there is none
+}
+
+// choose picks a deployed model of an endpoint. What is cached of the endpoint may be a
+// moment old, so that a miss is looked up before it is an error.
+func (e *Engine) choose(ctx context.Context, name, id string) (*entry, *deployment, error) {
 	e.mu.RLock()
-	endpoint, epoch := e.endpoints[name], e.epoch
+	at, epoch := e.endpoints[name], e.epoch
 	e.mu.RUnlock()
-	if endpoint != nil {
-		if d := e.draw(endpoint, id); d != nil {
-			return d, inferenceTimeout(endpoint), nil
+	if at != nil {
+		if d := e.draw(at, id); d != nil {
+			return at, d, nil
 		}
 	}
-	endpoint = &pb.Endpoint{}
-	if _, err := store.GetMessage(ctx, e.cfg.Store, resource.KindEndpoints, name, endpoint); err != nil {
-		return nil, 0, fmt.Errorf("predict: %w", err)
+	at = &entry{endpoint: &pb.Endpoint{}}
+	if _, err := store.GetMessage(ctx, e.cfg.Store, resource.KindEndpoints, name, at.endpoint); err != nil {
+		return nil, nil, fmt.Errorf("predict: %w", err)
 	}
 	e.mu.Lock()
 	if e.epoch == epoch { // else what was read may be old already
-		e.endpoints[name] = endpoint
+		at.canary = e.canaryOf(at.endpoint)
+		e.endpoints[name] = at
 	}
 	e.mu.Unlock()
-	if d := e.draw(endpoint, id); d != nil {
-		return d, inferenceTimeout(endpoint), nil
+	if d := e.draw(at, id); d != nil {
+		return at, d, nil
 	}
-	return nil, 0, unserved(endpoint, id)
+	return nil, nil, unserved(at.endpoint, id)
 }
 
 func inferenceTimeout(endpoint *pb.Endpoint) time.Duration {
@@ -204,13 +219,22 @@ func unserved(endpoint *pb.Endpoint, id string) error {
 
 // draw chooses by the traffic split among the models that run; nil when the one
 // chosen does not. id names one.
-func (e *Engine) draw(endpoint *pb.Endpoint, id string) *deployment {
+func (e *Engine) draw(at *entry, id string) *deployment {
 	if id == "" {
-		id = e.drawID(endpoint.GetTrafficSplit())
+		split := at.endpoint.GetTrafficSplit()
+		if at.canary != nil && at.canary.out.Load() {
+			split = at.canary.others(split)
+		}
+		id = e.drawID(split)
 	}
+	return e.find(at.endpoint.GetName(), id)
+}
+
+// find gives a deployed model that runs.
+func (e *Engine) find(endpoint, id string) *deployment {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.running[resource.DeploymentKey(endpoint.GetName(), id)]
+	return e.running[resource.DeploymentKey(endpoint, id)]
 }
 
 // drawID chooses one by its share; "" = nobody has one.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type traffic struct {
 	total  int
 	wg     sync.WaitGroup
 	stop   chan struct{}
+	raw    atomic.Bool // not to be sent again
 }
 
 func startTraffic(w *world, each time.Duration) *traffic {
@@ -47,7 +49,7 @@ func startTraffic(w *world, each time.Duration) *traffic {
 }
 
 func (tr *traffic) one(w *world) {
-	resp, err := w.engine.Predict(w.t.Context(), endpoint, serving.Request{Body: []byte(`{"instances": [1]}`), Again: true})
+	resp, err := w.engine.Predict(w.t.Context(), endpoint, serving.Request{Body: []byte(`{"instances": [1]}`), Again: !tr.raw.Load()})
 	text := ""
 	if err == nil {
 		var b bytes.Buffer

@@ -15,8 +15,15 @@ func (e *Engine) Replicas(key string) *pb.DeployedModel_Status {
 		return nil
 	}
 	if d.scale == nil {
-		return &pb.DeployedModel_Status{Message: "served in process: it needs no replica", AvailableReplicaCount: 1}
+		status := &pb.DeployedModel_Status{Message: "served in process: it needs no replica", AvailableReplicaCount: 1}
+		if told := e.onRollout(key); told != "" {
+			status.Message += ". " + told
+		}
+		return status
 	}
 	message, ready, since := d.scale.status()
+	if told := e.onRollout(key); told != "" {
+		message += " " + told
+	}
 	return &pb.DeployedModel_Status{Message: message, AvailableReplicaCount: int32(min(ready, 1<<20)), LastUpdateTime: timestamppb.New(since)}
 }

@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from server import Server, echo_config
+from server import ROOT, Server, echo_config
 
 PROJECT = "p"
 LOCATION = "us-central1"
@@ -31,7 +31,7 @@ SERVER = pytest.StashKey[Server]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start one tategu, whose images echo* echo and whose image crash ends at once.
+    """Start one tategu, whose images echo* echo, crash ends at once, and bad-canary fails.
 
     Then set the variables as after eval "$(tategu env --intercept)", before any
     client is imported: gRPC reads its roots once a process.
@@ -40,6 +40,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     crash = json.dumps([sys.executable, "-c", CRASH])
     config = echo_config("echo*") + f"  - match: crash\n    command: {crash}\n"
+    canary = ROOT / "internal" / "serving" / "testdata" / "canary.py"
+    bad = json.dumps([sys.executable, str(canary), "fails"])
+    config += f"  - match: bad-canary\n    command: {bad}\n"
     config += "serving: {idle: 1s}\n"
     folder = Path(tempfile.mkdtemp(prefix="tategu-clients-"))
     server = Server(folder, config)

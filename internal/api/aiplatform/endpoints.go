@@ -6,6 +6,7 @@ import (
 	"tategu/internal/api"
 	"tategu/internal/operation"
 	"tategu/internal/resource"
+	"tategu/internal/serving"
 	"tategu/internal/store"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -65,6 +66,9 @@ func (s *Endpoints) create(ctx context.Context, req *pb.CreateEndpointRequest) (
 	if len(e.TrafficSplit) > 0 {
 		return nil, resource.Invalid("endpoint.traffic_split", "a new endpoint has no deployed models, so it takes no traffic split")
 	}
+	if err := serving.CheckLabels(e.Labels); err != nil {
+		return nil, err
+	}
 	var op *longrunningpb.Operation
 	err := s.std.store.Update(ctx, func(tx store.Tx) error {
 		err := s.std.Insert(ctx, tx, req.Parent, req.EndpointId, e, "")
@@ -110,6 +114,9 @@ func (s *Endpoints) update(ctx context.Context, req *pb.UpdateEndpointRequest) (
 			return err
 		}
 		if err := checkSplit("endpoint.traffic_split", e, e.TrafficSplit); err != nil {
+			return err
+		}
+		if err := serving.CheckLabels(e.Labels); err != nil {
 			return err
 		}
 		return s.std.Save(ctx, tx, e, "")
