@@ -84,7 +84,7 @@ func TestBadCanary(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(200) {
+			for seed := range uint64(100) {
 				reason, seen, _ := tt.load.run(rule(t, tt.rule), seed, 120)
 				if !strings.Contains(reason, tt.reason) || seen > tt.within {
 					t.Fatalf("seed %d: %q after %d requests of the canary", seed, reason, seen)
@@ -108,7 +108,7 @@ func TestGoodCanary(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(40) {
+			for seed := range uint64(20) {
 				if reason, seen, _ := l.run(rule(t, nil), seed, 300); reason != "" {
 					t.Fatalf("seed %d: %q after %d requests of the canary", seed, reason, seen)
 				}
