@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tategu/internal/app"
+	"tategu/internal/batch"
 	"tategu/internal/resource"
 	"tategu/internal/runtime/process"
 )
@@ -28,6 +29,13 @@ func main() { os.Exit(Main(os.Args[1:])) }
 func Main(args []string) int {
 	if len(args) > 0 && args[0] == process.Verb {
 		return process.Main(args[1:])
+	}
+	if len(args) > 0 && args[0] == batch.WorkerVerb {
+		if err := batchWorker(args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "batch worker: "+told(err))
+			return 1
+		}
+		return 0
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

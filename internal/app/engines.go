@@ -59,7 +59,9 @@ func (m *Main) openEngines(context.Context) error {
 		serving: serving.New(serving.Config{
 			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Log: m.log, Now: m.now,
 		}),
-		batch:    batch.New(batch.Config{Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Log: m.log, Now: m.now}),
+		batch: batch.New(batch.Config{
+			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Worker: self, Temp: m.cfg.Cache, Log: m.log, Now: m.now,
+		}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}
 	for _, c := range m.engines.serving.Metrics() {

@@ -100,7 +100,7 @@ func TestFailures(t *testing.T) {
 		code               codes.Code
 	}{
 		{"native", "gs://b/none.jsonl", "no object matches the input gs://b/none.jsonl", codes.NotFound},
-		{"native", "gs://b/bad.jsonl", "all 2 instances failed; the first: instance 0", codes.FailedPrecondition},
+		{"native", "gs://b/bad.jsonl", "all 2 instances failed; the first: line 1 of gs://b/bad.jsonl", codes.FailedPrecondition},
 		{"nothing", "gs://b/bad.jsonl", "no LightGBM text model", codes.FailedPrecondition},
 		{"gone", "gs://b/bad.jsonl", "was not found", codes.NotFound},
 	} {
@@ -123,6 +123,11 @@ func (w *world) echo() {
 	}
 	w.withProcesses()
 	w.model("echo", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "echo", Args: []string{path}, HealthRoute: "/health", PredictRoute: "/predict"}})
+	picky, err := filepath.Abs("testdata/picky.py")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.model("picky", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "echo", Args: []string{picky}, HealthRoute: "/health", PredictRoute: "/predict"}})
 	w.model("hangs", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "echo", Args: []string{"-c", "import time; time.sleep(1000)"}}})
 	w.model("fails", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "echo", Args: []string{"-c", "raise SystemExit('no weights')"}}})
 }

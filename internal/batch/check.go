@@ -3,6 +3,7 @@ package batch
 import (
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
+	"tategu/internal/batch/score"
 	"tategu/internal/resource"
 )
 
@@ -20,6 +21,17 @@ func Finished(s pb.JobState) bool {
 // Check refuses a job whose configuration makes no sense to the engine.
 func Check(job *pb.BatchPredictionJob) error {
 	const field = "batch_prediction_job."
+	in, out := Formats(job)
+	switch in {
+	case score.JSONL, score.CSV, score.Parquet, score.FileList:
+	default:
+		return formatError(field+"input_config.instances_format", in, "jsonl, csv, file-list, or parquet")
+	}
+	switch out {
+	case score.JSONL, score.CSV, score.Parquet:
+	default:
+		return formatError(field+"output_config.predictions_format", out, "jsonl, csv, or parquet")
+	}
 	for _, uri := range job.GetInputConfig().GetGcsSource().GetUris() {
 		if _, err := parseURI(uri); err != nil {
 			return resource.Invalid(field+"input_config.gcs_source.uris", "%q is not of the form gs://BUCKET/NAME", uri)
@@ -36,8 +48,36 @@ func Check(job *pb.BatchPredictionJob) error {
 		return resource.Invalid(field+"instance_config.instance_type", "%q is neither object nor array", c.GetInstanceType())
 	case len(c.GetIncludedFields()) > 0 && len(c.GetExcludedFields()) > 0:
 		return resource.Invalid(field+"instance_config.excluded_fields", "included_fields and excluded_fields exclude each other")
+	case in == score.FileList && (c.GetKeyField() != "" || c.GetInstanceType() != "" || len(c.GetIncludedFields())+len(c.GetExcludedFields()) > 0):
+		return resource.Invalid(field+"instance_config", "the instances of a file-list are files: they have no fields")
 	case job.GetManualBatchTuningParameters().GetBatchSize() < 0:
 		return resource.Invalid(field+"manual_batch_tuning_parameters.batch_size", "batch_size is negative")
 	}
 	return nil
+}
+
+func formatError(field, format, want string) error {
+	if format == "" {
+		return resource.Invalid(field, "the format is not set: want %s", want)
+	}
+	return resource.Unimplemented("format "+format+" in "+field).WithHint("use %s", want)
+}
+
+// Labels of a job that name formats which the SDK does not let through.
+const (
+	LabelInput  = "instances_format"
+	LabelOutput = "predictions_format"
+)
+
+// Formats gives the formats of a job's input and output: those of its labels, where
+// it has such labels.
+func Formats(job *pb.BatchPredictionJob) (in, out string) {
+	in, out = job.GetInputConfig().GetInstancesFormat(), job.GetOutputConfig().GetPredictionsFormat()
+	if v := job.GetLabels()[LabelInput]; v != "" {
+		in = v
+	}
+	if v := job.GetLabels()[LabelOutput]; v != "" {
+		out = v
+	}
+	return in, out
 }

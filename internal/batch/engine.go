@@ -1,8 +1,9 @@
-// Package batch runs batch predictions: JSONL objects in, JSONL objects out. It
-// acts on the rows of batchPredictionJobs, starts replicas of the job's model
-// (or evaluates it in this process) and streams instances through them in
-// bounded memory. A job that a stopped server left unfinished starts again and
-// writes the same objects, so that its output directory is complete once.
+// Package batch runs batch predictions: objects of records in, objects of results
+// out. It acts on the rows of batchPredictionJobs, cuts their input into sections
+// (plan), starts replicas of the job's model, or workers of our own binary that
+// evaluate its file, and has sections scored by them in bounded memory. A section
+// that is written is recorded; a job that a stopped server left unfinished goes on
+// with the others, so that each record comes out once.
 package batch
 
 import (
@@ -31,6 +32,8 @@ import (
 // Objects is what is needed of the object store.
 type Objects interface {
 	modelformat.Objects
+	// OpenLive opens the live generation and says which it is.
+	OpenLive(ctx context.Context, bucket, name string) (blob.Object, io.ReadCloser, error)
 	// Put makes the content of r the object attrs.Bucket/attrs.Name; it appears
 	// when r has ended without an error, not before.
 	Put(ctx context.Context, attrs blob.Object, r io.Reader, conds blob.Conditions) (blob.Object, error)
@@ -45,9 +48,15 @@ type Config struct {
 	// runtime's word on each of them is enough.
 	Fits     func(together ...runtime.Workload) error
 	HasImage func(image string) bool // whether an images rule fits; nil = never
-	Jobs     int                     // jobs that run at the same time; 0 = 4
-	Log      *slog.Logger
-	Now      func() time.Time
+	// Worker is the path of our own binary, whose verb WorkerVerb evaluates model
+	// files; "" = this process does.
+	Worker string
+	Temp   string // directory for files while they are read; "" = the system's
+	// Ended is told of each job that ends, in the transaction in which it does; nil = nobody is.
+	Ended func(ctx context.Context, tx store.Tx, job *pb.BatchPredictionJob) error
+	Jobs  int // jobs that run at the same time; 0 = 4
+	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // Engine runs batch prediction jobs.
@@ -191,10 +200,11 @@ func (e *Engine) job(ctx, server context.Context, name string) {
 
 // result is how a job went.
 type result struct {
-	directory string
-	stats     *pb.CompletionStats
-	partial   []error // samples of what failed
-	err       error
+	output   *pb.BatchPredictionJob_OutputInfo
+	stats    *pb.CompletionStats
+	partial  []error // samples of what failed
+	replicas int
+	err      error
 }
 
 // admit waits for one of the slots and runs.
@@ -239,19 +249,20 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 // begin marks the job as running.
 func (e *Engine) begin(ctx context.Context, name string) (*pb.BatchPredictionJob, error) {
 	job := &pb.BatchPredictionJob{}
-	return job, e.change(ctx, name, job, func() {
+	return job, e.change(ctx, name, job, func(store.Tx, *pb.BatchPredictionJob) error {
 		if job.State == pb.JobState_JOB_STATE_CANCELLING {
-			return // asked for meanwhile: the watch ends this work, and must still find it
+			return nil // asked for meanwhile: the watch ends this work, and must still find it
 		}
 		job.State = pb.JobState_JOB_STATE_RUNNING
 		if job.StartTime == nil {
 			job.StartTime = timestamppb.New(e.cfg.Now())
 		}
+		return nil
 	})
 }
 
 // change rewrites a job that is not finished.
-func (e *Engine) change(ctx context.Context, name string, job *pb.BatchPredictionJob, edit func()) error {
+func (e *Engine) change(ctx context.Context, name string, job *pb.BatchPredictionJob, edit func(store.Tx, *pb.BatchPredictionJob) error) error {
 	return e.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		row, err := store.GetMessage(ctx, tx, resource.KindBatchPredictionJobs, name, job)
 		if err != nil {
@@ -260,7 +271,9 @@ func (e *Engine) change(ctx context.Context, name string, job *pb.BatchPredictio
 		if job.GetEndTime() != nil {
 			return resource.Errorf(codes.FailedPrecondition, "the job has ended already")
 		}
-		edit()
+		if err := edit(tx, job); err != nil {
+			return err
+		}
 		job.UpdateTime = timestamppb.New(e.cfg.Now())
 		return store.PutMessage(ctx, tx, store.Row{Kind: row.Kind, Key: row.Key, Parent: row.Parent, State: job.GetState().String()}, job)
 	})
@@ -269,18 +282,21 @@ func (e *Engine) change(ctx context.Context, name string, job *pb.BatchPredictio
 // finish records how a job ended.
 func (e *Engine) finish(ctx context.Context, name string, r result) error {
 	job := &pb.BatchPredictionJob{}
-	err := e.change(ctx, name, job, func() {
+	err := e.change(ctx, name, job, func(tx store.Tx, job *pb.BatchPredictionJob) error {
 		job.EndTime = timestamppb.New(e.cfg.Now())
-		job.CompletionStats = r.stats
+		if r.stats != nil { // else what was done before the end stays told
+			job.CompletionStats = r.stats
+		}
+		if hours := job.GetEndTime().AsTime().Sub(job.GetStartTime().AsTime()).Hours(); job.GetStartTime() != nil && r.replicas > 0 {
+			job.ResourcesConsumed = &pb.ResourcesConsumed{ReplicaHours: float64(r.replicas) * hours}
+		}
 		for _, p := range r.partial {
 			job.PartialFailures = append(job.PartialFailures, resource.Outcome(p).GRPCStatus().Proto())
 		}
 		switch {
 		case r.err == nil:
 			job.State = pb.JobState_JOB_STATE_SUCCEEDED
-			job.OutputInfo = &pb.BatchPredictionJob_OutputInfo{
-				OutputLocation: &pb.BatchPredictionJob_OutputInfo_GcsOutputDirectory{GcsOutputDirectory: r.directory},
-			}
+			job.OutputInfo = r.output
 		case errors.Is(r.err, errCancelled):
 			job.State = pb.JobState_JOB_STATE_CANCELLED
 			job.Error = errCancelled.GRPCStatus().Proto()
@@ -288,6 +304,12 @@ func (e *Engine) finish(ctx context.Context, name string, r result) error {
 			job.State = pb.JobState_JOB_STATE_FAILED
 			job.Error = resource.Outcome(r.err).WithLogs(path.Base(name)).GRPCStatus().Proto()
 		}
+		if e.cfg.Ended != nil {
+			if err := e.cfg.Ended(ctx, tx, job); err != nil {
+				return err
+			}
+		}
+		return forget(ctx, tx, name)
 	})
 	if resource.IsNotFound(err) {
 		return nil // deleted while it ran

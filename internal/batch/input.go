@@ -1,13 +1,8 @@
 package batch
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"path"
 	"strings"
 
@@ -16,9 +11,6 @@ import (
 	"tategu/internal/blob"
 	"tategu/internal/resource"
 )
-
-// maxLine bounds one instance.
-const maxLine = 64 << 20
 
 // object is a place in the object store.
 type object struct{ bucket, name string }
@@ -103,37 +95,6 @@ func matches(pattern, name string) bool {
 	return false
 }
 
-// lines calls each with every line that is not blank; the slice is each's own.
-func (e *Engine) lines(ctx context.Context, o object, each func(line []byte) error) (err error) {
-	r, err := e.cfg.Objects.ReadObject(ctx, o.bucket, o.name)
-	if err != nil {
-		return fmt.Errorf("read input gs://%s/%s: %w", o.bucket, o.name, err)
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	in := bufio.NewReaderSize(r, 256<<10)
-	var src io.Reader = in
-	if head, err := in.Peek(2); err == nil && head[0] == 0x1f && head[1] == 0x8b {
-		if src, err = gzip.NewReader(in); err != nil {
-			return unreadable(o, err)
-		}
-	}
-	scan := bufio.NewScanner(src)
-	scan.Buffer(make([]byte, 0, 64<<10), maxLine)
-	for scan.Scan() {
-		line := bytes.TrimSpace(scan.Bytes())
-		if len(line) == 0 {
-			continue
-		}
-		if err := each(bytes.Clone(line)); err != nil {
-			return err
-		}
-	}
-	if err := scan.Err(); err != nil {
-		return unreadable(o, err)
-	}
-	return nil
-}
-
 func unreadable(o object, err error) error {
-	return resource.Errorf(codes.InvalidArgument, "input gs://%s/%s cannot be read as lines: %w", o.bucket, o.name, err).WithCause(resource.CauseInput)
+	return resource.Errorf(codes.InvalidArgument, "input gs://%s/%s cannot be read: %w", o.bucket, o.name, err).WithCause(resource.CauseInput)
 }

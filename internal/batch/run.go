@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	goruntime "runtime"
 	"strings"
@@ -15,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
-	"tategu/internal/blob"
+	"tategu/internal/batch/score"
 	"tategu/internal/modelformat"
 	"tategu/internal/replica"
 	"tategu/internal/resource"
@@ -27,53 +26,66 @@ const (
 	batchBytes    = 1 << 20 // and their size at most
 	perReplica    = 2       // requests in flight for each replica
 	stopLimit     = 30 * time.Second
-	resultsFile   = "prediction.results-00000-of-00001"
-	errorsFile    = "prediction.errors_stats-00000-of-00001"
 	partialsShown = 10
 )
 
 // run is one job at work.
 type run struct {
-	engine     *Engine
-	log        *slog.Logger
-	job        *pb.BatchPredictionJob
-	set        *replica.Set
-	route      string
-	parameters []byte
-	shape      shape
+	engine *Engine
+	log    *slog.Logger
+	job    *pb.BatchPredictionJob
+	format string     // of the input
+	spec   score.Spec // of every section, but for its pieces
+	plan   *plan
+
+	native *modelformat.Native // nil where a container serves the model
+	remote bool                // a container serves it
+	set    *replica.Set
+	route  string
+	places chan struct{} // requests to a container that may be under way
+	width  int           // sections that are at work at the same time
+	least  int           // replicas at first
+	most   int           // and at most
+
+	mu       sync.Mutex
+	finished map[int]score.Stats
 }
 
 // do brings the job to its end.
 func (r *run) do(ctx context.Context) result {
-	inputs, err := r.engine.inputs(ctx, r.job.GetInputConfig().GetGcsSource().GetUris())
-	if err != nil {
-		return result{err: err}
-	}
 	model, err := r.model(ctx)
 	if err != nil {
 		return result{err: err}
 	}
-	if p := r.job.GetModelParameters(); p != nil {
-		if r.parameters, err = p.MarshalJSON(); err != nil {
-			return result{err: resource.Invalid("model_parameters", "model_parameters: %w", err)}
-		}
+	if err := r.describe(); err != nil {
+		return result{err: err}
 	}
-	r.shape = newShape(r.job.GetInstanceConfig())
-	workers, err := r.prepare(ctx, model)
+	if err := r.prepare(ctx, model); err != nil {
+		return result{err: err}
+	}
+	if r.plan, err = r.planned(ctx); err != nil {
+		return result{err: err}
+	}
+	if r.finished, err = r.done(ctx); err != nil {
+		return result{err: err}
+	}
+	to, err := r.destination(model)
 	if err != nil {
 		return result{err: err}
 	}
 	var keeping sync.WaitGroup
-	keeping.Go(func() {
-		if err := r.set.Run(ctx); err != nil {
-			r.log.ErrorContext(ctx, "replica set ended", slog.Any("error", err))
+	if r.set != nil {
+		keeping.Go(func() {
+			if err := r.set.Run(ctx); err != nil {
+				r.log.ErrorContext(ctx, "replica set ended", slog.Any("error", err))
+			}
+		})
+		defer r.stop(ctx, &keeping)
+		if err := r.set.WaitReady(ctx); err != nil {
+			return result{err: err}
 		}
-	})
-	defer r.stop(ctx, &keeping)
-	if err := r.set.WaitReady(ctx); err != nil {
-		return result{err: err}
 	}
-	return r.stream(ctx, inputs, directory(r.job, model), workers)
+	return r.all(ctx, to)
 }
 
 // stop ends the replicas of a job that ended by itself. Those of a cancelled one
@@ -103,41 +115,104 @@ func (r *run) model(ctx context.Context) (*pb.Model, error) {
 	return modelformat.LoadModel(ctx, r.engine.cfg.Store, r.job.GetModel(), r.job.GetModelVersionId())
 }
 
-// prepare makes the set; workers is how many requests may be under way.
-func (r *run) prepare(ctx context.Context, model *pb.Model) (workers int, err error) {
+// describe reads what the job says of its rows.
+func (r *run) describe() error {
+	in, out := Formats(r.job)
+	r.format = in
+	c := r.job.GetInstanceConfig()
+	r.spec = score.Spec{Input: in, Output: out, Shape: score.Shape{Type: c.GetInstanceType(), Key: c.GetKeyField(), Included: c.GetIncludedFields(), Excluded: c.GetExcludedFields()}}
+	if in == score.Parquet { // its rows come as lines of JSON
+		r.spec.Input = score.JSONL
+		if r.spec.Shape.Type == "" {
+			r.spec.Shape.Type = "array"
+		}
+	}
+	if p := r.job.GetModelParameters(); p != nil {
+		text, err := p.MarshalJSON()
+		if err != nil {
+			return resource.Invalid("model_parameters", "model_parameters: %w", err)
+		}
+		r.spec.Parameters = text
+	}
+	return nil
+}
+
+// typed reports that the columns of the output have types.
+func (r *run) typed() bool { return r.spec.Output == score.Parquet }
+
+// prepare makes the set that scores sections, or answers requests.
+func (r *run) prepare(ctx context.Context, model *pb.Model) error {
 	name, err := resource.ParseName(r.job.GetName())
 	if err != nil {
-		return 0, err
+		return err
 	}
 	res := r.job.GetDedicatedResources()
 	plan, err := r.engine.planner.Plan(ctx, model, modelformat.Target{
 		Project: name.Project(), DeployedModel: name.ID(), Endpoint: "batch", Machine: res.GetMachineSpec(),
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	count := max(1, int(res.GetStartingReplicaCount()))
-	workers = perReplica * count
-	cfg := replica.Config{Name: setName(r.job.GetName()), Title: "batch prediction job " + name.ID(), Count: count, Concurrency: perReplica, Runtime: r.engine.cfg.Runtime, Log: r.log}
+	r.least = max(1, int(res.GetStartingReplicaCount()))
+	r.most = max(r.least, int(res.GetMaxReplicaCount()))
+	needs := modelformat.Needs(res.GetMachineSpec())
+	cores := goruntime.NumCPU()
+	if needs.Cores > 0 {
+		cores = min(cores, max(1, int(needs.Cores)))
+	}
+	cfg := replica.Config{Name: setName(r.job.GetName()), Title: "batch prediction job " + name.ID(), Count: r.least, Runtime: r.engine.cfg.Runtime, Log: r.log}
 	if plan.Native != nil {
-		workers = goruntime.GOMAXPROCS(0)
-		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
+		r.native = plan.Native
+		if r.format == score.FileList {
+			return resource.Unimplemented("files as instances of a LightGBM or XGBoost model").WithHint("give the job lines of numbers: jsonl, csv or parquet")
+		}
+		// The parameters are the model's to read: what is wrong with them ends the job
+		// before a row is read.
+		if _, err := plan.Native.NewBlock(r.spec.Parameters); err != nil {
+			return err
+		}
+		r.width = cores * r.most
+		if r.engine.cfg.Worker == "" {
+			r.width = cores
+			return nil
+		}
+		cfg.Concurrency, cfg.Health = cores, score.HealthRoute
+		cfg.QueueBytes = int64(r.width+1) * score.MaxSection
+		cfg.Workload = r.worker(plan.File, name, needs)
 	} else {
 		c := plan.Container
-		r.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
+		r.remote, r.spec.JSONPrediction = true, true
+		r.route, cfg.Health, cfg.Start, cfg.Concurrency = c.PredictRoute, c.HealthRoute, c.Start, perReplica
+		r.places = make(chan struct{}, perReplica*r.most)
+		r.width = 2 // one is at work while the next is read; requests have their own bound
 		cfg.Workload = func(id string) runtime.Workload {
-			w := c.Workload(id, r.job.GetName(), name.Project(), r.job.GetServiceAccount(), modelformat.Needs(res.GetMachineSpec()))
+			w := c.Workload(id, r.job.GetName(), name.Project(), r.job.GetServiceAccount(), needs)
 			w.Priority = runtime.PriorityBatch
 			return w
 		}
-		if fits := r.engine.cfg.Fits; fits != nil {
-			if err := fits(cfg.Workloads()...); err != nil {
-				return 0, err
-			}
+	}
+	if fits := r.engine.cfg.Fits; fits != nil {
+		if err := fits(cfg.Workloads()...); err != nil {
+			return err
 		}
 	}
 	r.set = replica.New(cfg)
-	return workers, nil
+	return nil
+}
+
+// WorkerVerb is the verb of our binary that scores sections.
+const WorkerVerb = "batch-worker"
+
+// worker is our own binary as a replica: it evaluates the model file beside the
+// server, with its own heap, where it can be killed and given less of the processor.
+func (r *run) worker(file string, name resource.Name, needs runtime.Resources) func(id string) runtime.Workload {
+	return func(id string) runtime.Workload {
+		return runtime.Workload{
+			ID: id, Owner: r.job.GetName(), Project: name.Project(), ServiceAccount: r.job.GetServiceAccount(),
+			Command: []string{r.engine.cfg.Worker, WorkerVerb, runtime.GCSRoot + "/" + strings.TrimPrefix(file, "gs://")}, Fetch: []string{file},
+			Resources: needs, Port: true, Priority: runtime.PriorityBatch,
+		}
+	}
 }
 
 // directory is the job's own place below the destination. It depends on the job
@@ -153,37 +228,35 @@ func directory(job *pb.BatchPredictionJob, model *pb.Model) string {
 	return fmt.Sprintf("%s/prediction-%s-%s", base, name, job.GetCreateTime().AsTime().UTC().Format("2006_01_02T15_04_05_000Z"))
 }
 
-// stream reads, predicts and writes at the same time; what is in memory is
-// bounded by the number of workers.
-func (r *run) stream(ctx context.Context, inputs []object, dir string, workers int) result {
-	at, err := parseURI(dir)
+// unit is a section on its way to be scored.
+type unit struct {
+	n    int
+	spec score.Spec
+	body []byte // room, the head of a request, the section
+	head int    // where the section begins
+
+	headLength int
+}
+
+// all scores what is not done yet.
+func (r *run) all(ctx context.Context, to destination) result {
+	err := r.sections(ctx, to)
+	if err == nil {
+		err = to.commit(ctx)
+	} else if ctx.Err() == nil {
+		err = errors.Join(err, to.abort(ctx))
+	}
+	r.mu.Lock()
+	res := result{stats: r.stats(), replicas: r.least, err: err}
+	r.mu.Unlock()
+	res.partial = r.samples()
 	if err != nil {
-		return result{err: err}
+		return res
 	}
-	out := &output{stats: &pb.CompletionStats{}}
-	group, ctx := errgroup.WithContext(ctx)
-	results, failures := r.writer(ctx, group, object{at.bucket, at.name + "/" + resultsFile}), r.writer(ctx, group, object{at.bucket, at.name + "/" + errorsFile})
-	out.results, out.failures = results, failures
-	order := make(chan *work, workers)
-	group.Go(func() error {
-		defer close(order)
-		return r.read(ctx, inputs, order, group, make(chan struct{}, workers))
-	})
-	group.Go(func() (err error) {
-		defer func() {
-			// Without an error the objects become visible, with one they never do.
-			_ = results.CloseWithError(err)
-			_ = failures.CloseWithError(err)
-		}()
-		return out.write(ctx, order)
-	})
-	if err := group.Wait(); err != nil {
-		return result{err: err, stats: out.stats, partial: out.partial}
-	}
-	res := result{directory: dir, stats: out.stats, partial: out.partial}
-	if out.stats.GetSuccessfulCount() == 0 && out.stats.GetFailedCount() > 0 {
-		res.err = resource.Errorf(codes.FailedPrecondition, "all %d instances failed; the first: %w", out.stats.GetFailedCount(), out.partial[0]).
-			WithCause(causeOf(out.partial[0])).WithHint("%s/%s names each", dir, errorsFile)
+	res.output = to.info()
+	if res.stats.GetSuccessfulCount() == 0 && res.stats.GetFailedCount() > 0 {
+		res.err = resource.Errorf(codes.FailedPrecondition, "all %d instances failed; the first: %w", res.stats.GetFailedCount(), res.partial[0]).
+			WithCause(causeOf(res.partial[0])).WithHint("%s names each", to.failures())
 	}
 	return res
 }
@@ -195,17 +268,129 @@ func causeOf(err error) resource.Cause {
 	return resource.CauseInput
 }
 
-// writer streams into one object.
-func (r *run) writer(ctx context.Context, group *errgroup.Group, o object) *io.PipeWriter {
-	in, out := io.Pipe()
+// sections reads sections in order and has as many scored at a time as there is
+// room for: what is in memory is bounded by their number.
+func (r *run) sections(ctx context.Context, to destination) error {
+	group, ctx := errgroup.WithContext(ctx)
+	units, free := make(chan *unit), make(chan []byte, r.width)
+	for range r.width {
+		free <- nil
+		group.Go(func() error {
+			for u := range units {
+				if err := r.one(ctx, to, u); err != nil {
+					return err
+				}
+				free <- u.body
+			}
+			return nil
+		})
+	}
 	group.Go(func() error {
-		attrs := blob.Object{Bucket: o.bucket, Name: o.name, ContentType: "application/jsonl"}
-		_, err := r.engine.cfg.Objects.Put(ctx, attrs, in, blob.Conditions{})
-		_ = in.CloseWithError(err) // never fails; unblocks whoever still writes
-		if err != nil {
-			return fmt.Errorf("write gs://%s/%s: %w", o.bucket, o.name, err)
-		}
-		return nil
+		defer close(units)
+		return r.read(ctx, free, units)
 	})
-	return out
+	return group.Wait()
+}
+
+// read makes units of the sections that are not done.
+func (r *run) read(ctx context.Context, free <-chan []byte, units chan<- *unit) (err error) {
+	src := r.source(r.plan)
+	defer func() { err = errors.Join(err, src.Close()) }()
+	var passed []byte
+	for n, s := range r.plan.Sections {
+		if r.isDone(n) {
+			last := s[len(s)-1]
+			if last.To == r.plan.Inputs[last.Input].Length {
+				continue
+			}
+			if _, passed, err = src.section(ctx, s, passed[:0]); err != nil {
+				return err
+			}
+			continue
+		}
+		var body []byte
+		select {
+		case body = <-free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		u, err := r.unit(ctx, src, n, s, body[:0])
+		if err != nil {
+			return err
+		}
+		select {
+		case units <- u:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// headRoom is left before a section for the head of its request.
+const headRoom = 64 << 10
+
+func (r *run) unit(ctx context.Context, src *fileSource, n int, s section, body []byte) (*unit, error) {
+	if cap(body) < headRoom {
+		body = make([]byte, headRoom, headRoom+sectionNative+sectionNative/8)
+	}
+	spec, body, err := src.section(ctx, s, body[:headRoom])
+	if err != nil {
+		return nil, err
+	}
+	head, err := score.AppendSpec(nil, spec)
+	if err != nil {
+		return nil, err
+	}
+	if len(head) > headRoom { // very many small inputs
+		return &unit{n: n, spec: spec, body: append(head, body[headRoom:]...), head: len(head), headLength: len(head)}, nil
+	}
+	at := headRoom - len(head)
+	copy(body[at:], head)
+	return &unit{n: n, spec: spec, body: body, head: headRoom, headLength: len(head)}, nil
+}
+
+func (r *run) isDone(n int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.finished[n]
+	return ok
+}
+
+// one scores a section, writes its files and records that.
+func (r *run) one(ctx context.Context, to destination, u *unit) error {
+	stats, err := to.section(ctx, u.n, func(results, failures output) (score.Stats, error) { return r.score(ctx, u, results, failures) })
+	for n := 1; err != nil && n < attempts && again(ctx, err); n++ {
+		r.log.WarnContext(ctx, "a section is scored again", slog.Int("section", u.n), slog.Any("error", err))
+		if !pause(ctx, retryFirst<<n) {
+			return ctx.Err()
+		}
+		stats, err = to.section(ctx, u.n, func(results, failures output) (score.Stats, error) { return r.score(ctx, u, results, failures) })
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.record(ctx, u.n, stats); err != nil {
+		return err
+	}
+	r.grow()
+	return nil
+}
+
+// again reports a failure that another replica may not have.
+func again(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && (errors.Is(err, score.ErrBroken) || resource.CodeOf(err) == codes.Unavailable)
+}
+
+// grow starts more replicas, up to max_replica_count, while there are sections for them.
+func (r *run) grow() {
+	if r.set == nil || r.most == r.least {
+		return
+	}
+	r.mu.Lock()
+	left := len(r.plan.Sections) - len(r.finished)
+	r.mu.Unlock()
+	if ready := r.set.Ready(); left > 2*ready {
+		r.set.Resize(min(r.most, max(r.least, ready+1)))
+	}
 }

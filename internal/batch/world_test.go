@@ -50,20 +50,25 @@ func (f *files) List(_ context.Context, bucket string, q blob.ListQuery) (blob.L
 			page.Next = names[1]
 			break
 		}
-		page.Objects = append(page.Objects, blob.Object{Bucket: bucket, Name: name})
+		page.Objects = append(page.Objects, blob.Object{Bucket: bucket, Name: name, Size: int64(len(f.all["gs://"+bucket+"/"+name])), Generation: 1})
 	}
 	return page, nil
 }
 
-func (f *files) ReadObject(_ context.Context, bucket, name string) (io.ReadCloser, error) {
+func (f *files) ReadObject(ctx context.Context, bucket, name string) (io.ReadCloser, error) {
+	_, r, err := f.OpenLive(ctx, bucket, name)
+	return r, err
+}
+
+func (f *files) OpenLive(_ context.Context, bucket, name string) (blob.Object, io.ReadCloser, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	uri := "gs://" + bucket + "/" + name
 	text, ok := f.all[uri]
 	if !ok {
-		return nil, resource.NotFound(uri)
+		return blob.Object{}, nil, resource.NotFound(uri)
 	}
-	return io.NopCloser(strings.NewReader(text)), nil
+	return blob.Object{Bucket: bucket, Name: name, Size: int64(len(text)), Generation: 1}, io.NopCloser(strings.NewReader(text)), nil
 }
 
 func (f *files) Put(_ context.Context, o blob.Object, r io.Reader, _ blob.Conditions) (blob.Object, error) {

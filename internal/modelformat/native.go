@@ -110,7 +110,7 @@ func (n *Native) request(s *scan.Scanner, m *matrix) (o options, err error) {
 		switch key {
 		case "instances":
 			seen, m.rows = true, m.rows[:0]
-			i := 0
+			i := place(0)
 			return s.Array(func() error {
 				err := n.instance(s, m, i)
 				i++
@@ -135,8 +135,21 @@ func (n *Native) request(s *scan.Scanner, m *matrix) (o options, err error) {
 	return o, err
 }
 
+// place is where an instance stands in its request.
+type place int
+
+// alone is the place of one that came by itself.
+const alone place = -1
+
+func (p place) String() string {
+	if p == alone {
+		return "the instance"
+	}
+	return "instance " + strconv.Itoa(int(p))
+}
+
 // instance appends row i.
-func (n *Native) instance(s *scan.Scanner, m *matrix, i int) error {
+func (n *Native) instance(s *scan.Scanner, m *matrix, i place) error {
 	width := n.model.features()
 	start := len(m.rows)
 	switch s.Peek() {
@@ -144,7 +157,7 @@ func (n *Native) instance(s *scan.Scanner, m *matrix, i int) error {
 		err := s.Array(func() error {
 			k := len(m.rows) - start
 			if k == width {
-				return resource.Invalid("instances", "instance %d has more than %d values", i, width)
+				return resource.Invalid("instances", "%v has more than %d values", i, width)
 			}
 			v, ok := s.Number()
 			if !ok {
@@ -154,19 +167,19 @@ func (n *Native) instance(s *scan.Scanner, m *matrix, i int) error {
 			return nil
 		})
 		if k := len(m.rows) - start; err == nil && k < width {
-			err = resource.Invalid("instances", "instance %d has %d values, the model has %d features: feature %q and those after it are missing", i, k, width, n.model.feature(k))
+			err = resource.Invalid("instances", "%v has %d values, the model has %d features: feature %q and those after it are missing", i, k, width, n.model.feature(k))
 		}
 		return err
 	case '{':
 		return n.named(s, m, i)
 	}
-	return resource.Invalid("instances", "instance %d is neither a list of numbers nor an object by feature name", i)
+	return resource.Invalid("instances", "%v is neither a list of numbers nor an object by feature name", i)
 }
 
 // unset marks a feature that an object has not given: a NaN that no number has.
 const unset = 0x7ff8_7467_0000_0001
 
-func (n *Native) named(s *scan.Scanner, m *matrix, i int) error {
+func (n *Native) named(s *scan.Scanner, m *matrix, i place) error {
 	start := len(m.rows)
 	for range n.model.features() {
 		m.rows = append(m.rows, math.Float64frombits(unset))
@@ -190,14 +203,14 @@ func (n *Native) named(s *scan.Scanner, m *matrix, i int) error {
 	}
 	for k, v := range row {
 		if math.Float64bits(v) == unset {
-			return resource.Invalid("instances", "instance %d has no feature %q", i, n.model.feature(k)).WithHint("send null for a missing value")
+			return resource.Invalid("instances", "%v has no feature %q", i, n.model.feature(k)).WithHint("send null for a missing value")
 		}
 	}
 	return nil
 }
 
-func (n *Native) badValue(s *scan.Scanner, i, k int) error {
-	err := resource.Invalid("instances", "instance %d: feature %q is not a number", i, n.model.feature(k))
+func (n *Native) badValue(s *scan.Scanner, i place, k int) error {
+	err := resource.Invalid("instances", "%v: feature %q is not a number", i, n.model.feature(k))
 	if s.Peek() == '"' {
 		return err.WithHint("%s", n.model.hint())
 	}

@@ -59,6 +59,7 @@ type Target struct {
 // Plan is what to start. Exactly one of Native and Container is set.
 type Plan struct {
 	Native    *Native
+	File      string // gs:// URI of what Native was read from
 	Container *Container
 }
 
@@ -121,7 +122,7 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 		return Plan{}, notNative(model, image, prebuilt, want)
 	}
 	native, err := p.load(ctx, file)
-	return Plan{Native: native}, err
+	return Plan{Native: native, File: file.uri()}, err
 }
 
 // loadsFirst says whether a prebuilt image would take the file although there is

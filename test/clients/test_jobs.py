@@ -100,3 +100,72 @@ def test_batch_prediction(kind, bucket, lightgbm_model, request):
 def test_batch_prediction_of_xgboost(bucket, served_xgboost, xgboost_model):
     _, rows, want = xgboost_model
     assert predicted(bucket, served_xgboost, rows) == want
+
+
+def test_batch_prediction_of_csv_with_keys_and_two_replicas(
+    bucket, lightgbm_model, served_model
+):
+    _, rows, scores = lightgbm_model
+    header = ",".join(["id", *(f"c{i}" for i in range(len(rows[0])))])
+    lines = [header, *(f"r{n}," + ",".join(map(str, r)) for n, r in enumerate(rows))]
+    lines.insert(3, "short,1")
+    bucket.blob("in.csv").upload_from_string("\n".join(lines))
+    job = aiplatform.BatchPredictionJob.create(
+        job_display_name="csv",
+        model_name=served_model.resource_name,
+        gcs_source=f"gs://{bucket.name}/in.csv",
+        gcs_destination_prefix=f"gs://{bucket.name}/csv",
+        instances_format="csv",
+        predictions_format="csv",
+        machine_type="n1-standard-2",
+        starting_replica_count=2,
+        max_replica_count=2,
+        instance_config={"key_field": "id"},
+    )
+    job.wait()
+    stats = job.completion_stats
+    assert (stats.successful_count, stats.failed_count) == (len(rows), 1)
+    assert "line 4 of" in job.partial_failures[0].message
+    names = {b.name.rpartition("/")[2]: b for b in job.iter_outputs()}
+    assert sorted(names) == [
+        "prediction.errors_stats-00000-of-00001",
+        "prediction.results-00000-of-00001",
+    ]
+    text = names["prediction.results-00000-of-00001"].download_as_bytes().decode()
+    got = [line.split(",") for line in text.splitlines()]
+    assert got[0] == ["key", "prediction"]
+    assert [key for key, _ in got[1:]] == [f"r{n}" for n in range(len(rows))]
+    assert [float(p) for _, p in got[1:]] == pytest.approx(scores, abs=1e-12)
+    (error,) = (
+        names["prediction.errors_stats-00000-of-00001"].download_as_bytes().splitlines()
+    )
+    error = json.loads(error)
+    assert error["error"]["code"] == 3
+    assert error["source"] == {"uri": f"gs://{bucket.name}/in.csv", "line": 4}
+
+
+def test_batch_prediction_into_parquet(bucket, lightgbm_model, served_model):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    import io
+
+    _, rows, scores = lightgbm_model
+    table = {f"c{i}": [row[i] for row in rows] for i in range(len(rows[0]))}
+    file = io.BytesIO()
+    import pyarrow as pa
+
+    pyarrow.write_table(pa.table({"id": list(range(len(rows))), **table}), file)
+    bucket.blob("in.parquet").upload_from_string(file.getvalue())
+    job = aiplatform.BatchPredictionJob.create(
+        job_display_name="parquet",
+        model_name=served_model.resource_name,
+        gcs_source=f"gs://{bucket.name}/in.parquet",
+        gcs_destination_prefix=f"gs://{bucket.name}/parquet",
+        labels={"instances_format": "parquet", "predictions_format": "parquet"},
+        machine_type="n1-standard-2",
+        instance_config={"key_field": "id"},
+    )
+    job.wait()
+    (blob,) = (b for b in job.iter_outputs() if "prediction.results" in b.name)
+    got = pyarrow.read_table(io.BytesIO(blob.download_as_bytes())).to_pydict()
+    assert got["key"] == list(range(len(rows)))
+    assert got["prediction"] == pytest.approx(scores, abs=1e-12)

@@ -130,25 +130,14 @@ func checkBatchJob(job *pb.BatchPredictionJob) error {
 		return resource.Unimplemented("batch_prediction_job.input_config.bigquery_source")
 	case in.GetGcsSource() == nil && in.GetSource() != nil:
 		return resource.Unimplemented("a batch_prediction_job.input_config.source other than gcs_source")
-	case in.GetInstancesFormat() != "jsonl":
-		return formatError("batch_prediction_job.input_config.instances_format", in.GetInstancesFormat())
 	case len(in.GetGcsSource().GetUris()) == 0:
 		return resource.Invalid("batch_prediction_job.input_config.gcs_source.uris", "there is no input URI")
 	case out.GetBigqueryDestination() != nil:
 		return resource.Unimplemented("batch_prediction_job.output_config.bigquery_destination")
 	case out.GetGcsDestination() == nil && out.GetDestination() != nil:
 		return resource.Unimplemented("a batch_prediction_job.output_config.destination other than gcs_destination")
-	case out.GetPredictionsFormat() != "jsonl":
-		return formatError("batch_prediction_job.output_config.predictions_format", out.GetPredictionsFormat())
 	}
 	return batch.Check(job)
-}
-
-func formatError(field, format string) error {
-	if format == "" {
-		return resource.Invalid(field, "the format is not set: want jsonl")
-	}
-	return resource.Unimplemented("format " + format + " in " + field).WithHint("use jsonl")
 }
 
 func (j *BatchJobs) cancel(ctx context.Context, req *pb.CancelBatchPredictionJobRequest) (*emptypb.Empty, error) {

@@ -100,8 +100,8 @@ func TestBatchJobChecks(t *testing.T) {
 		{codes.NotFound, "models/6", func(b *pb.BatchPredictionJob) { b.Model = location + "/models/6" }},
 		{codes.NotFound, "@9", func(b *pb.BatchPredictionJob) { b.Model += "@9" }},
 		{codes.InvalidArgument, "another project", func(b *pb.BatchPredictionJob) { b.Model = "projects/q/locations/l/models/5" }},
-		{codes.Unimplemented, "format csv", func(b *pb.BatchPredictionJob) { b.InputConfig.InstancesFormat = "csv" }},
-		{codes.Unimplemented, "format csv", func(b *pb.BatchPredictionJob) { b.OutputConfig.PredictionsFormat = "csv" }},
+		{codes.Unimplemented, "format xml", func(b *pb.BatchPredictionJob) { b.InputConfig.InstancesFormat = "xml" }},
+		{codes.Unimplemented, "format xml", func(b *pb.BatchPredictionJob) { b.OutputConfig.PredictionsFormat = "xml" }},
 		{codes.Unimplemented, "bigquery_source", func(b *pb.BatchPredictionJob) {
 			b.InputConfig.Source = &pb.BatchPredictionJob_InputConfig_BigquerySource{BigquerySource: &pb.BigQuerySource{}}
 		}},

@@ -1,0 +1,161 @@
+package batch
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/batch/score"
+	"tategu/internal/replica"
+	"tategu/internal/resource"
+)
+
+// A request is repeated when a replica ended under it or is overloaded, and so is a
+// section.
+const (
+	attempts   = 5
+	retryFirst = 100 * time.Millisecond
+)
+
+// maxFile bounds a file that a file-list names.
+const maxFile = 64 << 20
+
+// score has a section scored by whoever does that for this job.
+func (r *run) score(ctx context.Context, u *unit, results, failures io.Writer) (score.Stats, error) {
+	section := u.body[u.head:]
+	switch {
+	case r.remote:
+		m := score.Remote{Ask: r.ask, Fatal: fatal, Load: r.load, Rows: r.batchSize(), Bytes: batchBytes, Places: r.places}
+		return m.Section(ctx, u.spec, section, results, failures)
+	case r.set == nil:
+		return score.Native(ctx, r.native, u.spec, section, results, failures)
+	}
+	at := u.head - u.headLength
+	resp, err := r.set.Do(ctx, &replica.Request{Method: http.MethodPost, Path: score.ScoreRoute, Body: u.body[at:]})
+	if err != nil {
+		return score.Stats{}, err
+	}
+	defer func() { _ = resp.Body.Close() }() // what matters has been read
+	if resp.Status != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(resp.Body, excerptLength))
+		return score.Stats{}, errors.Join(resource.Errorf(codes.Internal, "a worker answered %d: %s", resp.Status, excerpt(text)), err)
+	}
+	return score.ReadAnswer(resp.Body, results, failures)
+}
+
+func (r *run) batchSize() int {
+	if n := int(r.job.GetManualBatchTuningParameters().GetBatchSize()); n > 0 {
+		return n
+	}
+	return defaultBatch
+}
+
+// load reads a file of a file-list.
+func (r *run) load(ctx context.Context, uri string) (_ []byte, err error) {
+	o, err := parseURI(uri)
+	if err != nil {
+		return nil, resource.Invalid("instance", "the line %q is not of the form gs://BUCKET/NAME", excerpt([]byte(uri)))
+	}
+	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, o.bucket, o.name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	if attrs.Size > maxFile {
+		return nil, resource.Invalid("instance", "%s has %d bytes; at most %d are sent to a model", uri, attrs.Size, maxFile)
+	}
+	return io.ReadAll(rc)
+}
+
+// fatal reports an error that is not about the instances asked.
+func fatal(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || resource.CodeOf(err) == codes.Unavailable
+}
+
+// ask sends instances in one request.
+func (r *run) ask(ctx context.Context, instances [][]byte) ([]json.RawMessage, error) {
+	var b bytes.Buffer
+	b.WriteString(`{"instances":[`)
+	for n, instance := range instances {
+		if n > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(instance)
+	}
+	b.WriteByte(']')
+	if r.spec.Parameters != nil {
+		b.WriteString(`,"parameters":`)
+		b.Write(r.spec.Parameters)
+	}
+	b.WriteByte('}')
+	data, err := r.post(ctx, b.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Predictions []json.RawMessage `json:"predictions"`
+	}
+	if err := json.Unmarshal(data, &answer); err != nil {
+		return nil, userError("the model's answer is not of the form {\"predictions\": [...]}: %w", err)
+	}
+	return answer.Predictions, nil
+}
+
+func userError(format string, args ...any) error {
+	return resource.Errorf(codes.FailedPrecondition, format, args...).WithCause(resource.CauseUserCode)
+}
+
+// pause reports whether the time passed before ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *run) post(ctx context.Context, body []byte) ([]byte, error) {
+	var last error
+	for n := range attempts {
+		if n > 0 && !pause(ctx, retryFirst<<n) {
+			return nil, ctx.Err()
+		}
+		resp, err := r.set.Do(ctx, &replica.Request{Method: http.MethodPost, Path: r.route, Header: http.Header{"Content-Type": {"application/json"}}, Body: body})
+		if err != nil {
+			if last = err; resource.CodeOf(err) == codes.Unavailable && ctx.Err() == nil {
+				continue // the set holds the request until a replica is back
+			}
+			return nil, err
+		}
+		data, err := io.ReadAll(resp.Body)
+		if err := errors.Join(err, resp.Body.Close()); err != nil {
+			last = resource.Errorf(codes.Unavailable, "the answer broke off: %w", err).WithCause(resource.CauseUserCode)
+			continue
+		}
+		if resp.Status == http.StatusServiceUnavailable || resp.Status == http.StatusTooManyRequests {
+			last = resource.Errorf(codes.Unavailable, "the model's server answered %d: %s", resp.Status, excerpt(data)).WithCause(resource.CauseUserCode)
+			continue
+		}
+		if resp.Status >= http.StatusMultipleChoices {
+			return nil, userError("the model's server answered %d: %s", resp.Status, excerpt(data))
+		}
+		return data, nil
+	}
+	return nil, last
+}
+
+const excerptLength = 1000
+
+func excerpt(data []byte) string {
+	return strings.TrimSpace(strings.ToValidUTF8(string(data[:min(len(data), excerptLength)]), "?"))
+}

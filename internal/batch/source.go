@@ -1,0 +1,325 @@
+package batch
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/batch/score"
+	"tategu/internal/columnar"
+	"tategu/internal/resource"
+)
+
+// maxLine bounds one record.
+const maxLine = 64 << 20
+
+// records are the records of one object, read from its beginning to its end.
+type records interface {
+	// until appends the records that begin before to, and gives the line at which
+	// the first of them stands, from 1.
+	until(ctx context.Context, buf []byte, to int64) (out []byte, line int, err error)
+	io.Closer
+}
+
+// fileSource reads the sections of a plan, in order.
+type fileSource struct {
+	run  *run
+	plan *plan
+	at   int // the input that is open
+	open records
+}
+
+func (r *run) source(p *plan) *fileSource { return &fileSource{run: r, plan: p, at: -1} }
+
+// Close implements io.Closer.
+func (s *fileSource) Close() error {
+	if s.open == nil {
+		return nil
+	}
+	err := s.open.Close()
+	s.open = nil
+	return err
+}
+
+// section appends a section to buf. Sections are asked for in order; one may be left
+// out where it ends with the end of an input.
+func (s *fileSource) section(ctx context.Context, sec section, buf []byte) (score.Spec, []byte, error) {
+	spec := s.run.spec
+	spec.Key = s.plan.Key
+	for _, p := range sec {
+		in := s.plan.Inputs[p.Input]
+		if s.at != p.Input || s.open == nil {
+			if err := s.Close(); err != nil {
+				return spec, nil, err
+			}
+			var err error
+			if s.open, err = s.run.open(ctx, in); err != nil {
+				return spec, nil, err
+			}
+			s.at = p.Input
+		}
+		start := len(buf)
+		var line int
+		var err error
+		if buf, line, err = s.open.until(ctx, buf, p.To); err != nil {
+			return spec, nil, err
+		}
+		spec.Pieces = append(spec.Pieces, score.Piece{Source: in.uri(), Line: line, Bytes: len(buf) - start, Columns: in.Columns})
+		if p.To == in.Length {
+			if err := s.Close(); err != nil {
+				return spec, nil, err
+			}
+		}
+	}
+	return spec, buf, nil
+}
+
+// inspect finds out what an object is.
+func (r *run) inspect(ctx context.Context, o object) (in input, err error) {
+	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, o.bucket, o.name)
+	if err != nil {
+		return in, fmt.Errorf("read input gs://%s/%s: %w", o.bucket, o.name, err)
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	in = input{Bucket: o.bucket, Name: o.name, Generation: attrs.Generation, Length: attrs.Size}
+	if r.format == score.Parquet {
+		return in, r.inspectParquet(ctx, &in)
+	}
+	src := bufio.NewReaderSize(rc, 64<<10)
+	if head, err := src.Peek(4); err == nil {
+		if in.Gzip = head[0] == 0x1f && head[1] == 0x8b; in.Gzip {
+			unpacked, err := gzip.NewReader(src)
+			if err != nil {
+				return in, unreadable(o, err)
+			}
+			src = bufio.NewReaderSize(unpacked, 64<<10)
+		} else if string(head) == columnar.Magic {
+			return in, resource.Errorf(codes.InvalidArgument, "gs://%s/%s is a Parquet file, and instances_format is %s", o.bucket, o.name, r.format).
+				WithCause(resource.CauseInput).WithHint("docs/guide/batch.md says how a job names the format parquet")
+		}
+	}
+	if r.format == score.CSV {
+		if err := in.header(src); err != nil {
+			return in, unreadable(o, err)
+		}
+	}
+	if in.Gzip { // how much it is, only reading tells
+		n, err := io.Copy(io.Discard, src)
+		if err != nil {
+			return in, unreadable(o, err)
+		}
+		in.Length = in.Header + n
+	}
+	in.Length -= in.Header
+	return in, nil
+}
+
+// header reads the first record of CSV.
+func (in *input) header(src *bufio.Reader) error {
+	head, err := nextRecord(src, nil, true)
+	if err != nil {
+		return err
+	}
+	in.Header = int64(len(head))
+	if in.Columns, err = score.Columns(head); err != nil {
+		return fmt.Errorf("its header: %w", err)
+	}
+	return nil
+}
+
+func (r *run) inspectParquet(ctx context.Context, in *input) (err error) {
+	p, err := r.openParquet(ctx, *in)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	bytes := in.Length
+	in.Length, in.Columns = p.file.Len(), p.file.Columns()
+	// A value takes about twice as many bytes in JSON as it takes in the file.
+	each := max(1, 2*bytes/max(1, in.Length))
+	in.Step = max(1000, sectionNative/each)
+	in.Step = max(in.Step, in.Length/sectionsGoal)
+	return nil
+}
+
+// open begins to read an input, which must be what it was when the job began.
+func (r *run) open(ctx context.Context, in input) (records, error) {
+	if r.format == score.Parquet {
+		return r.openParquet(ctx, in)
+	}
+	rc, err := r.reader(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	t := &text{close: rc, csv: r.format == score.CSV, line: 1, in: in}
+	t.src = bufio.NewReaderSize(rc, 256<<10)
+	if in.Gzip {
+		unpacked, err := gzip.NewReader(t.src)
+		if err != nil {
+			return nil, errors.Join(t.unreadable(err), rc.Close())
+		}
+		t.src = bufio.NewReaderSize(unpacked, 256<<10)
+	}
+	if in.Header > 0 {
+		head := make([]byte, in.Header)
+		if _, err := io.ReadFull(t.src, head); err != nil {
+			return nil, errors.Join(t.unreadable(err), rc.Close())
+		}
+		t.line += bytes.Count(head, []byte{'\n'})
+	}
+	return t, nil
+}
+
+func (r *run) reader(ctx context.Context, in input) (io.ReadCloser, error) {
+	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, in.Bucket, in.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read input %s: %w", in.uri(), err)
+	}
+	if attrs.Generation != in.Generation {
+		err := resource.Errorf(codes.FailedPrecondition, "the input %s was overwritten while the job ran", in.uri()).WithCause(resource.CauseInput).
+			WithHint("start the job again, and leave its input as it is until it has ended")
+		return nil, errors.Join(err, rc.Close())
+	}
+	return rc, nil
+}
+
+// text is an object of lines or of CSV records.
+type text struct {
+	src   *bufio.Reader
+	close io.Closer
+	csv   bool
+	in    input
+	at    int64
+	line  int
+}
+
+// Close implements io.Closer.
+func (t *text) Close() error { return t.close.Close() }
+
+func (t *text) unreadable(err error) error { return unreadable(object{t.in.Bucket, t.in.Name}, err) }
+
+func (t *text) until(_ context.Context, buf []byte, to int64) ([]byte, int, error) {
+	start, line := len(buf), t.line
+	if n := to - t.at; n > 0 {
+		buf = extend(buf, int(n))
+		if _, err := io.ReadFull(t.src, buf[start:]); err != nil {
+			return nil, 0, t.unreadable(err)
+		}
+		if !t.whole(buf[start:]) {
+			open := t.csv && bytes.Count(buf[start:], []byte{'"'})%2 == 1
+			var err error
+			if buf, err = nextRecordFrom(t.src, buf, t.csv, open); err != nil && !errors.Is(err, io.EOF) {
+				return nil, 0, t.unreadable(err)
+			}
+		}
+	}
+	t.at += int64(len(buf) - start)
+	t.line += bytes.Count(buf[start:], []byte{'\n'})
+	return buf, line, nil
+}
+
+// whole reports that data ends with a record.
+func (t *text) whole(data []byte) bool {
+	return data[len(data)-1] == '\n' && (!t.csv || bytes.Count(data, []byte{'"'})%2 == 0)
+}
+
+func extend(buf []byte, n int) []byte {
+	if cap(buf)-len(buf) < n {
+		grown := make([]byte, len(buf), len(buf)+n+n/64+4096)
+		copy(grown, buf)
+		buf = grown
+	}
+	return buf[:len(buf)+n]
+}
+
+// nextRecord appends a record with its line break.
+func nextRecord(src *bufio.Reader, buf []byte, csv bool) ([]byte, error) {
+	buf, err := nextRecordFrom(src, buf, csv, false)
+	if errors.Is(err, io.EOF) && len(buf) > 0 {
+		err = nil
+	}
+	return buf, err
+}
+
+// nextRecordFrom goes on to the end of a record; open says that a quote is.
+func nextRecordFrom(src *bufio.Reader, buf []byte, csv, open bool) ([]byte, error) {
+	start := len(buf)
+	for {
+		part, err := src.ReadSlice('\n')
+		buf = append(buf, part...)
+		if csv && bytes.Count(part, []byte{'"'})%2 == 1 {
+			open = !open
+		}
+		switch {
+		case len(buf)-start > maxLine:
+			return buf, fmt.Errorf("a record is longer than %d MiB", maxLine>>20)
+		case err == nil && !open:
+			return buf, nil
+		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
+			return buf, err
+		}
+	}
+}
+
+// parquetRows are the rows of a Parquet object, as lines of JSON.
+type parquetRows struct {
+	file *columnar.File
+	disk *os.File
+	in   input
+	at   int64
+}
+
+// openParquet copies the object to a file of its own, since its end is read first.
+func (r *run) openParquet(ctx context.Context, in input) (_ *parquetRows, err error) {
+	rc, err := r.reader(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	f, err := os.CreateTemp(r.engine.cfg.Temp, "batch-*.parquet")
+	if err != nil {
+		return nil, err
+	}
+	p := &parquetRows{disk: f, in: in}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if err := os.Remove(f.Name()); err != nil { // it goes when it is closed
+		return nil, err
+	}
+	size, err := io.Copy(f, rc)
+	if err != nil {
+		return nil, fmt.Errorf("copy %s: %w", in.uri(), err)
+	}
+	if p.file, err = columnar.Open(f, size); errors.Is(err, columnar.ErrNested) {
+		return nil, resource.Unimplemented(fmt.Sprintf("the Parquet file %s: %v", in.uri(), err))
+	} else if err != nil {
+		return nil, unreadable(object{in.Bucket, in.Name}, err)
+	}
+	return p, nil
+}
+
+// Close implements io.Closer.
+func (p *parquetRows) Close() error { return p.disk.Close() }
+
+func (p *parquetRows) until(ctx context.Context, buf []byte, to int64) ([]byte, int, error) {
+	line := int(p.at) + 1
+	err := p.file.Lines(p.at, to, func(row []byte) error {
+		buf = append(append(buf, row...), '\n')
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, 0, unreadable(object{p.in.Bucket, p.in.Name}, err)
+	}
+	p.at = max(p.at, to)
+	return buf, line, nil
+}
