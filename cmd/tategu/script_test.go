@@ -32,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"call":      call,
 			"waitstate": waitState,
 			"waittext":  waitText,
+			"waitfile":  waitFile,
 		},
 	})
 }

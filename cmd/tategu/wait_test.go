@@ -30,6 +30,27 @@ func waitFor(ts *testscript.TestScript, path string) {
 	}
 }
 
+// waitFile FILE TEXT waits until a file holds a text.
+func waitFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitfile FILE TEXT")
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(text), args[1]) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("%s did not hold %q within 30 s: %q, %v", args[0], args[1], text, err)
+		}
+	}
+}
+
 // request sends one to the server of $TATEGU_DATA.
 func request(ts *testscript.TestScript, method, path string, body []byte) string {
 	state, err := app.ReadState(ts.Getenv("TATEGU_DATA"))

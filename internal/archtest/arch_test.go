@@ -22,7 +22,7 @@ const module = "tategu"
 func layers() [][]string {
 	return [][]string{
 		{"cmd/*", "test/*", "test/fault/program", "bench/*", "bench/containers/program"},
-		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/load", "internal/transfer"},
+		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/load", "internal/modelcache", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},

@@ -82,7 +82,7 @@ func (c *Copier) Copy(ctx context.Context, sources []string, dst string) error {
 	}
 	for _, source := range sources {
 		err := c.plan(ctx, source, to, func(j job) error {
-			c.Progress.found(j.size)
+			c.Progress.Found(j.size)
 			select {
 			case jobs <- j:
 				return nil
@@ -94,7 +94,7 @@ func (c *Copier) Copy(ctx context.Context, sources []string, dst string) error {
 			fail(source, err)
 		}
 	}
-	c.Progress.planned()
+	c.Progress.Planned()
 	close(jobs)
 	workers.Wait()
 	if err := to.place.close(); err != nil {
@@ -290,7 +290,7 @@ func (c *Copier) planLocal(source string, to *destination, add func(job) error) 
 		}
 		info, err := os.Stat(file) // what a link leads to
 		if err != nil || !info.Mode().IsRegular() {
-			c.Progress.skipped()
+			c.Progress.Skipped()
 			c.Say("skipped " + file + ": not a regular file")
 			return nil //nolint:nilerr // told, and not an error
 		}
@@ -317,7 +317,7 @@ func (c *Copier) do(ctx context.Context, j job, to *destination) error {
 		err = c.Client.rewrite(ctx, j.object, c.remoteName(j, to), c.NoClobber)
 		err = target{noClobber: c.NoClobber}.exists(err)
 		if err == nil {
-			c.Progress.add(j.size)
+			c.Progress.Add(j.size)
 		}
 	case to.remote:
 		err = c.upload(ctx, j, c.remoteName(j, to))
@@ -325,14 +325,14 @@ func (c *Copier) do(ctx context.Context, j job, to *destination) error {
 		err = c.download(ctx, j, to)
 	}
 	if errors.Is(err, errExists) {
-		c.Progress.skipped()
+		c.Progress.Skipped()
 		c.Say("skipped " + name + ": it exists")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	c.Progress.finished()
+	c.Progress.Finished()
 	if c.Move {
 		return c.removeSource(ctx, j)
 	}
@@ -377,18 +377,18 @@ func (c *Copier) upload(ctx context.Context, j job, u URL) error {
 		t.contentType = "application/octet-stream"
 	}
 	if j.file == "" {
-		return c.Client.uploadStream(ctx, c.Stdin, t, c.Progress.add)
+		return c.Client.uploadStream(ctx, c.Stdin, t, c.Progress.Add)
 	}
 	f, err := os.Open(j.file)
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.Client.uploadFile(ctx, f, j.size, t, c.Progress.add), f.Close())
+	return errors.Join(c.Client.uploadFile(ctx, f, j.size, t, c.Progress.Add), f.Close())
 }
 
 func (c *Copier) download(ctx context.Context, j job, to *destination) error {
 	if to.stdout {
-		return c.Client.Download(ctx, j.object, c.Stdout, c.Progress.add)
+		return c.Client.Download(ctx, j.object, c.Stdout, c.Progress.Add)
 	}
 	file := to.file
 	if to.folder {
@@ -403,6 +403,6 @@ func (c *Copier) download(ctx context.Context, j job, to *destination) error {
 		}
 	}
 	return to.place.write(file, c.NoClobber, func(w io.Writer) error {
-		return c.Client.Download(ctx, j.object, w, c.Progress.add)
+		return c.Client.Download(ctx, j.object, w, c.Progress.Add)
 	})
 }

@@ -4,45 +4,24 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/resource"
 )
 
-// maxSegment is the longest file name of the usual file systems.
-const maxSegment = 255
-
 // localPath gives the path of a file below a directory for a relative object name,
 // or why it can have none.
 func localPath(name string) (string, error) {
-	refuse := func(format string, args ...any) error {
-		return resource.Invalid("name", "%q cannot be a file: %s", name, fmt.Sprintf(format, args...)).
-			WithHint("copy this object by itself, to a name that can")
+	path, err := resource.FilePath(name)
+	if e, ok := errors.AsType[*resource.Error](err); ok {
+		return "", e.WithHint("copy this object by itself, to a name that can")
 	}
-	for segment := range strings.SplitSeq(name, "/") {
-		switch {
-		case segment == "":
-			return "", refuse("it has an empty segment")
-		case segment == "." || segment == "..":
-			return "", refuse("it has the segment %q", segment)
-		case len(segment) > maxSegment:
-			return "", refuse("it has a segment of %d bytes, the most is %d", len(segment), maxSegment)
-		case strings.ContainsRune(segment, 0):
-			return "", refuse("it holds a NUL")
-		}
-	}
-	path := filepath.FromSlash(name)
-	if !filepath.IsLocal(path) {
-		return "", refuse("this system has no such path")
-	}
-	return path, nil
+	return path, err
 }
 
 // place is where downloads go: files below one directory and nowhere else, also

@@ -95,18 +95,18 @@ func TestProgressLine(t *testing.T) {
 	t.Parallel()
 	began := time.Unix(0, 0)
 	p := NewProgress(began)
-	p.found(3_000_000)
-	p.found(1_000_000)
-	p.add(1_000_000)
+	p.Found(3_000_000)
+	p.Found(1_000_000)
+	p.Add(1_000_000)
 	if got := p.line(began.Add(time.Second)); got != "0 of 2 files  1.0 MB of 4.0 MB  1.0 MB/s" {
 		t.Errorf("while sources are found: %q", got)
 	}
-	p.planned()
-	p.finished()
+	p.Planned()
+	p.Finished()
 	if got := p.line(began.Add(time.Second)); got != "1 of 2 files  1.0 MB of 4.0 MB  1.0 MB/s  3s left" {
 		t.Errorf("after: %q", got)
 	}
-	p.skipped()
+	p.Skipped()
 	if got := p.Summary(began.Add(2 * time.Second)); got != "copied 1 file, 1.0 MB in 2s (500.0 kB/s), skipped 1" {
 		t.Errorf("at the end: %q", got)
 	}

@@ -23,6 +23,7 @@ type Object struct {
 	Size        int64     `json:"size,string"`
 	Generation  int64     `json:"generation,string"`
 	CRC32C      string    `json:"crc32c"`
+	MD5         string    `json:"md5Hash"` // composed objects have none
 	ContentType string    `json:"contentType"`
 	Updated     time.Time `json:"updated"`
 	TimeDeleted time.Time `json:"timeDeleted"` // of a noncurrent generation

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Progress counts what a Copier moves and tells a person.
+// Progress counts what is moved and tells a person.
 type Progress struct {
 	began           time.Time
 	bytes, total    atomic.Int64
@@ -22,7 +22,8 @@ type Progress struct {
 // NewProgress begins to count.
 func NewProgress(now time.Time) *Progress { return &Progress{began: now} }
 
-func (p *Progress) found(size int64) {
+// Found adds a file of so many bytes to what is to be moved; -1 = not known.
+func (p *Progress) Found(size int64) {
 	p.all.Add(1)
 	if size < 0 {
 		p.unknown.Store(true)
@@ -31,10 +32,17 @@ func (p *Progress) found(size int64) {
 	p.total.Add(size)
 }
 
-func (p *Progress) planned()    { p.sorted.Store(true) }
-func (p *Progress) add(n int64) { p.bytes.Add(n) }
-func (p *Progress) finished()   { p.files.Add(1) }
-func (p *Progress) skipped()    { p.left.Add(1) }
+// Planned says that all files were found.
+func (p *Progress) Planned() { p.sorted.Store(true) }
+
+// Add counts bytes that were moved.
+func (p *Progress) Add(n int64) { p.bytes.Add(n) }
+
+// Finished counts a file that was moved.
+func (p *Progress) Finished() { p.files.Add(1) }
+
+// Skipped counts a file that was left as it is.
+func (p *Progress) Skipped() { p.left.Add(1) }
 
 // line tells what goes on: bytes, rate, and the time left once it is known.
 func (p *Progress) line(now time.Time) string {
