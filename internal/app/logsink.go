@@ -17,12 +17,12 @@ type logSink struct {
 	rows  store.Store
 }
 
-// AppendLog implements runtime.LogSink. The row of a stream is durable before its
+// AppendLog implements runtime.LogSink. The row of a stream is written before its
 // first byte is kept, so that one which goes on has it: nothing is remembered of
-// streams, of which there are as many as tasks.
+// streams, of which there are as many as tasks. Neither waits for the disk.
 func (l *logSink) AppendLog(ctx context.Context, stream string, offset int64, p []byte) error {
 	if offset == 0 {
-		err := l.rows.Update(ctx, func(tx store.Tx) error {
+		err := l.rows.UpdateSoon(ctx, func(tx store.Tx) error {
 			return tx.Put(ctx, store.Row{Kind: kindLogs, Key: stream})
 		})
 		if err != nil {

@@ -30,7 +30,9 @@ type Digest struct {
 }
 
 // Content keeps byte strings under ids; memory use never depends on their size.
-// What Create and Append report as written is durable when they return. A missing
+// What Create and Append report as written is durable when they return; what is
+// appended to a log (LogPrefix) outlasts the process, and is left to the system to
+// write to the disk. A missing
 // id gives an error that is fs.ErrNotExist; no space left gives ResourceExhausted.
 type Content interface {
 	// Create streams r until EOF into a new byte string.

@@ -114,7 +114,8 @@ func (s *Store) downloadOne(ctx context.Context, root *os.Root, bucket, name str
 }
 
 // UploadFile makes the local file the content of the object uri. The type is
-// guessed from the name.
+// guessed from the name. It is durable once a later write of the store is: files are
+// of programs, whose end is told after them (docs/adr/0004).
 func (s *Store) UploadFile(ctx context.Context, file, uri string) (err error) {
 	bucket, name, err := parseObject(uri)
 	if err != nil {
@@ -125,6 +126,7 @@ func (s *Store) UploadFile(ctx context.Context, file, uri string) (err error) {
 		return fmt.Errorf("upload %s: %w", uri, err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	_, err = s.Put(ctx, Object{Bucket: bucket, Name: name, ContentType: mime.TypeByExtension(path.Ext(name))}, f, Conditions{})
+	o := Object{Bucket: bucket, Name: name, ContentType: mime.TypeByExtension(path.Ext(name))}
+	_, err = s.put(ctx, o, f, Conditions{}, true)
 	return err
 }

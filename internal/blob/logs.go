@@ -27,9 +27,10 @@ func logID(stream string) string {
 	return LogPrefix + hex.EncodeToString(sum[:16])
 }
 
-// AppendLog adds p, which starts at the byte offset of the stream, and is durable
-// when it returns. What is there already is not added twice: the same call may be
-// repeated after a kill. A gap is refused.
+// AppendLog adds p, which starts at the byte offset of the stream. It outlasts the
+// process; a power loss may take what was added in the seconds before (docs/adr/0004).
+// What is there already is not added twice: the same call may be repeated after a
+// kill. A gap is refused.
 func (s *Store) AppendLog(ctx context.Context, stream string, offset int64, p []byte) error {
 	unlock, err := s.locks.lock(ctx, logID(stream))
 	if err != nil {

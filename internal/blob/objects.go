@@ -21,6 +21,11 @@ import (
 // or not at all, and is durable when Put returns. Of attrs the fields that a
 // client may set are read.
 func (s *Store) Put(ctx context.Context, attrs Object, r io.Reader, conds Conditions) (Object, error) {
+	return s.put(ctx, attrs, r, conds, false)
+}
+
+// put is Put; soon leaves it to a later write of the store to make the object durable.
+func (s *Store) put(ctx context.Context, attrs Object, r io.Reader, conds Conditions, soon bool) (Object, error) {
 	if err := s.precheck(ctx, attrs, conds); err != nil {
 		return Object{}, err
 	}
@@ -31,7 +36,7 @@ func (s *Store) Put(ctx context.Context, attrs Object, r io.Reader, conds Condit
 	if err := conds.checkDigest(digest); err != nil {
 		return Object{}, errors.Join(err, s.content.Remove(ctx, id))
 	}
-	return s.publish(ctx, attrs.with(id, digest), conds, func(tx store.Tx, _ Object) error { return save(tx) })
+	return s.publishWhen(ctx, soon, attrs.with(id, digest), conds, func(tx store.Tx, _ Object) error { return save(tx) })
 }
 
 func (o Object) with(id string, d Digest) Object {
@@ -58,10 +63,18 @@ func (s *Store) precheck(ctx context.Context, o Object, conds Conditions) error 
 // same transaction. Bytes that no row names any more are removed afterwards: a
 // kill in between leaves garbage for Sweep and never an object without its bytes.
 func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also func(store.Tx, Object) error) (Object, error) {
+	return s.publishWhen(ctx, false, o, conds, also)
+}
+
+func (s *Store) publishWhen(ctx context.Context, soon bool, o Object, conds Conditions, also func(store.Tx, Object) error) (Object, error) {
+	update := s.rows.Update
+	if soon {
+		update = s.rows.UpdateSoon
+	}
 	var gone string
 	var refused error
 	var committed func()
-	err := s.rows.Update(ctx, func(tx store.Tx) error {
+	err := update(ctx, func(tx store.Tx) error {
 		gone, refused = s.replace(ctx, tx, &o, conds)
 		if refused == nil && also != nil {
 			refused = also(tx, o)
@@ -76,7 +89,12 @@ func (s *Store) publish(ctx context.Context, o Object, conds Conditions, also fu
 		s.discard(ctx, o.Content)
 	case err == nil:
 		committed()
-		s.discard(ctx, gone)
+		if soon && gone != "" { // until the row is durable a power loss would bring back the one that names these
+			err = s.rows.Update(ctx, func(store.Tx) error { return nil })
+		}
+		if err == nil {
+			s.discard(ctx, gone)
+		}
 	}
 	if err != nil {
 		// Without a refusal the outcome of the commit is unknown: the bytes stay

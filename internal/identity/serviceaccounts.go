@@ -117,7 +117,7 @@ func (a *Authority) OpenTask(ctx context.Context, spec TaskSpec) (Task, error) {
 		},
 		Salt: newTokenID(), Task: spec.ID, Project: project, Port: spec.Port,
 	}
-	err = a.store.Update(ctx, func(tx store.Tx) error {
+	err = a.store.UpdateSoon(ctx, func(tx store.Tx) error {
 		old, err := readToken(ctx, tx, row.ID)
 		if resource.IsNotFound(err) {
 			return putToken(ctx, tx, row)
@@ -156,7 +156,8 @@ func (a *Authority) TaskToken(ctx context.Context, t Task) (Access, error) {
 
 // CloseTask ends the identity of a workload: all its tokens are dead at once.
 func (a *Authority) CloseTask(ctx context.Context, id string) error {
-	return a.revoke(ctx, a.taskTokenID(id))
+	// After a power loss there are no tasks, and Retain drops what comes back.
+	return a.revokeBy(ctx, a.store.UpdateSoon, a.taskTokenID(id))
 }
 
 // Tasks lists the workloads that have an identity.

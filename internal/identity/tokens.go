@@ -329,7 +329,11 @@ func (a *Authority) RevokeSecret(ctx context.Context, token string) error {
 }
 
 func (a *Authority) revoke(ctx context.Context, id string) error {
-	err := a.store.Update(ctx, func(tx store.Tx) error {
+	return a.revokeBy(ctx, a.store.Update, id)
+}
+
+func (a *Authority) revokeBy(ctx context.Context, update func(context.Context, func(store.Tx) error) error, id string) error {
+	err := update(ctx, func(tx store.Tx) error {
 		children, err := tx.List(ctx, store.Query{Kind: kindTokens, Parent: id})
 		if err != nil {
 			return err

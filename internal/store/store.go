@@ -3,7 +3,8 @@
 // nothing of what the rows mean. Adapters are children (sqlite); storetest is
 // the contract they all pass.
 //
-// A write is durable when Update returns: it survives kill -9 and power loss.
+// A write is durable when Update returns: it survives kill -9 and power loss. One of
+// UpdateSoon survives kill -9, and power loss once a later Update has returned.
 // No lock error ever reaches a caller; writers queue.
 package store
 
@@ -104,6 +105,10 @@ type Store interface {
 	// callers share one commit. fn must not call Update, must not block on other
 	// goroutines, and is run once; if it returns an error nothing is written.
 	Update(ctx context.Context, fn func(tx Tx) error) error
+	// UpdateSoon is Update for what a later Update confirms: it does not wait for the
+	// disk. Writes become durable in the order in which they were made, so that none is
+	// lost whose successor is there.
+	UpdateSoon(ctx context.Context, fn func(tx Tx) error) error
 	// Watch starts with changes committed after it returns; no kinds = all.
 	Watch(kinds ...Kind) Watcher
 	Close() error

@@ -10,7 +10,7 @@ import (
 	"tategu/internal/runtime/docker"
 )
 
-// TestMachineRestarted: of the time before, only ends count. The engine still has
+// TestMachineRestarted: of the time before, nothing counts. The engine still has
 // the containers, as ended with codes of its own, and files that they left may be
 // torn: nothing of that is told or published.
 func TestMachineRestarted(t *testing.T) {
@@ -21,7 +21,8 @@ func TestMachineRestarted(t *testing.T) {
 	}{
 		"ran":      {map[string]string{"record.json": `{"Workload":{"ID":"a"},"Boot":"first"}`, "container.json": `{"ID":"c1","Socket":"/nowhere"}`, "fetched.json": "{}"}, false},
 		"torn":     {map[string]string{"record.json": "", "container.json": `{"ID":"c1"}`}, false},
-		"ended":    {map[string]string{"record.json": "", "end.json": `{"Code":3,"Ended":"2026-01-02T03:04:05Z","Record":{"Workload":{"ID":"a"},"Boot":"first"}}`}, true},
+		"ended":    {map[string]string{"record.json": "", "end.json": `{"Code":3,"Ended":"2026-01-02T03:04:05Z","Record":{"Workload":{"ID":"a"},"Boot":"first"}}`}, false},
+		"now":      {map[string]string{"record.json": "", "end.json": `{"Code":3,"Ended":"2026-01-02T03:04:05Z","Record":{"Workload":{"ID":"a"},"Boot":"second"}}`}, true},
 		"old end":  {map[string]string{"record.json": `{"Workload":{"ID":"a"}}`, "end.json": `{"Code":3,"Ended":"2026-01-02T03:04:05Z"}`}, true},
 		"half end": {map[string]string{"record.json": `{"Workload":{"ID":"a"},"Boot":"first"}`, "end.json": `{"Code":`}, false},
 	} {

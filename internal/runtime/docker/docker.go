@@ -6,8 +6,7 @@
 // machine) is another adapter's.
 //
 // Files of a workload's directory, each written whole and renamed. After a restart of
-// the machine only end.json counts, which is on the disk before anybody hears of the
-// end; containers of that time are removed:
+// the machine none counts; containers of that time are removed:
 //
 //	record.json     the workload as accepted (Start returned)
 //	container.json  id of its container and its GPUs, written before that is started
@@ -248,7 +247,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 		rec.Port = port
 	}
 	in := newInstance(r, rec)
-	if err := workload.Accept(in.dir, rec); err != nil {
+	if err := workload.Accept(in.dir, rec, nil); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in

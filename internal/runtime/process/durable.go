@@ -18,5 +18,9 @@ const (
 	dirWork     = "work"
 	dirTmp      = "tmp"
 	dirVenv     = "venv"
-	dirHook     = "hook"
+	dirHook     = "hook" // below dirVenv
+
+	// Of the runtime: what the next workload takes over. One that starts forgets them.
+	dirLayers = ".layers"
+	dirSpare  = ".spare"
 )

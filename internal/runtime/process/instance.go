@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -47,6 +48,7 @@ type instance struct {
 	granted     bool
 	gpus        []runtime.GPU
 	contained   bool
+	orderly     bool        // its wrapper saw all of it end
 	base        environment // of a Python program
 	recipe      recipe      // of one that can be forked
 
@@ -167,13 +169,26 @@ func (in *instance) Release(_ context.Context) error {
 		return resource.Errorf(codes.FailedPrecondition, "workload %s still runs", in.ID()).WithHint("stop it first")
 	}
 	away, err := in.leave()
-	if err == nil {
-		err = workload.RemoveAll(away) // nobody waits for that
+	if err == nil { // nobody waits for what follows
+		err = in.putAway(away)
 	}
 	if err != nil {
 		return fmt.Errorf("release %s: %w", in.ID(), err)
 	}
 	return nil
+}
+
+// putAway removes the directory, but for what serves the next workload: nothing of the
+// program is left that could still write there. One in a container is somebody else,
+// who owns what it made.
+func (in *instance) putAway(dir string) error {
+	if goruntime.GOOS == "linux" && in.orderly && !in.contained { // elsewhere a program may leave others behind
+		in.r.layers.give(filepath.Join(dir, dirVenv), filepath.Join(in.dir, dirVenv), in.base)
+		if in.r.spare.give(dir) {
+			return nil
+		}
+	}
+	return workload.RemoveAll(dir)
 }
 
 // leave takes the workload out of the runtime. Its id may be used again.
@@ -331,7 +346,7 @@ func (in *instance) begun(ctx context.Context) (bool, error) {
 
 // locked reports a wrapper at work on the directory.
 func (in *instance) locked() bool {
-	f, err := os.OpenFile(filepath.Join(in.dir, wrapper.FileLock), os.O_RDWR, 0o600)
+	f, err := os.Open(in.dir)
 	if err != nil {
 		return false
 	}
@@ -388,5 +403,6 @@ func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
 	if err != nil {
 		return runtime.Exit{}, err
 	}
+	in.orderly = true
 	return in.explain(e), nil
 }

@@ -5,8 +5,8 @@
 //
 // Every workload has a directory under Config.Dir with these files; each is
 // written whole and renamed, so what exists is true as long as the machine runs.
-// After a restart of the machine only end.json counts, which is on the disk before
-// anybody hears of the end; a file without its content counts as absent:
+// After a restart of the machine none counts; a file without its content counts as
+// absent:
 //
 //	record.json   the workload as accepted (Start returned)
 //	spec.json     what the wrapper runs, and on which GPUs (preparation is done)
@@ -94,6 +94,8 @@ type Runtime struct {
 	launcher func() launcher
 	boxes    func() boxes
 	nursery  *nursery // nil = programs are never forked
+	layers   layers
+	spare    skeletons
 	ids      *regexp.Regexp
 
 	spawn  func(func(ctx context.Context)) // runs under the context that Close ends
@@ -121,6 +123,7 @@ func New(cfg Config) (*Runtime, error) {
 	r.cancel = cancel
 	r.spawn = func(f func(context.Context)) { r.wg.Go(func() { f(ctx) }) }
 	r.envs = &environments{dir: filepath.Join(cfg.CacheDir, "envs"), uv: cfg.UV, install: cfg.InstallUV, log: cfg.Log, now: cfg.Now, interpreters: map[string]interpreter{}}
+	r.layers, r.spare = layers{newShelf(filepath.Join(cfg.Dir, dirLayers))}, skeletons{newShelf(filepath.Join(cfg.Dir, dirSpare))}
 	r.launcher = sync.OnceValue(r.openLauncher)
 	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg, r.launcher()) })
 	r.boxes = sync.OnceValue(func() boxes { return openBoxes(cfg, r.launcher()) })
@@ -256,7 +259,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 		rec.Port = port
 	}
 	in := newInstance(r, rec)
-	if err := workload.Accept(in.dir, rec); err != nil {
+	if err := workload.Accept(in.dir, rec, r.spare.make); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in

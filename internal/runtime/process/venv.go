@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"tategu/internal/runtime"
-	"tategu/internal/runtime/workload"
 )
 
 //go:embed sitecustomize.py
@@ -43,64 +42,10 @@ func (in *instance) environment(ctx context.Context, plan runtime.Plan, out io.W
 	}
 	in.python, in.base = base.note, base
 	venv = filepath.Join(in.dir, dirVenv)
-	if err := layer(venv, base); err != nil {
+	if err := in.r.layers.take(venv, base); err != nil {
 		return "", fmt.Errorf("make the Python environment of the workload: %w", err)
 	}
-	hook := filepath.Join(in.dir, dirHook)
-	if err := os.MkdirAll(hook, 0o700); err != nil {
-		return "", err
-	}
-	return venv, os.WriteFile(filepath.Join(hook, "sitecustomize.py"), hookSource, 0o600)
-}
-
-// layer writes a virtual environment by hand: a few small files and links, the
-// packages of base behind its own ones. PEP 405 says what makes one.
-func layer(venv string, base environment) error {
-	if err := workload.RemoveAll(venv); err != nil { // left by a server that was killed
-		return err
-	}
-	site := filepath.Join(venv, "lib", filepath.Base(filepath.Dir(base.site)), "site-packages")
-	bin := filepath.Join(venv, "bin")
-	for _, d := range []string{site, bin} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
-	}
-	// pip installs with --user only where the system's packages are visible; the
-	// hook hides them again.
-	cfg := fmt.Sprintf("home = %s\ninclude-system-site-packages = true\nversion = %s\n", filepath.Dir(base.python), base.version)
-	if err := os.WriteFile(filepath.Join(venv, "pyvenv.cfg"), []byte(cfg), 0o600); err != nil {
-		return err
-	}
-	pth := fmt.Sprintf("import site; site.addsitedir(%q)\n", base.site)
-	if err := os.WriteFile(filepath.Join(site, "_tategu.pth"), []byte(pth), 0o600); err != nil {
-		return err
-	}
-	if err := os.Symlink(base.python, filepath.Join(bin, "python")); err != nil {
-		return err
-	}
-	for _, name := range []string{"python3", filepath.Base(filepath.Dir(base.site))} {
-		if err := again(filepath.Join(bin, "python"), filepath.Join(bin, name)); err != nil {
-			return err
-		}
-	}
-	if !base.pip {
-		return nil
-	}
-	pip := "#!/bin/sh\nexec \"" + filepath.Join(bin, "python3") + "\" -m pip \"$@\"\n"
-	if err := os.WriteFile(filepath.Join(bin, "pip"), []byte(pip), 0o755); err != nil {
-		return err
-	}
-	return again(filepath.Join(bin, "pip"), filepath.Join(bin, "pip3"))
-}
-
-// again gives a file or a link a second name: that is cheaper than a second one. Where
-// the disk has no such names it is a link.
-func again(path, name string) error {
-	if os.Link(path, name) == nil {
-		return nil
-	}
-	return os.Symlink(filepath.Base(path), name)
+	return venv, nil
 }
 
 // activate makes python, pip and what they install the first that is found.
@@ -110,7 +55,7 @@ func activate(env map[string]string, dir, venv string, base environment) {
 	env["PATH"] = strings.Join(path, string(os.PathListSeparator))
 	env["VIRTUAL_ENV"], env[venvVariable], env["PYTHONUSERBASE"] = venv, venv, user
 	env["PIP_DISABLE_PIP_VERSION_CHECK"], env["PIP_ROOT_USER_ACTION"] = "1", "ignore"
-	hook := filepath.Join(dir, dirHook)
+	hook := filepath.Join(venv, dirHook)
 	if more := env["PYTHONPATH"]; more != "" {
 		hook += string(os.PathListSeparator) + more
 	}

@@ -89,12 +89,6 @@ func openZygote(ctx context.Context, parent string, base environment, recipe rec
 	if err := layer(filepath.Join(dir, dirVenv), base); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, dirHook), 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, dirHook, "sitecustomize.py"), hookSource, 0o600); err != nil {
-		return nil, err
-	}
 	if err := os.WriteFile(filepath.Join(dir, fileZygote), slices.Concat(leaveSource, zygoteSource), 0o600); err != nil {
 		return nil, err
 	}

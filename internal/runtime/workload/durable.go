@@ -3,20 +3,10 @@ package workload
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 
 	"tategu/internal/runtime/record"
-	"tategu/internal/volume"
 )
-
-// Insist writes a record that survives a power loss as soon as the disk has room
-// for it: what it says is lost otherwise.
-func Insist(ctx context.Context, log *slog.Logger, path string, v any) error {
-	return volume.Retry(ctx, func(err error) {
-		log.WarnContext(ctx, "waiting to write a workload's state", slog.String("file", path), slog.Any("error", err))
-	}, func() error { return WriteJSON(path, v) })
-}
 
 // WriteJSON replaces a private file in one step that survives a power loss.
 func WriteJSON(path string, v any) error { return record.WriteDurable(path, v) }

@@ -44,6 +44,9 @@ func (p Place) Fetch(ctx context.Context) error {
 		return nil // done by an earlier server
 	}
 	uris := wanted(w)
+	if len(uris) == 0 {
+		return nil // all that will be there is the program's
+	}
 	for i, uri := range uris {
 		p.Say(runtime.Preparing, "fetching input %d of %d: %s", i+1, len(uris), uri)
 		if err := p.Files.Download(ctx, uri, root); err != nil {
@@ -71,11 +74,18 @@ func (p Place) local(name string) (string, error) {
 
 // wanted lists what to fetch: what is asked for, then every object that the
 // command line or the variables spell out, so that a program which opens
-// /gcs/... by name finds it. A bare bucket there is not a wish to copy it.
+// /gcs/... by name finds it. A bare bucket there is not a wish to copy it, nor is a
+// name below a directory that is made for what the program writes.
 func wanted(w runtime.Workload) []string {
 	uris := slices.Clone(w.Fetch)
 	if w.Literal {
 		return uris
+	}
+	made := func(name string) bool {
+		return slices.ContainsFunc(w.Dirs, func(dir string) bool {
+			below, ok := strings.CutPrefix(runtime.GCSRoot+"/"+name, dir)
+			return ok && (below == "" || below[0] == '/')
+		})
 	}
 	literal := regexp.MustCompile(`(?:gs://|(?:^|[^\w./-])/gcs/)([a-z0-9][a-z0-9._-]+/[^\s"'` + "`" + `\\<>|;,*?(){}\[\]]+)`)
 	texts := slices.Concat(w.Command, w.Args)
@@ -84,7 +94,7 @@ func wanted(w runtime.Workload) []string {
 	}
 	for _, text := range texts {
 		for _, m := range literal.FindAllStringSubmatch(text, -1) {
-			if uri := "gs://" + m[1]; !slices.Contains(uris, uri) {
+			if uri := "gs://" + m[1]; !made(m[1]) && !slices.Contains(uris, uri) {
 				uris = append(uris, uri)
 			}
 		}
@@ -134,10 +144,14 @@ func (p Place) snapshot(root string) (_ map[string]mark, err error) {
 // Publish uploads what the program made or changed, in the order of names.
 func (p Place) Publish(ctx context.Context) error {
 	var before map[string]mark
-	if err := ReadJSON(filepath.Join(p.Dir, fileFetched), &before); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+	err := ReadJSON(filepath.Join(p.Dir, fileFetched), &before)
+	if errors.Is(err, fs.ErrNotExist) {
+		if len(wanted(p.Workload)) > 0 {
 			return nil // preparation did not get that far
 		}
+		err = nil // nothing was there
+	}
+	if err != nil {
 		return err
 	}
 	root := filepath.Join(p.Dir, DirGCS)

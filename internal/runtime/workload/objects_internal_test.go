@@ -42,3 +42,16 @@ func FuzzWanted(f *testing.F) {
 		}
 	})
 }
+
+// TestOwnDirectoryIsNotFetched: where a program writes its outputs nothing is looked for,
+// unless it is asked for.
+func TestOwnDirectoryIsNotFetched(t *testing.T) {
+	t.Parallel()
+	got := wanted(runtime.Workload{
+		Dirs: []string{"/gcs/b1/run/task"}, Fetch: []string{"gs://b1/run/task/asked"},
+		Args: []string{`{"a":"/gcs/b1/run/task/out","b":"/gcs/b1/run/task","c":"gs://b1/run/task/x/y","d":"/gcs/b1/run/task2/in"}`},
+	})
+	if d := cmp.Diff([]string{"gs://b1/run/task/asked", "gs://b1/run/task2/in"}, got); d != "" {
+		t.Error(d)
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/record"
+	"tategu/internal/volume"
 )
 
 // Records of a workload's directory that every adapter keeps: what makes it known,
@@ -35,8 +36,7 @@ type Accepted struct {
 // Whole implements record.Whole.
 func (a *Accepted) Whole() bool { return a.Workload.ID != "" }
 
-// End is end.json. It holds the record as well, so that it stands for itself where
-// a power loss has taken record.json.
+// End is end.json. It holds the record as well, so that it stands for itself.
 type End struct {
 	runtime.Exit
 	Record *Accepted // nil = by a server that kept it in record.json alone
@@ -47,11 +47,15 @@ func (e *End) Whole() bool { return !e.Ended.IsZero() }
 
 // Accept records a workload in a directory of its own. What is there is of nobody:
 // an earlier workload of that id was released or forgotten, and could not be removed.
-func Accept(dir string, rec Accepted) error {
+// mkdir makes the directory, perhaps with others in it; nil = the usual way.
+func Accept(dir string, rec Accepted, mkdir func(dir string) error) error {
 	if err := Discard(dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if mkdir == nil {
+		mkdir = func(dir string) error { return os.MkdirAll(dir, 0o700) }
+	}
+	if err := mkdir(dir); err != nil {
 		return err
 	}
 	return record.WriteWhole(filepath.Join(dir, FileRecord), rec)
@@ -60,8 +64,8 @@ func Accept(dir string, rec Accepted) error {
 // Load reads what is known of a workload, and how it has ended; nil = not yet. What
 // is not known, as record.Absent tells, nobody counts on: Start did not return, or
 // the machine, which runs as boot, has restarted since, so that its program is gone
-// and its files may lack what was never written to the disk. Its owner starts it
-// again under the same id.
+// and its files, and objects made of them, may lack what was never written to the
+// disk. Its owner starts it again under the same id, unless it knows the end itself.
 func Load(dir, boot string) (rec Accepted, exit *runtime.Exit, err error) {
 	var end End
 	switch err := record.ReadWhole(filepath.Join(dir, FileEnd), &end); {
@@ -79,19 +83,21 @@ func Load(dir, boot string) (rec Accepted, exit *runtime.Exit, err error) {
 	if rec.Workload.ID != name {
 		return Accepted{}, nil, fmt.Errorf("%w: %s is the record of %s", record.ErrTorn, name, rec.Workload.ID)
 	}
-	if exit == nil && rec.Boot != "" && boot != "" && rec.Boot != boot {
+	if rec.Boot != "" && boot != "" && rec.Boot != boot {
 		return Accepted{}, nil, fmt.Errorf("%w: %s is of the time before the machine restarted", record.ErrTorn, name)
 	}
 	return rec, exit, nil
 }
 
-// WriteEnd makes an end outlast the machine: files may be uploaded that another run
-// of the program would upload again. It waits for room on the disk.
+// WriteEnd makes an end outlast the server, before anybody hears of it. It waits for
+// room on the disk, and not for the disk: whoever hears of the end makes it durable in
+// the store, and until then a power loss means that the program runs again, as it does
+// if it comes a moment earlier.
 func WriteEnd(ctx context.Context, log *slog.Logger, dir string, exit runtime.Exit, rec Accepted) error {
-	if err := Insist(ctx, log, filepath.Join(dir, FileEnd), End{Exit: exit, Record: &rec}); err != nil {
-		return err
-	}
-	return record.SyncDir(filepath.Dir(dir))
+	path := filepath.Join(dir, FileEnd)
+	return volume.Retry(ctx, func(err error) {
+		log.WarnContext(ctx, "waiting to write a workload's state", slog.String("file", path), slog.Any("error", err))
+	}, func() error { return record.WriteWhole(path, End{Exit: exit, Record: &rec}) })
 }
 
 // Discard takes a workload's directory away in one step: a server that is killed

@@ -18,12 +18,12 @@ func accepted(id, boot string) workload.Accepted {
 	return workload.Accepted{Workload: runtime.Workload{ID: id, Command: []string{"true"}}, Created: time.Unix(1, 0), Boot: boot}
 }
 
-// TestLoad: a workload is known in the run of the machine that accepted it, and
-// after that as long as its end is there.
+// TestLoad: a workload and its end are known in the run of the machine that accepted
+// it, and not after that.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a")
-	if err := workload.Accept(dir, accepted("a", "first")); err != nil {
+	if err := workload.Accept(dir, accepted("a", "first"), nil); err != nil {
 		t.Fatal(err)
 	}
 	for boot, known := range map[string]bool{"first": true, "": true, "second": false} {
@@ -39,8 +39,11 @@ func TestLoad(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, workload.FileRecord)); err != nil {
 		t.Fatal(err)
 	}
-	if rec, got, err := workload.Load(dir, "second"); err != nil || got == nil || got.Code != 3 || rec.Workload.ID != "a" {
+	if rec, got, err := workload.Load(dir, "first"); err != nil || got == nil || got.Code != 3 || rec.Workload.ID != "a" {
 		t.Errorf("after the end: %+v, %v, %v", rec, got, err)
+	}
+	if rec, got, err := workload.Load(dir, "second"); !record.Absent(err) {
+		t.Errorf("after a restart of the machine: %+v, %v, %v", rec, got, err)
 	}
 }
 
@@ -51,7 +54,7 @@ func TestDiscard(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "a")
 	for range 2 {
-		if err := workload.Accept(dir, accepted("a", "")); err != nil {
+		if err := workload.Accept(dir, accepted("a", ""), nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := workload.WriteEnd(t.Context(), slog.New(slog.DiscardHandler), dir, runtime.Exit{Ended: time.Unix(2, 0)}, accepted("a", "")); err != nil {
@@ -61,7 +64,7 @@ func TestDiscard(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := workload.Accept(dir, accepted("a", "")); err != nil {
+	if err := workload.Accept(dir, accepted("a", ""), nil); err != nil {
 		t.Fatal(err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
@@ -103,7 +106,7 @@ func FuzzLoad(f *testing.F) {
 		case err != nil:
 		case got.Workload.ID != "a":
 			t.Fatalf("known as %q", got.Workload.ID)
-		case exit == nil && got.Boot != "" && boot != "" && got.Boot != boot:
+		case got.Boot != "" && boot != "" && got.Boot != boot:
 			t.Fatalf("of %q, known in %q", got.Boot, boot)
 		case exit != nil && exit.Ended.IsZero():
 			t.Fatal("an end without its moment")

@@ -54,7 +54,7 @@ func (s *Shipper) Begin() {
 				return
 			case <-tick.C:
 				// An error shows in the flush at the end; until then the next round tries again.
-				_ = s.Flush(ctx)
+				_ = s.flush(ctx, true)
 			}
 		}
 	})
@@ -68,9 +68,13 @@ func (s *Shipper) End() {
 	}
 }
 
-// Flush copies what is there. The offset file may lag behind the sink after a
-// kill; the sink knows by the offset what it has.
-func (s *Shipper) Flush(ctx context.Context) error {
+// Flush copies what is there.
+func (s *Shipper) Flush(ctx context.Context) error { return s.flush(ctx, false) }
+
+// flush notes how far it came where the program goes on, so that the next server need
+// not read a long output from its beginning. The note may lag behind the sink; the
+// sink knows by the offset what it has.
+func (s *Shipper) flush(ctx context.Context, note bool) error {
 	if s.sink == nil {
 		return nil
 	}
@@ -94,7 +98,11 @@ func (s *Shipper) Flush(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.copyFrom(ctx, f, st.Size())
+	before := s.offset
+	if err := s.copyFrom(ctx, f, st.Size()); err != nil || !note || s.offset == before {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.dir, fileShipped), fmt.Appendf(nil, "%d", s.offset), 0o600)
 }
 
 // copyFrom copies a file that was of some size a moment ago.
@@ -104,7 +112,6 @@ func (s *Shipper) copyFrom(ctx context.Context, f io.ReaderAt, size int64) error
 	}
 	// Most programs say little. One byte more than there is shows the end at once.
 	buf := make([]byte, min(size-s.offset+1, shipChunk))
-	before := s.offset
 	for {
 		n, err := f.ReadAt(buf, s.offset)
 		if n > 0 {
@@ -114,7 +121,7 @@ func (s *Shipper) copyFrom(ctx context.Context, f io.ReaderAt, size int64) error
 			s.offset += int64(n)
 		}
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
@@ -123,8 +130,4 @@ func (s *Shipper) copyFrom(ctx context.Context, f io.ReaderAt, size int64) error
 			buf = make([]byte, shipChunk)
 		}
 	}
-	if s.offset == before {
-		return nil
-	}
-	return os.WriteFile(filepath.Join(s.dir, fileShipped), fmt.Appendf(nil, "%d", s.offset), 0o600)
 }

@@ -1,7 +1,8 @@
 // Package sqlite keeps a store in one SQLite file (WAL, synchronous=FULL). One
 // goroutine owns the writing connection: it runs the functions of all waiting
 // callers inside savepoints of a single transaction and commits once for all of
-// them, so that a commit's fsync is shared (group commit). Readers use a pool of
+// them, so that a commit's fsync is shared (group commit); where none of them waits for
+// the disk there is none. Readers use a pool of
 // read-only connections and never wait for the writer.
 package sqlite
 
@@ -39,7 +40,8 @@ type Store struct {
 	read  *sql.DB
 	now   func() time.Time
 	disk  *volume.Volume
-	since int // pages written, about, since the log was last looked at; of the writer alone
+	soon  bool // commits do not wait for the disk now; of the writer alone
+	since int  // pages written, about, since the log was last looked at; of the writer alone
 
 	compiled, hot *statements // of the readers, and of the writer
 

@@ -103,11 +103,15 @@ func writeForever(path string) error {
 	var next atomic.Int64
 	next.Store(int64(from))
 	failed := make(chan error)
-	for range 8 {
+	for w := range 8 {
+		update := s.Update
+		if w%2 == 1 {
+			update = s.UpdateSoon
+		}
 		go func() {
 			for {
 				n := next.Add(1)
-				err := s.Update(ctx, func(tx store.Tx) error {
+				err := update(ctx, func(tx store.Tx) error {
 					for _, half := range []string{"a", "b"} {
 						row := store.Row{Kind: "k", Key: fmt.Sprintf("%09d%s", n, half), Data: []byte(strings.Repeat(half, 500))}
 						if err := tx.Put(ctx, row); err != nil {

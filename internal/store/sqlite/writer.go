@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"tategu/internal/store"
@@ -19,16 +20,25 @@ const maxGroup = 256
 
 type request struct {
 	fn   func(tx store.Tx) error
+	soon bool // the disk need not have it yet
 	done chan error
 }
 
 // Update implements store.Store. The context is honoured while waiting to be
 // taken; once the function runs, the outcome is always awaited.
 func (s *Store) Update(ctx context.Context, fn func(tx store.Tx) error) error {
+	return s.update(ctx, request{fn: fn, done: make(chan error, 1)})
+}
+
+// UpdateSoon implements store.Store.
+func (s *Store) UpdateSoon(ctx context.Context, fn func(tx store.Tx) error) error {
+	return s.update(ctx, request{fn: fn, soon: true, done: make(chan error, 1)})
+}
+
+func (s *Store) update(ctx context.Context, r request) error {
 	if err := cmp.Or(ctx.Err(), s.disk.Writable()); err != nil {
 		return err
 	}
-	r := request{fn: fn, done: make(chan error, 1)}
 	select {
 	case s.requests <- r:
 	case <-ctx.Done():
@@ -109,6 +119,9 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 	if err := s.disk.Writable(); err != nil { // it broke while these waited
 		return results, nil, err
 	}
+	if err := s.patience(ctx, group); err != nil {
+		return results, nil, s.fault("begin", err)
+	}
 	sqlTx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return results, nil, s.fault("begin", err)
@@ -139,6 +152,25 @@ func (s *Store) runGroup(group []request) (results []error, changes []store.Chan
 		return results, nil, s.fault("commit", err)
 	}
 	return results, changes, nil
+}
+
+// patience lets the next commit wait for the disk if one of the group does. A commit
+// that does not is a part of the same log, in its place: the next fsync of the log is
+// its, too, also that of a checkpoint.
+func (s *Store) patience(ctx context.Context, group []request) error {
+	soon := !slices.ContainsFunc(group, func(r request) bool { return !r.soon })
+	if soon == s.soon {
+		return nil
+	}
+	level := "FULL"
+	if soon {
+		level = "NORMAL"
+	}
+	if _, err := s.write.ExecContext(ctx, "PRAGMA synchronous = "+level); err != nil {
+		return err
+	}
+	s.soon = soon
+	return nil
 }
 
 // steady runs statements to their end. SQLite answers an interrupted write by

@@ -56,6 +56,7 @@ func testUpdates(t *testing.T, open Open) {
 		}
 		get(t, s, "k")
 	})
+	t.Run("soon, and others at once", func(t *testing.T) { t.Parallel(); testSoon(t, open(t)) })
 	t.Run("a panic is the caller's error alone", func(t *testing.T) {
 		t.Parallel()
 		s := open(t)
@@ -318,4 +319,35 @@ func testWatchEnds(t *testing.T, open Open) {
 	if _, err := s.Watch().Next(t.Context()); !isClosed(err) {
 		t.Errorf("Next of a watcher on a closed store = %v", err)
 	}
+}
+
+// testSoon: what does not wait for the disk is seen, in order, and fails as ever.
+func testSoon(t *testing.T, s store.Store) {
+	t.Helper()
+	for n := range 4 {
+		update := s.UpdateSoon
+		if n%2 == 1 {
+			update = s.Update
+		}
+		err := update(t.Context(), func(tx store.Tx) error {
+			if n > 0 {
+				get(t, tx, strconv.Itoa(n-1))
+			}
+			return tx.Put(t.Context(), store.Row{Kind: kind, Key: strconv.Itoa(n)})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		get(t, s, strconv.Itoa(n))
+	}
+	err := s.UpdateSoon(t.Context(), func(tx store.Tx) error {
+		if err := tx.Put(t.Context(), store.Row{Kind: kind, Key: "lost"}); err != nil {
+			return err
+		}
+		return errBoom
+	})
+	if !errors.Is(err, errBoom) {
+		t.Errorf("UpdateSoon = %v, want the function's error", err)
+	}
+	absent(t, s, "lost")
 }

@@ -42,7 +42,7 @@ func mount(dir string, mounts []Mount) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	root := filepath.Join(dir, "root")
+	root := filepath.Join(dir, DirRoot)
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ const (
 	FileRunning = "wrapper.json"
 	FileStop    = "stop.json"
 	FileExit    = "exit.json"
-	FileLock    = "lock"
-	DirGCS      = "gcs" // what the program sees below GCSRoot
+	DirGCS      = "gcs"  // what the program sees below GCSRoot
+	DirRoot     = "root" // where / is built anew
 )
 
 // Spec is spec.json: what the wrapper runs.

@@ -83,7 +83,7 @@ func link() *os.File {
 // wrap runs the workload of dir; the program may wait already.
 func wrap(dir string, warm *program) error {
 	server := link()
-	lock, err := os.OpenFile(filepath.Join(dir, FileLock), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
