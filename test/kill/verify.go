@@ -214,6 +214,9 @@ func (l *loop) verifyProcesses(ctx context.Context) error {
 		if dirs, err = os.ReadDir(workloads); err != nil {
 			return err
 		}
+		dirs = slices.DeleteFunc(dirs, func(d os.DirEntry) bool {
+			return d.Name() == ".spare" || d.Name() == ".layers" // what the next workloads take over
+		})
 		left = l.server.children()
 		if len(left) == 0 && len(dirs) == 0 {
 			break

@@ -46,7 +46,7 @@ func TestLayerIsTakenOver(t *testing.T) {
 			return os.Link(filepath.Join(venv, "pyvenv.cfg"), filepath.Join(venv, "..", "kept"))
 		},
 		"mode":   func(venv string) error { return os.Chmod(filepath.Join(venv, "bin/pip"), 0o600) },
-		"closed": func(venv string) error { return os.Chmod(filepath.Join(venv, "lib"), 0o500) }, //nolint:gosec // a directory
+		"closed": func(venv string) error { return os.Chmod(filepath.Join(venv, "lib"), 0o500) },
 		"gone":   func(venv string) error { return os.Remove(filepath.Join(venv, "pyvenv.cfg")) },
 		"directory": func(venv string) error {
 			path := filepath.Join(venv, "pyvenv.cfg")
