@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 
 	"tategu/internal/resource"
 )
@@ -19,11 +20,19 @@ func ReadBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	size := int64(512)
-	if r.ContentLength >= 0 {
-		size = min(r.ContentLength, ahead)
+	return readBody(r, make([]byte, 0, firstSize(r)))
+}
+
+// firstSize is what a body gets at first.
+func firstSize(r *http.Request) int {
+	const unknown = 512
+	if r.ContentLength < 0 {
+		return unknown
 	}
-	b := make([]byte, 0, size)
+	return int(min(r.ContentLength, ahead))
+}
+
+func readBody(r *http.Request, b []byte) ([]byte, error) {
 	for {
 		if r.ContentLength >= 0 && int64(len(b)) == r.ContentLength {
 			return b, nil
@@ -60,4 +69,30 @@ func bodyError(r *http.Request, err error) error {
 		return err
 	}
 	return resource.Invalid("body", "the body ended early")
+}
+
+// Bodies reads bodies into memory that is used again: an image of a megabyte costs
+// more to clear and to collect than to pass on. The zero value is ready.
+type Bodies struct{ free sync.Pool }
+
+// keptBody bounds the memory that one body leaves for the next.
+const keptBody = 4 << 20
+
+// Read is ReadBody; done gives the memory back, when nobody has the body any more.
+func (p *Bodies) Read(r *http.Request) (body []byte, done func(), err error) {
+	if r.Body == nil {
+		return nil, func() {}, nil
+	}
+	box, _ := p.free.Get().(*[]byte)
+	if box == nil {
+		box = new([]byte)
+	}
+	if n := firstSize(r); cap(*box) < n {
+		*box = make([]byte, 0, n)
+	}
+	body, err = readBody(r, (*box)[:0])
+	if cap(body) <= keptBody {
+		*box = body[:0]
+	}
+	return body, func() { p.free.Put(box) }, err
 }

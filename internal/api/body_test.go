@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -59,4 +60,30 @@ func TestBodyLargerThanAllowed(t *testing.T) {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); !ok {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestBodies reads several bodies at once and one after the other: none shows in
+// another.
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	var bodies api.Bodies
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for k := range 200 {
+				want := bytes.Repeat([]byte{byte('a' + i)}, 1+(k*k*977)%70_000)
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/", bytes.NewReader(want))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got, done, err := bodies.Read(r)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+				}
+				done()
+			}
+		})
+	}
+	all.Wait()
 }

@@ -234,6 +234,7 @@ func (a *Authority) DeleteAccountKey(ctx context.Context, email, id string) erro
 		}
 		return tx.Delete(ctx, kindAccountKeys, k.ID)
 	})
+	a.tokens.clear() // as in revoke
 	if err != nil {
 		return fmt.Errorf("delete key %s: %w", id, err)
 	}

@@ -20,6 +20,7 @@ type Authority struct {
 	key    []byte
 	policy policy
 	now    func() time.Time
+	tokens tokenCache
 }
 
 // NewAuthority reads or makes the installation's key in keyDir, which is private
@@ -39,8 +40,7 @@ const OperatorEmail = "operator"
 // wire may decide that a request is one.
 func OperatorPrincipal() Principal { return Principal{Email: OperatorEmail, Operator: true} }
 
-// Authenticate proves who holds a bearer token. Each request asks the store
-// anew: a revoked token is dead at once.
+// Authenticate proves who holds a bearer token. A revoked token is dead at once.
 func (a *Authority) Authenticate(ctx context.Context, bearer string) (Principal, error) {
 	bearer = strings.TrimSpace(bearer)
 	if looksLikeJWT(bearer) {

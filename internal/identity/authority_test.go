@@ -5,9 +5,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -465,4 +467,38 @@ func TestProjectNumbers(t *testing.T) {
 	wantCode(t, "asked by number", f.Authorize(ctx, p, numbers[0], "aiplatform.models.upload"), codes.OK)
 	wantCode(t, "another's number", f.Authorize(ctx, p, numbers[1], "aiplatform.models.get"), codes.PermissionDenied)
 	wantCode(t, "nobody's number", f.Authorize(ctx, p, "999", "aiplatform.models.get"), codes.PermissionDenied)
+}
+
+// TestRevokedAtOnce has callers who show a token all the time: once it is revoked, no
+// memory of it is left, whoever read it meanwhile.
+func TestRevokedAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for range 20 {
+		secret, tok, err := f.CreateToken(t.Context(), identity.TokenSpec{Email: "a@b.c", Grants: map[string]identity.Role{"p": identity.User}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var callers sync.WaitGroup
+		var served atomic.Int64
+		for range 4 {
+			callers.Go(func() {
+				for {
+					if _, err := f.Authenticate(t.Context(), secret); err != nil {
+						return
+					}
+					served.Add(1)
+				}
+			})
+		}
+		for served.Load() == 0 {
+			runtime.Gosched()
+		}
+		if err := f.RevokeToken(t.Context(), identity.OperatorPrincipal(), tok.ID); err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.Authenticate(t.Context(), secret)
+		wantCode(t, "a revoked token", err, codes.Unauthenticated)
+		callers.Wait()
+	}
 }

@@ -81,7 +81,7 @@ func (r tokenRow) principal() Principal {
 func (r tokenRow) expired(now time.Time) bool { return !r.Expires.IsZero() && !now.Before(r.Expires) }
 
 func (a *Authority) tokenRow(ctx context.Context, id string) (tokenRow, error) {
-	return readToken(ctx, a.store, id)
+	return a.tokens.get(ctx, id, func(ctx context.Context, id string) (tokenRow, error) { return readToken(ctx, a.store, id) })
 }
 
 func readToken(ctx context.Context, r store.Reader, id string) (tokenRow, error) {
@@ -344,6 +344,7 @@ func (a *Authority) revokeBy(ctx context.Context, update func(context.Context, f
 		}
 		return errors.Join(errs...)
 	})
+	a.tokens.clear() // also after an error: it may be durable in spite of it
 	if err != nil {
 		return fmt.Errorf("revoke token %s: %w", id, err)
 	}

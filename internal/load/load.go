@@ -185,3 +185,10 @@ func (g *generator) alone(ctx context.Context) (Alone, error) {
 	p := percentiles(took, 0.5, 0.99)
 	return Alone{Requests: n, P50: p[0], P99: p[1]}, nil
 }
+
+// Measure tries one rate for Config.Step, to whatever end: nothing is late.
+func Measure(ctx context.Context, t Target, c Config, rate float64) (Step, error) {
+	c = c.withDefaults()
+	g := &generator{target: t, config: c, limit: or(c.Limit, c.Timeout)}
+	return g.step(ctx, Work, rate)
+}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/genproto/googleapis/api/httpbody"
@@ -28,7 +29,11 @@ type Predictor interface {
 // Prediction is the PredictionService. Over REST the bytes of a request go to
 // the model's server and its answer comes back without being read as a message;
 // over gRPC they are turned into JSON and back.
-type Prediction struct{ predictor Predictor }
+type Prediction struct {
+	predictor Predictor
+	bodies    api.Bodies
+	readers   sync.Pool // of *bufio.Reader, for answers
+}
 
 // NewPrediction makes the service.
 func NewPrediction(p Predictor) *Prediction { return &Prediction{predictor: p} }
@@ -217,11 +222,10 @@ func retryHint(w http.ResponseWriter, err error) error {
 	return err
 }
 
-// readRequest reads the body of a REST request.
-func readRequest(r *http.Request) ([]byte, error) {
-	body, err := api.ReadBody(r)
+// tooLarge says how large the body of a REST request may be, if err is about that.
+func tooLarge(err error) error {
 	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, resource.Invalid("", "the request is larger than %d bytes", tooBig.Limit).WithHint("limits.bodyBytes in tategu.yaml allows more")
+		return resource.Invalid("", "the request is larger than %d bytes", tooBig.Limit).WithHint("limits.bodyBytes in tategu.yaml allows more")
 	}
-	return body, err
+	return err
 }

@@ -17,7 +17,9 @@ import (
 
 // predictHTTP passes the body on and adds the identity of the model to the answer.
 func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name string) (err error) {
-	body, err := readRequest(r)
+	ask := serving.Request{Again: true}
+	done, err := p.read(r, &ask)
+	defer done()
 	if err != nil {
 		return err
 	}
@@ -26,7 +28,7 @@ func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name st
 		return err
 	}
 	defer cancel()
-	answer, err := p.predictor.Predict(ctx, name, serving.Request{Body: body, Again: true})
+	answer, err := p.predictor.Predict(ctx, name, ask)
 	if err != nil {
 		return retryHint(w, err)
 	}
@@ -35,7 +37,20 @@ func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name st
 		return retryHint(w, err)
 	}
 	defer func() { err = errors.Join(err, answer.Body.Close()) }()
-	return splice(w, answer)
+	return p.splice(w, answer)
+}
+
+// read reads the body of a request into ask. done must be called when the answer has
+// been closed.
+func (p *Prediction) read(r *http.Request, ask *serving.Request) (done func(), err error) {
+	body, free, err := p.bodies.Read(r)
+	kept := false
+	ask.Body, ask.Keep = body, func() { kept = true }
+	return func() {
+		if !kept {
+			free()
+		}
+	}, tooLarge(err)
 }
 
 // within gives the time that the caller is willing to wait, if it says so: the
@@ -56,8 +71,12 @@ func within(r *http.Request) (context.Context, context.CancelFunc, error) {
 }
 
 // splice writes the answer, an object, with the identity fields in front.
-func splice(w http.ResponseWriter, a *serving.Response) error {
-	in := bufio.NewReaderSize(a.Body, 32<<10)
+func (p *Prediction) splice(w http.ResponseWriter, a *serving.Response) error {
+	in := p.reader(a.Body)
+	defer func() {
+		in.Reset(nil)
+		p.readers.Put(in)
+	}()
 	first, skipped, err := nextByte(in)
 	if err == nil && first != '{' {
 		err = errors.New("it is not a JSON object")
@@ -82,12 +101,21 @@ func splice(w http.ResponseWriter, a *serving.Response) error {
 		h.Set("Content-Length", strconv.Itoa(n-skipped-1-more+len(front)))
 	}
 	if _, err := w.Write(front); err != nil {
-		return nil //nolint:nilerr // the caller left: nobody is there to be told
+		return nil // the caller left: nobody is there to be told
 	}
 	if _, err := io.Copy(w, in); err != nil {
 		panic(http.ErrAbortHandler) // the answer began already: cut it off visibly
 	}
 	return nil
+}
+
+// reader gives one that has been used before, if there is one.
+func (p *Prediction) reader(from io.Reader) *bufio.Reader {
+	if in, ok := p.readers.Get().(*bufio.Reader); ok {
+		in.Reset(from)
+		return in
+	}
+	return bufio.NewReaderSize(from, 32<<10)
 }
 
 // nextByte reads up to the first byte that is no white space; skipped counts the
@@ -120,7 +148,9 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return resource.Unimplemented("a WebSocket through an endpoint")
 	}
-	if ask.Body, err = readRequest(r); err != nil {
+	done, err := p.read(r, &ask)
+	defer done()
+	if err != nil {
 		return err
 	}
 	ctx, cancel, err := within(r)

@@ -8,4 +8,4 @@ import (
 )
 
 // acknowledging is for Linux, where it matters and exists.
-func acknowledging(nc net.Conn) io.Reader { return nc }
+func acknowledging(nc net.Conn) (in io.Reader, begin func()) { return nc, func() {} }

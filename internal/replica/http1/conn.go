@@ -24,6 +24,7 @@ type conn struct {
 	client  *Client
 	address string
 	in      *bufio.Reader
+	begin   func() // of an exchange, for what in reads from
 	out     []byte // of the request's head, kept
 	head    []byte // of the answer, kept
 	peek    func() bool
@@ -37,7 +38,8 @@ type conn struct {
 }
 
 func newConn(c *Client, nc net.Conn, address string) *conn {
-	return &conn{Conn: nc, client: c, address: address, in: bufio.NewReaderSize(acknowledging(nc), 16<<10), peek: peeker(nc)}
+	in, begin := acknowledging(nc)
+	return &conn{Conn: nc, client: c, address: address, in: bufio.NewReaderSize(in, 16<<10), begin: begin, peek: peeker(nc)}
 }
 
 // open reports that the server has not closed a waiting connection, nor said
@@ -49,6 +51,7 @@ func (c *conn) open() bool {
 // exchange writes the request and reads the head of the answer.
 func (c *conn) exchange(ctx context.Context, r *Request) (*Response, error) {
 	c.sent, c.writer, c.stop = false, nil, nil
+	c.begin()
 	if ctx.Done() != nil {
 		c.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // what reads or writes ends
 	}
