@@ -20,7 +20,7 @@ export TATEGU_SHARED := $(abspath $(SHARED))
 .PHONY: build test test-go test-buckets test-clients test-browser test-otherclients test-debian test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-launch conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
 
-build: bin/tategu
+build: bin/tategu bin/tategu-runner
 
 # The small wrapper is packed into the binary (docs/adr/0013).
 WRAPPER := internal/runtime/process/wrapper.gz
@@ -28,9 +28,14 @@ WRAPPER := internal/runtime/process/wrapper.gz
 # is 2.3 MB smaller. grpc's own tracing pages are not served.
 SMALL := -tags embedwrapper,grpcnotrace $(foreach p,github.com/aws github.com/Azure github.com/AzureAD cloud.google.com/go/aiplatform,-gcflags='$(p)/...=-l')
 
-.PHONY: bin/tategu $(WRAPPER)
+.PHONY: bin/tategu bin/tategu-runner $(WRAPPER)
 bin/tategu: $(WRAPPER)
 	CGO_ENABLED=0 go build -trimpath $(SMALL) -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu
+
+# Serves ONNX models (docs/adr/0021). It loads libraries, so it is linked dynamically,
+# without cgo all the same.
+bin/tategu-runner:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/tategu-runner
 
 $(WRAPPER):
 	@mkdir -p bin

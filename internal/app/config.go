@@ -45,6 +45,7 @@ type Config struct {
 	Secrets string  `yaml:"secrets"`
 	Python  Python  `yaml:"python"`
 	Serving Serving `yaml:"serving"`
+	ONNX    ONNX    `yaml:"onnx"`
 }
 
 // Python is how Python components are started.
@@ -165,6 +166,9 @@ func (c Config) Validate() error {
 		return resource.Invalid("python.idle", "python.idle is %v", c.Python.Idle).WithHint("write a duration such as 10m, or python.zygote: false")
 	}
 	if err := c.Serving.validate(); err != nil {
+		return err
+	}
+	if err := c.ONNX.validate(); err != nil {
 		return err
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {

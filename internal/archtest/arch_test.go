@@ -22,7 +22,7 @@ const module = "tategu"
 func layers() [][]string {
 	return [][]string{
 		{"cmd/*", "test/*", "test/fault/program", "bench/*", "bench/containers/program"},
-		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/load", "internal/modelcache", "internal/transfer"},
+		{"internal/app", "internal/component", "internal/imaging", "internal/launch", "internal/load", "internal/modelcache", "internal/runner", "internal/transfer"},
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},
@@ -38,7 +38,7 @@ func layers() [][]string {
 
 // adapters live below their port; tests and app import them.
 func adapters() []string {
-	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata"}
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime"}
 }
 
 // private children are imported by their parent (and by the listed packages) only.
@@ -69,11 +69,12 @@ func private() map[string][]string {
 // entry points besides cmd that may import an adapter, and why.
 func adapterUsers() map[string]string {
 	return map[string]string{
-		"internal/app":     "wires everything",
-		"bench/containers": "measures the process adapter",
-		"bench/zygote":     "likewise",
-		"cmd/tategu":       "the process adapter's wrapper runs as a hidden verb of the binary",
-		"test/kill":        "looks into the data directory of a server that has ended",
+		"internal/app":      "wires everything",
+		"bench/containers":  "measures the process adapter",
+		"bench/zygote":      "likewise",
+		"cmd/tategu-runner": "wires the runner",
+		"cmd/tategu":        "the process adapter's wrapper runs as a hidden verb of the binary",
+		"test/kill":         "looks into the data directory of a server that has ended",
 	}
 }
 

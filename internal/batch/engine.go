@@ -48,6 +48,7 @@ type Config struct {
 	// runtime's word on each of them is enough.
 	Fits     func(together ...runtime.Workload) error
 	HasImage func(image string) bool // whether an images rule fits; nil = never
+	Runner   modelformat.Runner      // serves ONNX models
 	// Worker is the path of our own binary, whose verb WorkerVerb evaluates model
 	// files; "" = this process does.
 	Worker string
@@ -75,7 +76,7 @@ func New(cfg Config) *Engine {
 		cfg.Jobs = 4
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage},
+		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage, Runner: cfg.Runner},
 		slots: make(chan struct{}, cfg.Jobs), actors: map[string]context.CancelCauseFunc{},
 	}
 }

@@ -39,6 +39,7 @@ const (
 	anyLibrary library = ""
 	lightGBM   library = "LightGBM"
 	xgBoost    library = "XGBoost"
+	onnxModel  library = "ONNX"
 )
 
 // modelFile is a file that can be evaluated here.
@@ -51,7 +52,8 @@ type modelFile struct {
 type listing struct {
 	dir   string // ends in a slash, "" is the bucket itself
 	files []modelFile
-	other string // the name of a file that a prebuilt image loads, "" without one
+	onnx  []object // ONNX models
+	other string   // the name of a file that a prebuilt image loads, "" without one
 }
 
 // Extensions that model files have; what a file is, its content tells.
@@ -75,7 +77,7 @@ func (p *Planner) list(ctx context.Context, uri string, want library) (listing, 
 	}
 	l := listing{dir: strings.TrimSuffix(at.name, "/")}
 	if l.dir != "" {
-		if err := p.look(ctx, &l, object{at.bucket, l.dir}, want); err != nil || len(l.files) > 0 {
+		if err := p.look(ctx, &l, object{at.bucket, l.dir}, want); err != nil || len(l.files)+len(l.onnx) > 0 {
 			return l, err
 		}
 		l.dir += "/"
@@ -90,7 +92,7 @@ func (p *Planner) list(ctx context.Context, uri string, want library) (listing, 
 			case "model.joblib", "model.pkl", "saved_model.pb", "model.mar":
 				l.other = name
 			}
-			if mayBeModel(o.Name) {
+			if mayBeModel(o.Name) || isONNX(o.Name) {
 				if err := p.look(ctx, &l, object{at.bucket, o.Name}, want); err != nil {
 					return l, err
 				}
@@ -127,6 +129,9 @@ func (l listing) choose(uri string) (modelFile, error) {
 // look reads the first bytes of an object and adds it when it is a model. One that
 // does not exist is none.
 func (p *Planner) look(ctx context.Context, l *listing, o object, want library) (err error) {
+	if isONNX(o.name) && want != anyLibrary && want != onnxModel {
+		return nil
+	}
 	r, err := p.Objects.ReadObject(ctx, o.bucket, o.name)
 	if resource.IsNotFound(err) {
 		return nil
@@ -135,6 +140,10 @@ func (p *Planner) look(ctx context.Context, l *listing, o object, want library) 
 		return fmt.Errorf("read %s: %w", o.uri(), err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	if isONNX(o.name) { // its content has no mark: the name must tell
+		l.onnx = append(l.onnx, o)
+		return nil
+	}
 	var buffer [xgboost.HeadSize]byte
 	n, err := io.ReadFull(r, buffer[:])
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {

@@ -6,7 +6,8 @@
 // an XGBoost model in any of its formats, and its container image is absent, is
 // tategu/lightgbm or tategu/xgboost (any registry and tag), or is one of Vertex AI's
 // prebuilt prediction images, unless the artifact has a file that such an image
-// would load instead. An image that the configuration has a rule for, and every
+// would load instead. An ONNX model is served by the program tategu-runner under the
+// same conditions (tategu/onnx). An image that the configuration has a rule for, and every
 // other image, is started as it is: a server of the user's own may do more than
 // evaluate the file.
 package modelformat
@@ -43,6 +44,7 @@ const defaultStart = 15 * time.Minute
 type Planner struct {
 	Objects  Objects
 	HasImage func(image string) bool
+	Runner   Runner
 }
 
 // Target says for whom replicas run; it fills the AIP_* variables.
@@ -118,6 +120,10 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 	if err != nil {
 		return Plan{}, err
 	}
+	if file.name == "" && len(found.onnx) > 0 {
+		c, err := p.onnx(model, t, found)
+		return Plan{Container: c}, err
+	}
 	if file.name == "" {
 		return Plan{}, notNative(model, image, prebuilt, want)
 	}
@@ -150,17 +156,20 @@ func notNative(model *pb.Model, image string, prebuilt bool, want library) error
 	switch {
 	case prebuilt:
 		return resource.Unimplemented("the prebuilt prediction image " + image).WithResource(model.GetName()).
-			WithHint("give the model a LightGBM text file (model.txt) or an XGBoost model (model.bst, model.ubj, model.json) in artifact_uri, or a container image that the configuration's images list maps to a program")
+			WithHint("give the model a LightGBM text file (model.txt), an XGBoost model (model.bst, model.ubj, model.json) or an ONNX model (model.onnx) in artifact_uri, or a container image that the configuration's images list maps to a program")
 	case model.GetArtifactUri() == "":
 		return resource.Errorf(codes.FailedPrecondition, "the model has neither a container image nor an artifact_uri: there is nothing to serve").
 			WithResource(model.GetName()).WithCause(resource.CauseModel)
 	}
-	found, name := "no LightGBM text model was found in %s, nor an XGBoost model", `model.txt") or, of XGBoost, booster.save_model("model.ubj`
+	found, name := "no LightGBM text model was found in %s, nor an XGBoost or ONNX model", `model.txt") or, of XGBoost, booster.save_model("model.ubj`
 	switch want {
 	case lightGBM:
 		found, name = "no LightGBM text model was found in %s", "model.txt"
 	case xgBoost:
 		found, name = "no XGBoost model was found in %s", "model.ubj"
+	case onnxModel:
+		return resource.Errorf(codes.FailedPrecondition, "no ONNX model was found in %s, and the model has no container image of its own", model.GetArtifactUri()).
+			WithResource(model.GetName()).WithCause(resource.CauseModel).WithHint("upload it there as model.onnx")
 	case anyLibrary:
 	}
 	return resource.Errorf(codes.FailedPrecondition, found+", and the model has no container image of its own", model.GetArtifactUri()).
@@ -178,14 +187,11 @@ func prebuiltImage(image string) bool {
 // nativeImage reports the names of images that ask for evaluation inside the
 // server, and of which models.
 func nativeImage(image string) (want library, ok bool) {
-	m := regexp.MustCompile(`^(?:.+/)?tategu/(lightgbm|xgboost)(?:[:@].*)?$`).FindStringSubmatch(image)
+	m := regexp.MustCompile(`^(?:.+/)?tategu/(lightgbm|xgboost|onnx)(?:[:@].*)?$`).FindStringSubmatch(image)
 	if m == nil {
 		return anyLibrary, false
 	}
-	if m[1] == "xgboost" {
-		return xgBoost, true
-	}
-	return lightGBM, true
+	return map[string]library{"lightgbm": lightGBM, "xgboost": xgBoost, "onnx": onnxModel}[m[1]], true
 }
 
 // container reads a ModelContainerSpec. The variables and the default routes are

@@ -67,6 +67,8 @@ func saidRules() []textRule {
 		{[]int{127}, `[‘'"]?([^\s:‘'’"]+)[’'"]?: No such file or directory$`, "COMMAND_NOT_FOUND", resource.CauseInput, "there is no program $1", "install $1 in the image, or name it by its full path"},
 		{[]int{126, 127}, `(?:Exec format error|cannot execute binary file)`, "WRONG_FORMAT", resource.CauseInput, "", "build the program for this processor; a script needs a first line such as #!/bin/sh"},
 		{[]int{126}, `[‘'"]?([^\s:‘'’"]+)[’'"]?: Permission denied$`, "NOT_EXECUTABLE", resource.CauseInput, "$1 may not be executed", "give the file the right to be executed (chmod a+x, in the image before it is pushed)"},
+		{[]int{65}, `^tategu-runner: (.+)`, "MODEL_NOT_LOADED", resource.CauseModel, "$1", "check that the whole file was uploaded, and that Python's onnxruntime loads it"},
+		{[]int{69}, `^tategu-runner: (.+)`, "LIBRARY_NOT_FOUND", resource.CauseDependency, "$1", "name the library in onnx.library of tategu.yaml"},
 		{nil, `(?i)(?:no space left on device|disk quota exceeded)`, "DISK_FULL", resource.CauseResource, "", "free space on the disk of the data directory, or let the program write less"},
 		{[]int{1, 3}, `java\.lang\.OutOfMemoryError`, "OUT_OF_MEMORY", resource.CauseResource, "", memory},
 		{[]int{2}, `^fatal error: runtime: (?:out of memory|cannot allocate memory)`, "OUT_OF_MEMORY", resource.CauseResource, "", memory},

@@ -322,7 +322,7 @@ func (s *Scanner) digits() (float64, bool) {
 	}
 	if simple {
 		s.pos = pos
-		v := float64(mantissa) / pow10(scale)
+		v := float64(mantissa) / powers[scale]
 		if s.Data[start] == '-' {
 			v = -v
 		}
@@ -339,13 +339,8 @@ func (s *Scanner) digits() (float64, bool) {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-func pow10(n int) float64 {
-	v := 1.0
-	for range n {
-		v *= 10 // exact up to 1e22
-	}
-	return v
-}
+// powers of ten that a double holds exactly, as far as 15 digits need them.
+var powers = [...]float64{1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15} //nolint:gochecknoglobals // a constant, if Go had such arrays
 
 // Skip passes over any value.
 func (s *Scanner) Skip() error {

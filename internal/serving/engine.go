@@ -30,6 +30,7 @@ type Config struct {
 	HasImage func(image string) bool // whether an images rule fits; nil = never
 	Limit    time.Duration           // longest prediction, where the endpoint does not say; 0 = one minute
 	Scaling  Scaling
+	Runner   modelformat.Runner // serves ONNX models
 	Log      *slog.Logger
 	Now      func() time.Time
 	Random   func(n int) int // for the traffic split; nil = math/rand
@@ -64,7 +65,7 @@ func New(cfg Config) *Engine {
 		cfg.Random = rand.IntN
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage}, metrics: newMetrics(),
+		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage, Runner: cfg.Runner}, metrics: newMetrics(),
 		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
 		judged: make(chan *canary, 16),
 		actors: map[string]chan struct{}{}, ready: make(chan struct{}),

@@ -42,11 +42,15 @@ func (b *Builder) Len() int {
 }
 
 // Tensor gives the elements from the given one on; a view of the builder's memory.
-func (b *Builder) Tensor(from int, shape []int64) Tensor {
+func (b *Builder) Tensor(from int, shape []int64) Tensor { return b.Part(from, b.Len(), shape) }
+
+// Part is Tensor with an end. What was given stays what it is while more is read.
+func (b *Builder) Part(from, to int, shape []int64) Tensor {
 	if b.t == String {
-		return Tensor{Type: b.t, Shape: shape, Strings: b.strings[from:]}
+		return Tensor{Type: b.t, Shape: shape, Strings: b.strings[from:to:to]}
 	}
-	return Tensor{Type: b.t, Shape: shape, Data: Aligned(b.t, b.data[from*b.t.Size():])}
+	size := b.t.Size()
+	return Tensor{Type: b.t, Shape: shape, Data: Aligned(b.t, b.data[from*size:to*size:to*size])}
 }
 
 // Read reads one value of nested lists as deep as dims is long, and appends its

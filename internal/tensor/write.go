@@ -110,3 +110,10 @@ func AppendString(b, text []byte) []byte {
 	}
 	return append(b, '"')
 }
+
+// AppendRow writes the part of t at one index of the first dimension.
+func (t Tensor) AppendRow(b []byte, i int) []byte {
+	n, _ := Elements(t.Shape[1:]) // of a tensor that is there
+	b, _ = t.nested(b, t.Shape[1:], i*n)
+	return b
+}

@@ -20,6 +20,9 @@ var hookSource []byte
 const (
 	gcsVariable  = "TATEGU_GCS_DIR"
 	venvVariable = "TATEGU_VENV"
+	// siteVariable is where the packages of the shared environment are, for programs
+	// that use a package's files without Python.
+	siteVariable = "TATEGU_SITE_PACKAGES"
 )
 
 // environment gives the workload a Python environment of its own: a thin layer
@@ -53,7 +56,7 @@ func activate(env map[string]string, dir, venv string, base environment) {
 	user := filepath.Join(dir, "user")
 	path := []string{filepath.Join(venv, "bin"), filepath.Join(user, "bin"), filepath.Join(base.dir, "bin"), env["PATH"]}
 	env["PATH"] = strings.Join(path, string(os.PathListSeparator))
-	env["VIRTUAL_ENV"], env[venvVariable], env["PYTHONUSERBASE"] = venv, venv, user
+	env["VIRTUAL_ENV"], env[venvVariable], env["PYTHONUSERBASE"], env[siteVariable] = venv, venv, user, base.site
 	env["PIP_DISABLE_PIP_VERSION_CHECK"], env["PIP_ROOT_USER_ACTION"] = "1", "ignore"
 	hook := filepath.Join(venv, dirHook)
 	if more := env["PYTHONPATH"]; more != "" {

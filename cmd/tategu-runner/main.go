@@ -1,0 +1,169 @@
+// Command tategu-runner serves one model by a native library: an ONNX model by ONNX
+// Runtime. The tategu server starts it as a replica (docs/adr/0021); by hand it is
+//
+//	AIP_HTTP_PORT=8080 tategu-runner --library libonnxruntime.so model.onnx
+//
+// It exits with 65 when the model cannot be served, and with 69 when the library is
+// not there; the last line of its output says why.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"tategu/internal/runner"
+	"tategu/internal/runner/onnxruntime"
+)
+
+var version = "dev" //nolint:gochecknoglobals // set by the linker
+
+// Exit codes of sysexits.h.
+const (
+	exitUsage       = 64
+	exitModel       = 65
+	exitUnavailable = 69
+	exitSoftware    = 70
+)
+
+// exitError is an error with the code to exit with.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err == nil {
+		return
+	}
+	code := exitSoftware
+	if e, ok := errors.AsType[*exitError](err); ok {
+		code = e.code
+	}
+	// One line: it is what the server tells of the end of a replica.
+	fmt.Fprintln(os.Stderr, "tategu-runner: "+strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("tategu-runner", flag.ContinueOnError)
+	library := flags.String("library", os.Getenv("TATEGU_ONNXRUNTIME"), "path of ONNX Runtime's shared library; default: that of the Python package onnxruntime")
+	show := flags.Bool("version", false, "print the version")
+	if err := flags.Parse(args); err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if *show {
+		fmt.Println(version)
+		return nil
+	}
+	if flags.NArg() != 1 {
+		return &exitError{exitUsage, errors.New("name one model file")}
+	}
+	cfg, err := settings(flags.Arg(0))
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	lib, err := open(*library)
+	if err != nil {
+		return &exitError{exitUnavailable, err}
+	}
+	cfg.Load = func(threads int) (runner.Engine, error) {
+		session, err := lib.Load(flags.Arg(0), threads)
+		if err != nil {
+			return nil, &exitError{exitModel, fmt.Errorf("%s cannot be served: %w", filepath.Base(flags.Arg(0)), err)}
+		}
+		return session, nil
+	}
+	var listen net.ListenConfig
+	l, err := listen.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", cmp.Or(os.Getenv("AIP_HTTP_PORT"), "8080")))
+	if err != nil {
+		return err
+	}
+	return runner.New(cfg).Run(ctx, l)
+}
+
+// open loads the library.
+func open(path string) (*onnxruntime.Library, error) {
+	if path == "" {
+		var err error
+		if path, err = find(); err != nil {
+			return nil, err
+		}
+	}
+	return onnxruntime.Open(path)
+}
+
+// find looks where the server has put the Python package.
+func find() (string, error) {
+	site := os.Getenv("TATEGU_SITE_PACKAGES")
+	for _, name := range []string{"libonnxruntime.so.*", "libonnxruntime.so", "libonnxruntime.*.dylib"} {
+		found, err := filepath.Glob(filepath.Join(site, "onnxruntime", "capi", name))
+		if site != "" && err == nil && len(found) > 0 {
+			return found[0], nil
+		}
+	}
+	return "", fmt.Errorf("ONNX Runtime's library is not in %q (TATEGU_SITE_PACKAGES): install the Python package onnxruntime there, or name the library with TATEGU_ONNXRUNTIME", site)
+}
+
+// settings reads the variables of the contract, and those of models' containers.
+func settings(model string) (runner.Config, error) {
+	stem := strings.TrimSuffix(filepath.Base(model), filepath.Ext(model))
+	cfg := runner.Config{
+		Log: slog.New(slog.NewTextHandler(os.Stdout, nil)), Version: version, Names: []string{stem}, Cores: runtime.GOMAXPROCS(0),
+		Health: cmp.Or(os.Getenv("AIP_HEALTH_ROUTE"), "/health"), Predict: cmp.Or(os.Getenv("AIP_PREDICT_ROUTE"), "/predict"),
+	}
+	for _, name := range []string{"AIP_MODEL_NAME", "AIP_DEPLOYED_MODEL_ID"} {
+		if v := os.Getenv(name); v != "" {
+			cfg.Names = append(cfg.Names, v)
+		}
+	}
+	body := 0
+	for _, v := range []struct {
+		name     string
+		value    *int
+		fallback int
+	}{
+		{"OMP_NUM_THREADS", &cfg.Cores, cfg.Cores}, // the cores of the machine type
+		{"TATEGU_ONNX_THREADS", &cfg.Threads, 0},
+		{"TATEGU_ONNX_MAX_BATCH", &cfg.Batch, 128},
+		{"TATEGU_ONNX_MAX_BODY", &body, 256 << 20},
+	} {
+		*v.value = v.fallback
+		text := os.Getenv(v.name)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return cfg, fmt.Errorf("%s is %q, which is not a number from 1 up", v.name, text)
+		}
+		*v.value = n
+	}
+	cfg.Body = int64(body)
+	if text := os.Getenv("TATEGU_ONNX_MAX_BATCH_DELAY"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil || d < 0 {
+			return cfg, fmt.Errorf("TATEGU_ONNX_MAX_BATCH_DELAY is %q, which is not a duration such as 5ms", text)
+		}
+		cfg.Delay = d
+	}
+	cfg.Cores = min(cfg.Cores, runtime.NumCPU())
+	return cfg, nil
+}

@@ -1,0 +1,86 @@
+"""ONNX models: uploaded, deployed and asked through the unmodified client."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from google.api_core import exceptions
+from google.cloud import aiplatform
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+skl2onnx = pytest.importorskip("skl2onnx")
+
+PREBUILT = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest"
+
+
+@pytest.fixture(scope="module")
+def forest():
+    """A classifier, rows, and what Python's onnxruntime answers to them."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestClassifier
+
+    random = np.random.default_rng(3)
+    x = random.normal(size=(100, 4)).astype("f4")
+    model = RandomForestClassifier(5, random_state=1).fit(x, (x[:, 0] > 0).astype(int))
+    data = skl2onnx.to_onnx(model, x[:1], target_opset=17).SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    labels, chances = session.run(None, {"X": x[:5]})
+    want = [
+        {"output_label": int(label), "output_probability": pytest.approx({str(k): v for k, v in chance.items()}, abs=1e-6)}
+        for label, chance in zip(labels, chances, strict=True)
+    ]
+    return data, x[:5].tolist(), want
+
+
+@pytest.fixture
+def endpoint(mode):
+    """An endpoint that is emptied and deleted."""
+    created = aiplatform.Endpoint.create(display_name="onnx")
+    yield created
+    created.delete(force=True)
+
+
+def upload(bucket, folder, files, image=PREBUILT):
+    for name, data in files.items():
+        bucket.blob(f"{folder}/{name}").upload_from_string(data)
+    return aiplatform.Model.upload(
+        display_name=folder, artifact_uri=f"gs://{bucket.name}/{folder}", serving_container_image_uri=image
+    )
+
+
+def test_classifier(endpoint, bucket, forest):
+    data, rows, want = forest
+    model = upload(bucket, "forest", {"model.onnx": data})
+    endpoint.deploy(model, machine_type="n1-standard-2")
+    assert endpoint.predict(instances=rows).predictions == want
+    assert endpoint.predict(instances=[{"X": rows[0]}]).predictions == want[:1]
+    # The client has its own error for a dedicated endpoint's answer.
+    with pytest.raises((exceptions.BadRequest, ValueError), match=r"instance 1: input .*want shape \[4\], got shape \[2\]"):
+        endpoint.predict(instances=[rows[0], [1, 2]])
+    kill_runner(bucket.name)
+    assert endpoint.predict(instances=rows).predictions == want, "after the runner was killed"
+
+
+def kill_runner(bucket):
+    """Kills the runner of the bucket's model, as a crash of the library would."""
+    killed = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if command.split(b"\0")[0].endswith(b"/tategu-runner") and f"/{bucket}/".encode() in command:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+            killed += 1
+    assert killed == 1
+
+
+def test_damaged_file_is_the_models_fault(endpoint, bucket, forest):
+    data, _, _ = forest
+    model = upload(bucket, "damaged", {"model.onnx": data[: len(data) // 2]})
+    with pytest.raises(exceptions.GoogleAPICallError, match=r"model\.onnx cannot be served") as failed:
+        endpoint.deploy(model, machine_type="n1-standard-2")
+    assert "cause: model" in str(failed.value).lower() or "MODEL_NOT_LOADED" in str(failed.value.details)
+    assert endpoint.list_models() == []
