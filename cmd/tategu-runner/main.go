@@ -28,7 +28,7 @@ import (
 	"tategu/internal/runner/onnxruntime"
 )
 
-var version = "dev" //nolint:gochecknoglobals // set by the linker
+var version = "dev" // set by the linker
 
 // Exit codes of sysexits.h.
 const (

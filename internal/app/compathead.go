@@ -20,7 +20,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   The header ` + "`X-Tategu-Id`" + ` chooses the numeric id of what a call makes.
 - **Schedules**: pipeline jobs by cron with time zones; requests for notebook execution and model monitoring jobs are refused by name.
 - **Serving**: LightGBM text files and XGBoost models (JSON, UBJSON, binary) natively (` + "`artifact_uri`" + ` holding the file, image absent, ` + "`tategu/lightgbm`" + `,
-  ` + "`tategu/xgboost`" + ` or prebuilt; [models](guide/models.md)); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an ` + "`images:`" + ` rule: on its predict route, and on
+  ` + "`tategu/xgboost`" + ` or prebuilt; [models](guide/models.md)); ONNX models of tensors by the program tategu-runner, on CPUs (not: sequences of tensors, inputs that are maps, sparse and optional values, types below 8 bits); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an ` + "`images:`" + ` rule: on its predict route, and on
   all others where invoke_route_prefix is set. Replicas follow the load between min_replica_count (0 is served in v1 too) and max_replica_count; scale_to_zero_spec takes periods from 1 s.
   Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, required_replica_count (all replicas to begin with must start) and spot are not served. Prebuilt images sklearn-cpu and xgboost-cpu with a pickle
   (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image; other prebuilt images with files of their own are refused by name.

@@ -39,7 +39,7 @@ func TestWhatQueuedWhileTheWorkerWasBusyIsOneBatch(t *testing.T) {
 		for i := range 6 {
 			wg.Go(func() {
 				got, err := b.do(t.Context(), row(float32(i), 1), 1)
-				if err != nil || string(got[0].AppendJSON(nil)) != string(tensor.Tensor(row(float32(2*i), 2)[0]).AppendJSON(nil)) {
+				if err != nil || string(got[0].AppendJSON(nil)) != string(row(float32(2*i), 2)[0].AppendJSON(nil)) {
 					t.Errorf("request %d: %v %v", i, got, err)
 				}
 			})

@@ -254,8 +254,9 @@ func (s *Server) predictions(w http.ResponseWriter, r *http.Request, l *loaded) 
 	if err == nil {
 		out = l.model.predictions(make([]byte, 0, 64+in.count*32), in.parts, answers)
 	}
-	if s.put(body); cap(*body) <= mostKept {
+	if cap(*body) <= mostKept {
 		s.readers.Put(in)
 	}
+	s.put(body)
 	return out, err
 }

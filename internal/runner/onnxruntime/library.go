@@ -176,5 +176,5 @@ func goString(p uintptr) string {
 	for *(*byte)(unsafe.Add(pointer(p), n)) != 0 {
 		n++
 	}
-	return string(unsafe.Slice((*byte)(pointer(p)), n))
+	return string(unsafe.Slice((*byte)(pointer(p)), n)) //nolint:gosec // so many bytes were just seen
 }

@@ -39,8 +39,7 @@ func (s *Session) Run(inputs []tensor.Tensor) ([]runner.Value, error) {
 		}
 	}
 	err := l.call(fnRun, s.handle, l.options,
-		address(unsafe.SliceData(s.inName)), address(unsafe.SliceData(f.in)), uintptr(len(f.in)),
-		address(unsafe.SliceData(s.outName)), uintptr(len(f.out)), address(unsafe.SliceData(f.out)))
+		first(s.inName), first(f.in), uintptr(len(f.in)), first(s.outName), uintptr(len(f.out)), first(f.out))
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +55,11 @@ func (s *Session) Run(inputs []tensor.Tensor) ([]runner.Value, error) {
 		}
 	}
 	return values, nil
+}
+
+// first is the address of a list, which must lie in the heap as all that is given out.
+func first(list []uintptr) uintptr {
+	return address(unsafe.SliceData(list)) //nolint:gosec // for the library alone
 }
 
 // value makes an OrtValue over the tensor's own memory; strings are copied.
