@@ -95,7 +95,8 @@ that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell a
 	root.AddCommand(serveCommand(), envCommand(), demoCommand(), loginCommand(), tokenCommand(), keyCommand(), statusCommand(), queueCommand(), logsCommand(), versionCommand(), compatCommand())
 	root.AddCommand(backupCommand(), restoreCommand())
 	root.AddCommand(storageCommands()...)
-	root.AddCommand(imageCommand(), modelCommand(), runCommand(), taskCommand(), scheduleCommand(), submitCommand(), runsCommand(), whyCommand(), loadCommand(), debugCommand(), rerunCommand(), rolloutCommand(), launchCommand())
+	root.AddCommand(imageCommand(), modelCommand(), runCommand(), taskCommand(), scheduleCommand(), submitCommand(), runsCommand(), whyCommand(), loadCommand(), debugCommand(), rerunCommand(), launchCommand())
+	root.AddCommand(rolloutCommand(), shadowCommand())
 	explain(root)
 	return root
 }

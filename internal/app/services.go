@@ -82,6 +82,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.Route{Name: "storage", Audit: true, Handler: storage.Collector(), Exact: []string{gcs.CollectPath}})
 	routes = append(routes, wire.Route{Name: "backup", Handler: admin.New(m.authority, m.backup, m.log), Exact: []string{admin.BackupPath}})
 	routes = append(routes, wire.Route{Name: "queue", Handler: admin.NewQueue(m.authority, m.queue), Exact: []string{admin.QueuePath}})
+	routes = append(routes, wire.Route{Name: "shadow", Handler: admin.NewShadow(m.authority, m.engines.serving.ShadowReport), Exact: []string{admin.ShadowPath}})
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
 	routes = append(routes, wire.InvokeRoutes(aiplatform.NewInvoke(m.engines.serving, m.authority))...)

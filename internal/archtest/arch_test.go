@@ -51,6 +51,7 @@ func private() map[string][]string {
 		"internal/replica/http1":           {"internal/load", "internal/replica"},
 		"internal/serving/autoscale":       {"internal/serving"},
 		"internal/serving/rollout":         {"internal/serving"},
+		"internal/serving/shadow":          {"internal/serving"},
 		"internal/store/storetest":         {},
 		"internal/wire/apiv1":              {"internal/wire"},
 		"internal/blob/blobtest":           {},

@@ -10,6 +10,7 @@ const (
 	KindDeployments         = "deployments"         // a DeployModelRequest; key ENDPOINT/deployedModels/ID, parent ENDPOINT
 	KindDeploymentOps       = "deploymentOps"       // key as in deployments; data is the operation's name
 	KindRollouts            = "rollouts"            // key as in deployments, parent ENDPOINT; what became of a canary, as JSON
+	KindShadowReports       = "shadowReports"       // key: an endpoint; how its shadow answered, as JSON
 	KindPipelineJobs        = "pipelineJobs"        // a PipelineJob
 	KindSchedules           = "schedules"           // a Schedule
 	KindScheduledRuns       = "scheduledRuns"       // key: a pipeline job, parent: its schedule; data is the time of the tick, RFC 3339

@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,7 +20,8 @@ import (
 // CheckLabels refuses labels of an endpoint that stand for a rule and make none.
 func CheckLabels(labels map[string]string) error {
 	_, err := rollout.FromLabels(labels)
-	return err
+	_, bad := shadowOf(&pb.Endpoint{Labels: labels})
+	return cmp.Or(err, bad)
 }
 
 // CanaryLabel begins the labels of an endpoint that make a rule for its canary.

@@ -16,6 +16,7 @@ import (
 	"tategu/internal/modelformat"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/serving/shadow"
 	"tategu/internal/store"
 )
 
@@ -26,7 +27,9 @@ type Config struct {
 	Runtime runtime.Runtime
 	// Fits refuses replicas that can never run here at the same time; nil = the
 	// runtime's word on each of them is enough.
-	Fits     func(together ...runtime.Workload) error
+	Fits func(together ...runtime.Workload) error
+	// Journal takes logged requests; nil = they are not logged.
+	Journal  Journal
 	HasImage func(image string) bool // whether an images rule fits; nil = never
 	Limit    time.Duration           // longest prediction, where the endpoint does not say; 0 = one minute
 	Scaling  Scaling
@@ -50,7 +53,13 @@ type Engine struct {
 	rollouts  map[string]Rollout       // by deployment key
 	actors    map[string]chan struct{} // wake-up of each deployment's goroutine
 
-	judged  chan *canary  // whose verdict is new
+	judged chan *canary // whose verdict is new
+
+	copies    budget
+	shadowed  chan *exchange
+	journaled chan *exchange
+	reports   reports
+
 	ready   chan struct{} // closed once the rows of an earlier run are taken over
 	adopted sync.WaitGroup
 }
@@ -67,8 +76,9 @@ func New(cfg Config) *Engine {
 	return &Engine{
 		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage, Runner: cfg.Runner}, metrics: newMetrics(),
 		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
-		judged: make(chan *canary, 16),
-		actors: map[string]chan struct{}{}, ready: make(chan struct{}),
+		judged: make(chan *canary, 16), shadowed: make(chan *exchange, copiesQueue), journaled: make(chan *exchange, copiesQueue),
+		reports: reports{byName: map[string]*shadow.Report{}, changed: map[string]bool{}},
+		actors:  map[string]chan struct{}{}, ready: make(chan struct{}),
 	}
 }
 
@@ -93,7 +103,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer actors.Wait()
 	defer cancel()
 	var rows []store.Row
-	err := e.loadRollouts(ctx)
+	err := errors.Join(e.loadRollouts(ctx), e.loadReports(ctx))
 	if err == nil {
 		rows, err = e.cfg.Store.List(ctx, store.Query{Kind: resource.KindDeployments})
 	}
@@ -110,6 +120,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.wake(ctx, &actors, row.Key, row.State == resource.StateDeployed)
 	}
 	actors.Go(func() { e.tend(ctx) })
+	actors.Go(func() { e.runShadows(ctx) })
+	actors.Go(func() { e.runJournal(ctx) })
 	actors.Go(func() {
 		e.adopted.Wait()
 		close(e.ready)

@@ -25,6 +25,7 @@ type metrics struct {
 	failures *prometheus.CounterVec
 	cold     *prometheus.HistogramVec
 	rollouts *prometheus.CounterVec
+	lost     *prometheus.CounterVec
 }
 
 // labelNames of everything that is told of a deployed model.
@@ -53,6 +54,16 @@ func newMetrics() *metrics {
 		rollouts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tategu_rollouts_total", Help: "Canaries whose trial ended, by outcome: promoted or rolled_back.",
 		}, labelNames("outcome")),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_prediction_logs_dropped_total", Help: "Requests that were to be logged and were not: they were too large, or too many at a time.",
+		}, []string{"project", "endpoint"}),
+	}
+}
+
+// unlogged counts a request that was not logged.
+func (m *metrics) unlogged(endpoint string) {
+	if name, err := resource.ParseName(endpoint); err == nil { // endpoints have such names
+		m.lost.WithLabelValues(name.Project(), name.ID()).Inc()
 	}
 }
 
@@ -66,7 +77,7 @@ func (m *metrics) rolledOut(key, state string) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.waited, m.failures, m.cold, m.rollouts}
+	return []prometheus.Collector{m.requests, m.seconds, m.waited, m.failures, m.cold, m.rollouts, m.lost}
 }
 
 // Metrics are those of all deployed models, for a registry.

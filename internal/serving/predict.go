@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"path"
@@ -74,10 +75,17 @@ func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Resp
 	if err != nil {
 		return nil, err
 	}
+	begin := time.Now()
+	var resp *Response
 	if at.canary != nil && r.DeployedModel == "" {
-		return e.tried(ctx, at, d, r)
+		resp, err = e.tried(ctx, at, d, r)
+	} else {
+		resp, err = e.ask(ctx, at, d, r)
 	}
-	return e.ask(ctx, at, d, r)
+	if err == nil {
+		e.tapped(at, r, resp, time.Since(begin))
+	}
+	return resp, err
 }
 
 // ask sends a request to a deployed model.
@@ -169,7 +177,10 @@ func (b *bounded) Close() error {
 // entry is what is kept of an endpoint between requests.
 type entry struct {
 	endpoint *pb.Endpoint
-	canary   *canary // nil = there is none
+	// nil = there is none
+	canary  *canary
+	shadow  *shadowing
+	journal *journaling
 }
 
 // choose picks a deployed model of an endpoint. What is cached of the endpoint may be a
@@ -187,6 +198,7 @@ func (e *Engine) choose(ctx context.Context, name, id string) (*entry, *deployme
 	if _, err := store.GetMessage(ctx, e.cfg.Store, resource.KindEndpoints, name, at.endpoint); err != nil {
 		return nil, nil, fmt.Errorf("predict: %w", err)
 	}
+	e.follow(ctx, at)
 	e.mu.Lock()
 	if e.epoch == epoch { // else what was read may be old already
 		at.canary = e.canaryOf(at.endpoint)
@@ -197,6 +209,19 @@ func (e *Engine) choose(ctx context.Context, name, id string) (*entry, *deployme
 		return at, d, nil
 	}
 	return nil, nil, unserved(at.endpoint, id)
+}
+
+// follow reads what an endpoint says about copies. The API has refused what cannot be
+// followed.
+func (e *Engine) follow(ctx context.Context, at *entry) {
+	var bad, worse error
+	at.shadow, bad = shadowOf(at.endpoint)
+	if e.cfg.Journal != nil {
+		at.journal, worse = journalOf(at.endpoint)
+	}
+	if err := errors.Join(bad, worse); err != nil {
+		e.cfg.Log.ErrorContext(ctx, "copies of requests are not made", slog.String("endpoint", at.endpoint.GetName()), slog.Any("error", err))
+	}
 }
 
 func inferenceTimeout(endpoint *pb.Endpoint) time.Duration {

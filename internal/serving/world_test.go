@@ -63,6 +63,7 @@ type world struct {
 	engine  *serving.Engine
 	runtime runtime.Runtime
 	fits    func(...runtime.Workload) error
+	journal serving.Journal
 	objects files
 	random  int // what is drawn; negative = by chance
 	stop    func()
@@ -92,7 +93,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	w.engine = serving.New(serving.Config{
-		Store: st, Objects: w.objects, Runtime: w.runtime, Log: slog.New(slog.DiscardHandler), Now: time.Now, Limit: 20 * time.Second,
+		Store: st, Objects: w.objects, Journal: w.journal, Runtime: w.runtime, Log: slog.New(slog.DiscardHandler), Now: time.Now, Limit: 20 * time.Second,
 		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits,
 		Random: func(n int) int {
 			if w.random < 0 {

@@ -1,6 +1,7 @@
 package aiplatform
 
 import (
+	"cmp"
 	"context"
 
 	"tategu/internal/api"
@@ -71,15 +72,29 @@ func (s *Endpoints) create(ctx context.Context, req *pb.CreateEndpointRequest) (
 	}
 	var op *longrunningpb.Operation
 	err := s.std.store.Update(ctx, func(tx store.Tx) error {
-		err := s.std.Insert(ctx, tx, req.Parent, req.EndpointId, e, "")
-		if err != nil {
+		if err := s.insert(ctx, tx, req, e); err != nil {
 			return err
 		}
 		s.dedicate(e)
+		var err error
 		op, err = operation.Done(ctx, tx, e.Name, s.std.Metadata("CreateEndpointOperationMetadata"), e)
 		return err
 	})
 	return op, err
+}
+
+// insert writes the row. The table of logged requests is named after the endpoint's id.
+func (s *Endpoints) insert(ctx context.Context, tx store.Tx, req *pb.CreateEndpointRequest, e *pb.Endpoint) error {
+	if err := s.std.Insert(ctx, tx, req.Parent, req.EndpointId, e, ""); err != nil {
+		return err
+	}
+	if !e.GetPredictRequestResponseLoggingConfig().GetEnabled() {
+		return nil
+	}
+	if err := serving.CheckLogging(e); err != nil {
+		return err
+	}
+	return s.std.Save(ctx, tx, e, "")
 }
 
 func (s *Endpoints) get(ctx context.Context, req *pb.GetEndpointRequest) (*pb.Endpoint, error) {
@@ -116,7 +131,7 @@ func (s *Endpoints) update(ctx context.Context, req *pb.UpdateEndpointRequest) (
 		if err := checkSplit("endpoint.traffic_split", e, e.TrafficSplit); err != nil {
 			return err
 		}
-		if err := serving.CheckLabels(e.Labels); err != nil {
+		if err := cmp.Or(serving.CheckLabels(e.Labels), serving.CheckLogging(e)); err != nil {
 			return err
 		}
 		return s.std.Save(ctx, tx, e, "")

@@ -17,7 +17,7 @@ type history struct {
 type slot struct {
 	second       int64
 	n, bad, slow int
-	times        times
+	times        Times
 }
 
 func (h *history) add(at time.Time, failed, late, timed bool, took time.Duration) {
@@ -34,7 +34,7 @@ func (h *history) add(at time.Time, failed, late, timed bool, took time.Duration
 		s.slow++
 	}
 	if timed {
-		s.times.add(took)
+		s.times.Add(took)
 	}
 }
 
@@ -71,17 +71,17 @@ func (h *history) within(now time.Time) iter.Seq[*slot] {
 
 // p99 of the last minute, and of how many requests it is.
 func (h *history) p99(now time.Time) (n int, d time.Duration) {
-	all := times{}
+	all := Times{}
 	for s := range h.within(now) {
 		all.join(&s.times)
 	}
-	return all.quantile(0.99)
+	return all.Quantile(0.99)
 }
 
-// times is a histogram whose buckets are 15 % apart, from 50 µs to an hour.
-type times struct {
-	counts [buckets]uint32
-	n      int
+// Times is a histogram whose buckets are 15 % apart, from 50 µs to an hour.
+type Times struct {
+	Counts [buckets]uint32 `json:"counts"`
+	N      int             `json:"n"`
 }
 
 const (
@@ -90,32 +90,33 @@ const (
 	apart   = 1.15
 )
 
-func (t *times) add(d time.Duration) {
+// Add counts a time.
+func (t *Times) Add(d time.Duration) {
 	i := 0
 	if d > least {
 		i = min(int(math.Log(float64(d)/float64(least))/math.Log(apart))+1, buckets-1)
 	}
-	t.counts[i]++
-	t.n++
+	t.Counts[i]++
+	t.N++
 }
 
-func (t *times) join(o *times) {
-	if o.n == 0 {
+func (t *Times) join(o *Times) {
+	if o.N == 0 {
 		return
 	}
-	for i, c := range o.counts {
-		t.counts[i] += c
+	for i, c := range o.Counts {
+		t.Counts[i] += c
 	}
-	t.n += o.n
+	t.N += o.N
 }
 
-// quantile is the upper bound of the bucket in which it lies.
-func (t *times) quantile(q float64) (n int, d time.Duration) {
-	rank := int(math.Ceil(q * float64(t.n)))
-	for i, c := range t.counts {
+// Quantile gives how many there are, and the upper bound of the bucket in which q lies.
+func (t *Times) Quantile(q float64) (n int, d time.Duration) {
+	rank := int(math.Ceil(q * float64(t.N)))
+	for i, c := range t.Counts {
 		if rank -= int(c); rank <= 0 {
-			return t.n, time.Duration(float64(least) * math.Pow(apart, float64(i)))
+			return t.N, time.Duration(float64(least) * math.Pow(apart, float64(i)))
 		}
 	}
-	return t.n, 0
+	return t.N, 0
 }

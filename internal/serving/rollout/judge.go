@@ -53,7 +53,7 @@ type Judge struct {
 // total is what is told of the canary.
 type total struct {
 	requests, failed, slow int
-	times                  times
+	times                  Times
 }
 
 // NewJudge makes one for a rule.
@@ -92,7 +92,7 @@ func (j *Judge) Observe(o Outcome) string {
 	}
 	j.errors.add(o.Failed, j.rule.MaxErrors+j.base.rate(o.At, failures))
 	if timed && !o.Failed {
-		j.canary.times.add(o.Took)
+		j.canary.times.Add(o.Took)
 	}
 	if timed && limit > 0 && (!o.Failed || late) {
 		j.judgeTime(o.At, late)
@@ -151,7 +151,7 @@ func (j *Judge) Restart() { j.canary = total{} }
 // String tells what was seen so far.
 func (j *Judge) String() string {
 	text := fmt.Sprintf("%d requests, %d failed", j.canary.requests, j.canary.failed)
-	if n, p99 := j.canary.times.quantile(0.99); n > 0 {
+	if n, p99 := j.canary.times.Quantile(0.99); n > 0 {
 		text += fmt.Sprintf(", p99 %v", round(p99))
 	}
 	if j.p99 > 0 {

@@ -36,7 +36,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(3600)
             if HOW == "slow":
                 time.sleep(0.4)
-            self.answer(200, {"predictions": request["instances"]})
+            more = 1 if HOW == "differs" else 0
+            self.answer(200, {"predictions": [x + more for x in request["instances"]]})
 
     def answer(self, status, content):
         """Send JSON."""

@@ -1,0 +1,137 @@
+package serving
+
+import (
+	"io"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds of what is copied of requests and answers, for shadows and logs. What does
+// not fit is counted and left out: no caller waits for a copy.
+const (
+	copyBytes   = 1 << 20  // of one answer
+	copiesBytes = 64 << 20 // of all that are kept at a time
+	copiesQueue = 1024     // that wait for one consumer
+)
+
+// exchange is a request and its whole answer.
+type exchange struct {
+	at                *entry
+	id                string // of the deployed model that answered
+	request, response []byte
+	status            int
+	when              time.Time
+	took              time.Duration // until the answer began
+
+	budget *budget
+	uses   atomic.Int32
+}
+
+// done gives the room back when nobody uses the copy any more.
+func (x *exchange) done() {
+	if x.uses.Add(-1) == 0 {
+		x.budget.release(len(x.request) + len(x.response))
+	}
+}
+
+// budget bounds the bytes of copies.
+type budget struct{ used atomic.Int64 }
+
+func (b *budget) reserve(n int) bool {
+	if b.used.Add(int64(n)) > copiesBytes {
+		b.used.Add(int64(-n))
+		return false
+	}
+	return true
+}
+
+func (b *budget) release(n int) { b.used.Add(int64(-n)) }
+
+// tap copies what is read of an answer.
+type tap struct {
+	io.ReadCloser
+
+	x     *exchange
+	whole bool
+	over  bool // it is too large
+	given func(x *exchange, ok bool)
+}
+
+func (t *tap) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if n > 0 && !t.over {
+		if len(t.x.response)+n > copyBytes || !t.x.budget.reserve(n) {
+			t.over = true
+		} else {
+			t.x.response = append(t.x.response, p[:n]...)
+		}
+	}
+	if err == io.EOF {
+		t.whole = true
+	}
+	return n, err
+}
+
+func (t *tap) Close() error {
+	err := t.ReadCloser.Close()
+	if t.given != nil {
+		t.given(t.x, t.whole && !t.over)
+		t.given = nil
+	}
+	return err
+}
+
+// tapped has an answer copied for those who want it of this endpoint.
+func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration) {
+	shadowed := at.shadow != nil && r.Again && r.Route == "" && !r.Stream && r.DeployedModel == "" && e.sampled(at.shadow.rate)
+	logged := at.journal != nil && e.sampled(at.journal.rate)
+	if !shadowed && !logged {
+		return
+	}
+	x := &exchange{
+		at: at, id: resp.DeployedModel, request: r.Body, status: resp.Status, when: e.cfg.Now(), took: took, budget: &e.copies,
+	}
+	x.uses.Store(1)
+	if !x.budget.reserve(len(x.request)) {
+		e.missed(at, shadowed, logged)
+		return
+	}
+	resp.Body = &tap{ReadCloser: resp.Body, x: x, given: func(x *exchange, ok bool) {
+		defer x.done()
+		if !ok {
+			e.missed(at, shadowed, logged)
+			return
+		}
+		if shadowed {
+			e.hand(e.shadowed, x, func() { e.missed(at, true, false) })
+		}
+		if logged {
+			e.hand(e.journaled, x, func() { e.missed(at, false, true) })
+		}
+	}}
+}
+
+func (e *Engine) hand(to chan<- *exchange, x *exchange, full func()) {
+	x.uses.Add(1)
+	select {
+	case to <- x:
+	default:
+		x.done()
+		full()
+	}
+}
+
+func (e *Engine) missed(at *entry, shadowed, logged bool) {
+	if shadowed {
+		e.dropShadow(at)
+	}
+	if logged {
+		e.metrics.unlogged(at.endpoint.GetName())
+	}
+}
+
+// sampled draws by a rate from 0 to 1.
+func (e *Engine) sampled(rate float64) bool {
+	const fine = 1_000_000
+	return rate >= 1 || e.cfg.Random(fine) < int(rate*fine)
+}
