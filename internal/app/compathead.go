@@ -24,6 +24,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   all others where invoke_route_prefix is set. Replicas follow the load between min_replica_count (0 is served in v1 too) and max_replica_count; scale_to_zero_spec takes periods from 1 s.
   Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, required_replica_count (all replicas to begin with must start) and spot are not served. Prebuilt images sklearn-cpu and xgboost-cpu with a pickle
   (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image; other prebuilt images with files of their own are refused by name.
+- **Other prediction protocols**, at an endpoint's own path ([serving](guide/serving.md#other-protocols)): ` + "`/invocations` and `/ping`" + ` (MLflow, SageMaker), and of the Open Inference Protocol
+  v2 over REST ` + "`/v2`, health, models, `infer`" + ` with the binary tensor extension. OIP over gRPC, its repository and its other extensions are refused by name.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
   ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.

@@ -86,6 +86,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
 	routes = append(routes, wire.InvokeRoutes(aiplatform.NewInvoke(m.engines.serving, m.authority))...)
+	routes = append(routes, wire.ProtocolRoutes(aiplatform.NewProtocols(m.engines.serving, m.authority, m.version))...)
 	routes = append(routes, wire.ConsoleRoutes(m.pages, console.Patterns()...)...)
 	return routes, nil
 }

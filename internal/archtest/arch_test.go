@@ -27,7 +27,7 @@ func layers() [][]string {
 		{"internal/api/*"},
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule"},
-		{"internal/backup", "internal/columnar", "internal/cron", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip"},
+		{"internal/backup", "internal/columnar", "internal/cron", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring"},
 		{"internal/blob", "internal/runtime"},
 		{"internal/identity"},
 		{"internal/store"},

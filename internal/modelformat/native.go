@@ -44,6 +44,11 @@ func newNative(m evaluator) *Native {
 // Describe says in a few words what serves.
 func (n *Native) Describe() string { return n.model.describe() }
 
+// Shape is how many numbers an instance and its prediction have.
+func (n *Native) Shape() (features, outputs int) {
+	return n.model.features(), n.model.outputs(options{})
+}
+
 // Predict answers one request body.
 func (n *Native) Predict(body []byte) ([]byte, error) {
 	m, ok := n.buffers.Get().(*matrix)

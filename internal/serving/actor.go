@@ -7,6 +7,7 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
+	"tategu/internal/modelformat"
 	"tategu/internal/replica"
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -23,8 +24,9 @@ type deployment struct {
 	set     *replica.Set
 	scale   *scaler // nil in process
 	meters  meters
-	route   string // of predictions in a replica
-	invoke  bool   // its other routes are open too
+	route   string              // of predictions in a replica
+	invoke  bool                // its other routes are open too
+	native  *modelformat.Native // nil = it has replicas
 
 	admitted chan struct{} // closed once it takes requests
 	done     chan struct{} // closed when the set has ended

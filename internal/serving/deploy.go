@@ -72,7 +72,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		Queue: limits.Queue, QueueBytes: limits.QueueBytes, Drain: limits.Drain,
 	}
 	spec := limits.spec(dm)
-	if plan.Native != nil {
+	if d.native = plan.Native; plan.Native != nil {
 		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
 		a.log.InfoContext(ctx, "serving natively", slog.String("model", plan.Native.Describe()))
 	} else {

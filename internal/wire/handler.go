@@ -125,6 +125,11 @@ func InvokeRoutes(h InvokeHandler) []Route {
 	return []Route{{Name: "invoke", Match: h.Owns, Serve: h.Serve}}
 }
 
+// ProtocolRoutes sends requests of other prediction protocols to h, as InvokeRoutes does.
+func ProtocolRoutes(h InvokeHandler) []Route {
+	return []Route{{Name: "protocols", Match: h.Owns, Serve: h.Serve}}
+}
+
 // ConsoleRoutes sends the pages to h: the paths given, the start page, and the
 // links to the cloud's console that SDKs print.
 func ConsoleRoutes(h http.Handler, prefixes ...string) []Route {

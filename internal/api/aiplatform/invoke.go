@@ -66,19 +66,10 @@ func (i *Invoke) Serve(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return resource.NotFound(r.URL.Path)
 	}
-	if strings.Trim(v.project, "0123456789") == "" {
-		id, err := i.rights.ProjectID(r.Context(), v.project)
-		if err != nil && !resource.IsNotFound(err) {
-			return err
-		}
-		if err == nil { // else Authorize refuses it: a stranger learns no numbers
-			v.project = id
-		}
-	}
-	if err := i.rights.Authorize(r.Context(), identity.FromContext(r.Context()), v.project, predictPermission); err != nil {
+	name, err := mayPredict(r, i.rights, v.project, v.location, v.endpoint)
+	if err != nil {
 		return err
 	}
-	name := "projects/" + v.project + "/locations/" + v.location + "/endpoints/" + v.endpoint
 	if r.URL.RawQuery != "" {
 		v.route += "?" + r.URL.RawQuery
 	}
@@ -95,4 +86,21 @@ func repeatable(r *http.Request) bool {
 		return true
 	}
 	return r.Header.Get("Idempotency-Key") != ""
+}
+
+// mayPredict gives the endpoint's name once the caller is known to have the right.
+func mayPredict(r *http.Request, rights Rights, project, location, endpoint string) (name string, err error) {
+	if strings.Trim(project, "0123456789") == "" {
+		id, err := rights.ProjectID(r.Context(), project)
+		if err != nil && !resource.IsNotFound(err) {
+			return "", err
+		}
+		if err == nil { // else Authorize refuses it: a stranger learns no numbers
+			project = id
+		}
+	}
+	if err := rights.Authorize(r.Context(), identity.FromContext(r.Context()), project, predictPermission); err != nil {
+		return "", err
+	}
+	return "projects/" + project + "/locations/" + location + "/endpoints/" + endpoint, nil
 }
