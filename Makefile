@@ -17,7 +17,7 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 
 export TATEGU_SHARED := $(abspath $(SHARED))
 
-.PHONY: build test test-go test-buckets test-clients test-browser test-otherclients test-debian test-slow lint fmt generate bench demo clean \
+.PHONY: build test test-go test-buckets test-clients test-browser test-otherclients test-debian test-loader test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-launch conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
 
 build: bin/tategu bin/tategu-runner
@@ -86,6 +86,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-otherclients
 	$(MAKE) conformance-containers
 	$(MAKE) conformance-launch
+	$(MAKE) test-loader
 	$(MAKE) test-debian
 	$(MAKE) test-docker
 
@@ -178,6 +179,10 @@ conformance-containers: build $(CLIENTS)/.built $(TOOLS)/crane bin/debian.tar
 conformance-launch: build $(VENV)/components/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(VENV)/components/bin/python -m pytest -q -rs -p no:cacheprovider test/launch
 
+## The README of examples/rust-tract under load; cargo builds Tract once (minutes), and is skipped where it is missing.
+test-loader: build $(CLIENTS)/.built $(VENV)/rust-tract/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_TARGET=$(VENV)/tract TATEGU_TEST_EXAMPLE_PYTHON=$(VENV)/rust-tract/bin/python $(CLIENTS)/bin/python -m pytest -q -rsP -p no:cacheprovider test/loader
+
 conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=
 conformance-sdk: build $(CLIENTS)/.built
@@ -263,6 +268,11 @@ $(UV):
 $(CLIENTS)/.built: test/requirements.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(CLIENTS)
 	$(UV) pip install --quiet --python $(CLIENTS)/bin/python -r test/requirements.txt
+	touch $@
+
+$(VENV)/rust-tract/.built: examples/rust-tract/requirements.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/rust-tract
+	$(UV) pip install --quiet --python $(VENV)/rust-tract/bin/python -r examples/rust-tract/requirements.txt
 	touch $@
 
 $(VENV)/components/.built: test/launch/requirements.txt | $(UV)
