@@ -27,10 +27,9 @@ const streamLimit = time.Hour
 // Request is one prediction, as bytes.
 type Request struct {
 	Header http.Header // for the container; nil = JSON
-	// Body is the caller's own again once the answer is closed, or there is none. Who
-	// goes on reading it calls Keep, if there is one, before that.
+	// Body is the caller's own again once the answer is closed, or there is none: who
+	// needs it longer copies it.
 	Body   []byte
-	Keep   func()
 	Stream bool // the answer may take long and comes in parts
 	// Again allows that it is sent to another replica when one dies over it.
 	Again bool

@@ -1,6 +1,7 @@
 package serving
 
 import (
+	"bytes"
 	"io"
 	"sync/atomic"
 	"time"
@@ -89,13 +90,14 @@ func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration
 		return
 	}
 	x := &exchange{
-		at: at, id: resp.DeployedModel, request: r.Body, status: resp.Status, when: e.cfg.Now(), took: took, budget: &e.copies,
+		at: at, id: resp.DeployedModel, status: resp.Status, when: e.cfg.Now(), took: took, budget: &e.copies,
 	}
 	x.uses.Store(1)
-	if !x.budget.reserve(len(x.request)) {
+	if !x.budget.reserve(len(r.Body)) {
 		e.missed(at, shadowed, logged)
 		return
 	}
+	x.request = bytes.Clone(r.Body) // its memory is used again once it is answered
 	resp.Body = &tap{ReadCloser: resp.Body, x: x, given: func(x *exchange, ok bool) {
 		defer x.done()
 		if !ok {

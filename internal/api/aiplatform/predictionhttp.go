@@ -17,18 +17,17 @@ import (
 
 // predictHTTP passes the body on and adds the identity of the model to the answer.
 func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name string) (err error) {
-	ask := serving.Request{Again: true}
-	done, err := p.read(r, &ask)
+	body, done, err := p.bodies.Read(r)
 	defer done()
 	if err != nil {
-		return err
+		return tooLarge(err)
 	}
 	ctx, cancel, err := within(r)
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	answer, err := p.predictor.Predict(ctx, name, ask)
+	answer, err := p.predictor.Predict(ctx, name, serving.Request{Body: body, Again: true})
 	if err != nil {
 		return retryHint(w, err)
 	}
@@ -38,19 +37,6 @@ func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name st
 	}
 	defer func() { err = errors.Join(err, answer.Body.Close()) }()
 	return p.splice(w, answer)
-}
-
-// read reads the body of a request into ask. done must be called when the answer has
-// been closed.
-func (p *Prediction) read(r *http.Request, ask *serving.Request) (done func(), err error) {
-	body, free, err := p.bodies.Read(r)
-	kept := false
-	ask.Body, ask.Keep = body, func() { kept = true }
-	return func() {
-		if !kept {
-			free()
-		}
-	}, tooLarge(err)
 }
 
 // within gives the time that the caller is willing to wait, if it says so: the
@@ -148,11 +134,12 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return resource.Unimplemented("a WebSocket through an endpoint")
 	}
-	done, err := p.read(r, &ask)
+	body, done, err := p.bodies.Read(r)
 	defer done()
 	if err != nil {
-		return err
+		return tooLarge(err)
 	}
+	ask.Body = body
 	ctx, cancel, err := within(r)
 	if err != nil {
 		return err
