@@ -10,9 +10,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -80,6 +82,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
+	cfg.Samples = samples(filepath.Dir(flags.Arg(0)))
 	lib, err := open(*library)
 	if err != nil {
 		return &exitError{exitUnavailable, err}
@@ -120,6 +123,35 @@ func find() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("ONNX Runtime's library is not in %q (TATEGU_SITE_PACKAGES): install the Python package onnxruntime there, or name the library with TATEGU_ONNXRUNTIME", site)
+}
+
+// samples takes instances to warm up with from the rows that the server checks; without
+// them there are made-up ones. What is wrong with the file the server tells.
+func samples(dir string) []byte {
+	const most, bytes = 8, 1 << 20
+	f, err := os.Open(filepath.Join(dir, "tategu-samples.jsonl"))
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }() // only read
+	var rows []json.RawMessage
+	for d := json.NewDecoder(io.LimitReader(f, bytes)); len(rows) < most; {
+		var row struct {
+			Instance json.RawMessage `json:"instance"`
+		}
+		if err := d.Decode(&row); err != nil || row.Instance == nil {
+			break
+		}
+		rows = append(rows, row.Instance)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(map[string]any{"instances": rows})
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // settings reads the variables of the contract, and those of models' containers.

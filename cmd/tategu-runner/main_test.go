@@ -64,6 +64,21 @@ func TestWhatIsMissingIsTold(t *testing.T) {
 	}
 }
 
+func TestSamplesWarmUp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if got := samples(dir); got != nil {
+		t.Errorf("%s", got)
+	}
+	lines := `{"instance":[1,2],"prediction":3}` + "\n\n" + `{"prediction":1,"instance":{"a":"é"},"tolerance":1}` + "\ntorn"
+	if err := os.WriteFile(filepath.Join(dir, "tategu-samples.jsonl"), []byte(lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := string(samples(dir)); got != `{"instances":[[1,2],{"a":"é"}]}` {
+		t.Error(got)
+	}
+}
+
 // TestDamagedModels: a file that is cut or changed ends the program, with the reason in
 // its last line wherever the library gives one. It never serves nothing for ever.
 func TestDamagedModels(t *testing.T) {

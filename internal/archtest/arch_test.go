@@ -50,6 +50,7 @@ func private() map[string][]string {
 		"internal/batch/score":             {"internal/batch", "cmd/tategu"},
 		"internal/replica/http1":           {"internal/load", "internal/replica"},
 		"internal/serving/autoscale":       {"internal/serving"},
+		"internal/serving/sample":          {"internal/serving"},
 		"internal/serving/rollout":         {"internal/serving"},
 		"internal/serving/shadow":          {"internal/serving"},
 		"internal/store/storetest":         {},

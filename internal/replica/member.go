@@ -64,10 +64,30 @@ func (m *member) fail(state State, err error) {
 	s.signal()
 }
 
+// unfitError is a program that runs and does not pass Config.Check.
+type unfitError struct{ err error }
+
+func (e *unfitError) Error() string { return e.err.Error() }
+
+// Unwrap gives what the check said.
+func (e *unfitError) Unwrap() error { return e.err }
+
+// giveUp lets those who wait for the replica hear of its failure now. It is tried again
+// all the same.
+func (m *member) giveUp() {
+	s := m.set
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.failures = max(m.failures, giveUpAfter)
+	s.pump()
+	s.signal()
+}
+
 // run keeps one replica alive until it is told to leave (which ends the replica)
 // or ctx ends (which leaves it running).
 func (m *member) run(ctx context.Context) {
 	attempt, inst := m.adopt(ctx)
+	adopted := inst != nil
 	for {
 		if inst == nil && m.asked() {
 			return
@@ -79,9 +99,10 @@ func (m *member) run(ctx context.Context) {
 		}
 		if err == nil {
 			m.runs(inst)
-			err = m.watch(ctx, inst)
+			err = m.watch(ctx, inst, adopted)
 			m.runs(nil)
 		}
+		adopted = false
 		switch {
 		case m.asked():
 			m.end(ctx, inst)
@@ -99,6 +120,9 @@ func (m *member) run(ctx context.Context) {
 			return
 		}
 		m.fail(Waiting, err)
+		if _, unfit := errors.AsType[*unfitError](err); unfit {
+			m.giveUp()
+		}
 		m.set.warn(ctx, "replica ended", slog.Int("replica", m.index), slog.Int("attempt", attempt), slog.Any("error", err))
 		if !m.pause(ctx, m.delay()) {
 			return

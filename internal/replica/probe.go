@@ -19,7 +19,7 @@ import (
 
 // watch follows one instance until it ends, is told to leave (nil) or ctx ends
 // (nil). It returns why the instance has to be replaced.
-func (m *member) watch(ctx context.Context, inst runtime.Instance) error {
+func (m *member) watch(ctx context.Context, inst runtime.Instance, adopted bool) error {
 	exits := make(chan runtime.Exit, 1)
 	alive, cancel := context.WithCancel(ctx)
 	var waitErr error
@@ -36,7 +36,7 @@ func (m *member) watch(ctx context.Context, inst runtime.Instance) error {
 		for range exits { // until the goroutine above is gone
 		}
 	}()
-	h := health{member: m, inst: inst, next: probeFirst, began: time.Now()}
+	h := health{member: m, inst: inst, checked: adopted, next: probeFirst, began: time.Now()}
 	timer := time.NewTimer(h.next)
 	defer timer.Stop()
 	for {
@@ -69,6 +69,7 @@ type health struct {
 	member  *member
 	inst    runtime.Instance
 	ready   bool // has been, at least once
+	checked bool // by Config.Check
 	bad     int  // bad answers in a row
 	refused int  // of these, connections that could not be made
 	next    time.Duration
@@ -93,6 +94,9 @@ func (h *health) probe(ctx context.Context) error {
 		return nil //nolint:nilerr // the watch ended: what the probe saw does not matter
 	}
 	if err == nil {
+		if bad := h.check(ctx, address); bad != nil || ctx.Err() != nil {
+			return bad
+		}
 		if !h.ready || h.bad >= unhealthyAfter || m.doubted() {
 			m.become(Ready, &remote{m.set.client, address}, "")
 		}
@@ -126,6 +130,21 @@ func (h *health) probe(ctx context.Context) error {
 		m.become(Unhealthy, nil, err.Error())
 	}
 	return nil
+}
+
+// check has a program looked at that is healthy for the first time.
+func (h *health) check(ctx context.Context, address string) error {
+	set := h.member.set
+	if h.checked || set.cfg.Check == nil {
+		return nil
+	}
+	h.checked = true
+	h.member.progress("being checked before it gets requests")
+	err := set.cfg.Check(ctx, &remote{set.client, address})
+	if err == nil || ctx.Err() != nil {
+		return nil //nolint:nilerr // the program or the watch has ended, which is told elsewhere
+	}
+	return &unfitError{err}
 }
 
 func (m *member) doubted() bool {

@@ -63,7 +63,10 @@ type Config struct {
 	Workload func(id string) runtime.Workload
 	Health   string        // route that answers 200 when a replica can serve
 	Start    time.Duration // until the first such answer, at most; 0 = 15 minutes
-	Drain    time.Duration // requests of a replica that goes may take so long; 0 = 30 s
+	// Check looks at each program that was started once it is healthy, before it gets
+	// requests. Its error is that of a start which another would not cure; nil = no check.
+	Check func(ctx context.Context, b Backend) error
+	Drain time.Duration // requests of a replica that goes may take so long; 0 = 30 s
 
 	// Client reaches replicas; nil = a pool of plain HTTP/1.1 connections.
 	Client Client

@@ -21,6 +21,7 @@ import (
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/serving/autoscale"
+	"tategu/internal/serving/sample"
 	"tategu/internal/store"
 )
 
@@ -65,6 +66,10 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	if err != nil {
 		return err
 	}
+	samples, err := sample.Load(ctx, e.cfg.Objects, model.GetArtifactUri())
+	if err != nil && !again {
+		return err
+	}
 	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1)}
 	limits := e.cfg.Scaling
 	cfg := replica.Config{
@@ -75,6 +80,11 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	if d.native = plan.Native; plan.Native != nil {
 		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
 		a.log.InfoContext(ctx, "serving natively", slog.String("model", plan.Native.Describe()))
+		if !again {
+			if err := checkSamples(ctx, samples, cfg.Local, ""); err != nil {
+				return err
+			}
+		}
 	} else {
 		c := plan.Container
 		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
@@ -85,6 +95,11 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 			w := c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), modelformat.Needs(machine))
 			w.Priority = runtime.PriorityOnline
 			return w
+		}
+		if samples.Len() > 0 {
+			cfg.Check = func(ctx context.Context, b replica.Backend) error {
+				return checkSamples(ctx, samples, b, c.PredictRoute)
+			}
 		}
 		if cfg.Count, cfg.Attempt, err = a.begin(ctx, spec, again); err != nil {
 			return err

@@ -3,6 +3,7 @@ package serving_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -34,6 +35,13 @@ const (
 
 // files are objects by gs:// URI.
 type files map[string]string
+
+// Download gives programs nothing: those of tests do not read their artifacts.
+func (files) Download(context.Context, string, string) error { return nil }
+
+func (files) UploadFile(context.Context, string, string) error {
+	return errors.New("nothing is uploaded")
+}
 
 func (f files) List(_ context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error) {
 	var page blob.ListPage
@@ -132,7 +140,7 @@ func (w *world) withProcesses() *process.Runtime {
 	w.stop()
 	rt, err := process.New(process.Config{
 		Dir: w.t.TempDir(), CacheDir: w.t.TempDir(), Log: slog.New(slog.DiscardHandler), Now: time.Now, NoMounts: true,
-		Images: []runtime.ImageRule{{Match: "echo", Command: []string{"python3"}}},
+		Files: w.objects, Images: []runtime.ImageRule{{Match: "echo", Command: []string{"python3"}}},
 	})
 	if err != nil {
 		w.t.Fatal(err)

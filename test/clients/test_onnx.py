@@ -1,5 +1,6 @@
 """ONNX models: uploaded, deployed and asked through the unmodified client."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -77,10 +78,24 @@ def kill_runner(bucket):
     assert killed == 1
 
 
+def test_samples_guard_a_deployment(endpoint, bucket, forest):
+    data, rows, want = forest
+    line = {"instance": rows[0], "prediction": {"output_label": want[0]["output_label"], "output_probability": {"0": 0.5, "1": 0.5}}}
+    wrong = upload(bucket, "wrong", {"model.onnx": data, "tategu-samples.jsonl": json.dumps(line)})
+    with pytest.raises(exceptions.GoogleAPICallError, match=r"line 1 of .*tategu-samples\.jsonl: the model predicts") as failed:
+        endpoint.deploy(wrong, machine_type="n1-standard-2")
+    assert "cause: model" in str(failed.value)
+    assert endpoint.list_models() == []
+    line["prediction"] = {"output_label": want[0]["output_label"], "output_probability": dict(want[0]["output_probability"].expected)}
+    right = upload(bucket, "right", {"model.onnx": data, "tategu-samples.jsonl": json.dumps(line)})
+    endpoint.deploy(right, machine_type="n1-standard-2")
+    assert endpoint.predict(instances=rows).predictions == want
+
+
 def test_damaged_file_is_the_models_fault(endpoint, bucket, forest):
     data, _, _ = forest
     model = upload(bucket, "damaged", {"model.onnx": data[: len(data) // 2]})
     with pytest.raises(exceptions.GoogleAPICallError, match=r"model\.onnx cannot be served") as failed:
         endpoint.deploy(model, machine_type="n1-standard-2")
-    assert "cause: model" in str(failed.value).lower() or "MODEL_NOT_LOADED" in str(failed.value.details)
+    assert "cause: model" in str(failed.value)
     assert endpoint.list_models() == []
