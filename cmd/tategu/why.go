@@ -28,6 +28,8 @@ func whyCommand() *cobra.Command {
 output and the next step. Then it shows what differs from the last run of the same pipeline in which the
 same task succeeded: inputs, source, packages, variables, image. RUN/TASK asks about one task.
 
+Of a BATCHJOB, by its id or display name, it says how many records failed, the first reasons and whose turn it is.
+
 Of an ENDPOINT, by its id or display name, it says for each deployed model how many replicas are
 ready, how many are wanted, and why.`,
 		Example:           "  tategu why train-20260102\n  tategu why train-20260102/fit-model\n  tategu why my-endpoint",

@@ -81,7 +81,7 @@ func whyEndpoint(cmd *cobra.Command, c *client, name string, missing error) erro
 		return err
 	}
 	if e == nil {
-		return missing
+		return whyBatch(cmd, c, name, missing)
 	}
 	var text strings.Builder
 	tellReplicas(&text, e)

@@ -37,6 +37,7 @@ import (
 	"tategu/internal/store/sqlite"
 	"tategu/internal/telemetry"
 	"tategu/internal/volume"
+	"tategu/internal/warehouse"
 	"tategu/internal/wire"
 )
 
@@ -65,6 +66,7 @@ type Main struct {
 	jobs       *aiplatform.PipelineJobs
 	schedules  *aiplatform.Schedules
 	engines    engines
+	warehouses map[string]warehouse.Warehouse
 	wire       *wire.Server
 	listener   net.Listener
 	state      State
@@ -363,6 +365,9 @@ func (m *Main) Close() error {
 	}
 	if m.runtime != nil {
 		errs = append(errs, m.runtime.Close())
+	}
+	for _, w := range m.warehouses {
+		errs = append(errs, w.Close())
 	}
 	if m.metadata != nil {
 		errs = append(errs, m.metadata.Close())

@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tategu/internal/blob/bucket"
+	"tategu/internal/event"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/inventory"
@@ -46,6 +47,10 @@ type Config struct {
 	Python  Python  `yaml:"python"`
 	Serving Serving `yaml:"serving"`
 	ONNX    ONNX    `yaml:"onnx"`
+	// Webhooks are told of batch prediction jobs that ended.
+	Webhooks []event.Webhook `yaml:"webhooks"`
+	// Warehouses are databases into which results of batch prediction may go, by name.
+	Warehouses map[string]Warehouse `yaml:"warehouses"`
 }
 
 // Python is how Python components are started.
@@ -169,6 +174,14 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.ONNX.validate(); err != nil {
+		return err
+	}
+	for name, w := range c.Warehouses {
+		if err := w.validate(name); err != nil {
+			return err
+		}
+	}
+	if err := validateWebhooks(c.Webhooks); err != nil {
 		return err
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {

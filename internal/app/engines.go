@@ -7,6 +7,7 @@ import (
 
 	"tategu/internal/api/aiplatform"
 	"tategu/internal/batch"
+	"tategu/internal/event"
 	"tategu/internal/pipeline"
 	"tategu/internal/schedule"
 	"tategu/internal/serving"
@@ -25,6 +26,7 @@ type engines struct {
 	serving  *serving.Engine
 	batch    *batch.Engine
 	schedule *schedule.Engine
+	events   *event.Outbox
 }
 
 type namedEngine struct {
@@ -40,10 +42,11 @@ func (e engines) list() []namedEngine {
 		{e.training, "training"},
 		{e.batch, "batch"},
 		{e.schedule, "schedule"},
+		{e.events, "events"},
 	}
 }
 
-func (m *Main) openEngines(context.Context) error {
+func (m *Main) openEngines(context.Context) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find our own binary: %w", err)
@@ -51,7 +54,12 @@ func (m *Main) openEngines(context.Context) error {
 	std := aiplatform.NewStandard(m.store, m.now)
 	m.jobs = aiplatform.NewPipelineJobs(std, m.authority, m.admission(), m.schedule.Place, pipelineHold)
 	m.schedules = aiplatform.NewSchedules(std, m.jobs, m.capability())
+	if m.warehouses, err = m.cfg.openWarehouses(); err != nil {
+		return err
+	}
+	outbox := event.New(event.Config{Store: m.store, Webhooks: m.cfg.Webhooks, Log: m.log, Now: m.now})
 	m.engines = engines{
+		events: outbox,
 		pipeline: pipeline.New(pipeline.Config{
 			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), AtOnce: m.atOnce(), Launcher: self, Log: m.log, Now: m.now,
 		}),
@@ -60,7 +68,7 @@ func (m *Main) openEngines(context.Context) error {
 			Store: m.store, Objects: m.blobs, Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Log: m.log, Now: m.now,
 		}),
 		batch: batch.New(batch.Config{
-			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Worker: self, Temp: m.cfg.Cache, Log: m.log, Now: m.now,
+			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Worker: self, Warehouses: m.warehouses, Temp: m.cfg.Cache, Ended: batchEnded(outbox), Log: m.log, Now: m.now,
 		}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}

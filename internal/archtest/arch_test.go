@@ -27,8 +27,8 @@ func layers() [][]string {
 		{"internal/api/*"},
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule"},
-		{"internal/backup", "internal/columnar", "internal/cron", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring"},
-		{"internal/blob", "internal/runtime"},
+		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring"},
+		{"internal/blob", "internal/runtime", "internal/warehouse"},
 		{"internal/identity"},
 		{"internal/store"},
 		{"internal/volume", "internal/tensor"},
@@ -38,7 +38,7 @@ func layers() [][]string {
 
 // adapters live below their port; tests and app import them.
 func adapters() []string {
-	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime"}
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/warehouse/sqlite", "internal/warehouse/postgres", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime"}
 }
 
 // private children are imported by their parent (and by the listed packages) only.
@@ -53,6 +53,8 @@ func private() map[string][]string {
 		"internal/serving/sample":          {"internal/serving"},
 		"internal/serving/rollout":         {"internal/serving"},
 		"internal/serving/shadow":          {"internal/serving"},
+		"internal/warehouse/load":          {}, // adapters share it
+		"internal/warehouse/warehousetest": {},
 		"internal/store/storetest":         {},
 		"internal/wire/apiv1":              {"internal/wire"},
 		"internal/blob/blobtest":           {},

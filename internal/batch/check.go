@@ -29,6 +29,10 @@ func Check(job *pb.BatchPredictionJob) error {
 	}
 	switch out {
 	case score.JSONL, score.CSV, score.Parquet:
+	case formatTable:
+		if _, _, _, err := parseTable(job.GetOutputConfig().GetBigqueryDestination().GetOutputUri()); err != nil {
+			return err
+		}
 	default:
 		return formatError(field+"output_config.predictions_format", out, "jsonl, csv, or parquet")
 	}
@@ -37,7 +41,11 @@ func Check(job *pb.BatchPredictionJob) error {
 			return resource.Invalid(field+"input_config.gcs_source.uris", "%q is not of the form gs://BUCKET/NAME", uri)
 		}
 	}
-	if prefix := job.GetOutputConfig().GetGcsDestination().GetOutputUriPrefix(); prefix == "" {
+	if prefix := job.GetOutputConfig().GetGcsDestination().GetOutputUriPrefix(); out == formatTable {
+		if prefix != "" {
+			return resource.Invalid(field+"output_config.predictions_format", "predictions_format is %s, and the destination is no table", formatTable)
+		}
+	} else if prefix == "" {
 		return resource.Invalid(field+"output_config.gcs_destination.output_uri_prefix", "there is no output URI")
 	} else if _, err := parseURI(prefix); err != nil {
 		return resource.Invalid(field+"output_config.gcs_destination.output_uri_prefix", "%q is not of the form gs://BUCKET/PREFIX", prefix)

@@ -38,7 +38,10 @@ type objects struct {
 	kind  string // content type of results
 }
 
-func (r *run) destination(model *pb.Model) (destination, error) {
+func (r *run) destination(ctx context.Context, model *pb.Model) (destination, error) {
+	if r.table {
+		return r.tables(ctx)
+	}
 	at, err := parseURI(directory(r.job, model))
 	if err != nil {
 		return nil, err

@@ -27,6 +27,7 @@ import (
 	"tategu/internal/runtime"
 	"tategu/internal/store"
 	"tategu/internal/volume"
+	"tategu/internal/warehouse"
 )
 
 // Objects is what is needed of the object store.
@@ -52,7 +53,9 @@ type Config struct {
 	// Worker is the path of our own binary, whose verb WorkerVerb evaluates model
 	// files; "" = this process does.
 	Worker string
-	Temp   string // directory for files while they are read; "" = the system's
+	// Warehouses are the databases into which results may go, by name.
+	Warehouses map[string]warehouse.Warehouse
+	Temp       string // directory for files while they are read; "" = the system's
 	// Ended is told of each job that ends, in the transaction in which it does; nil = nobody is.
 	Ended func(ctx context.Context, tx store.Tx, job *pb.BatchPredictionJob) error
 	Jobs  int // jobs that run at the same time; 0 = 4

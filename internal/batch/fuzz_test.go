@@ -13,7 +13,7 @@ func FuzzMatches(f *testing.F) {
 		f.Add(s[0], s[1])
 	}
 	f.Fuzz(func(t *testing.T, pattern, name string) {
-		got := matches(pattern, name)
+		got := Matches(pattern, name)
 		switch {
 		case !strings.Contains(pattern, "*"):
 			dir := strings.TrimSuffix(pattern, "/")

@@ -62,7 +62,7 @@ func (e *Engine) expand(ctx context.Context, at object) ([]object, error) {
 			if o.Name == at.name { // an exact name is that object alone
 				return []object{at}, nil
 			}
-			if matches(at.name, o.Name) && !strings.HasSuffix(o.Name, "/") {
+			if Matches(at.name, o.Name) && !strings.HasSuffix(o.Name, "/") {
 				found = append(found, object{at.bucket, o.Name})
 			}
 		}
@@ -72,8 +72,8 @@ func (e *Engine) expand(ctx context.Context, at object) ([]object, error) {
 	}
 }
 
-// matches reports whether an object belongs to a URI's name part.
-func matches(pattern, name string) bool {
+// Matches reports whether an object belongs to a URI's name part.
+func Matches(pattern, name string) bool {
 	if !strings.Contains(pattern, "*") {
 		dir := strings.TrimSuffix(pattern, "/")
 		return dir == "" || strings.HasPrefix(name, dir+"/")

@@ -35,6 +35,7 @@ type run struct {
 	log    *slog.Logger
 	job    *pb.BatchPredictionJob
 	format string     // of the input
+	table  bool       // results go into a table
 	spec   score.Spec // of every section, but for its pieces
 	plan   *plan
 
@@ -69,7 +70,7 @@ func (r *run) do(ctx context.Context) result {
 	if r.finished, err = r.done(ctx); err != nil {
 		return result{err: err}
 	}
-	to, err := r.destination(model)
+	to, err := r.destination(ctx, model)
 	if err != nil {
 		return result{err: err}
 	}
@@ -121,6 +122,9 @@ func (r *run) describe() error {
 	r.format = in
 	c := r.job.GetInstanceConfig()
 	r.spec = score.Spec{Input: in, Output: out, Shape: score.Shape{Type: c.GetInstanceType(), Key: c.GetKeyField(), Included: c.GetIncludedFields(), Excluded: c.GetExcludedFields()}}
+	if r.table = out == formatTable; r.table {
+		r.spec.Output = score.JSONL // which the table is filled from
+	}
 	if in == score.Parquet { // its rows come as lines of JSON
 		r.spec.Input = score.JSONL
 		if r.spec.Shape.Type == "" {
@@ -138,7 +142,7 @@ func (r *run) describe() error {
 }
 
 // typed reports that the columns of the output have types.
-func (r *run) typed() bool { return r.spec.Output == score.Parquet }
+func (r *run) typed() bool { return r.spec.Output == score.Parquet || r.table }
 
 // prepare makes the set that scores sections, or answers requests.
 func (r *run) prepare(ctx context.Context, model *pb.Model) error {

@@ -23,6 +23,7 @@ import (
 	"tategu/internal/runtime/process"
 	"tategu/internal/store"
 	"tategu/internal/store/sqlite"
+	"tategu/internal/warehouse"
 )
 
 const location = "projects/p/locations/us-central1"
@@ -103,6 +104,8 @@ type world struct {
 	runtime runtime.Runtime
 	objects *files
 	stop    func()
+
+	warehouses map[string]warehouse.Warehouse
 }
 
 func newWorld(t *testing.T) *world {
@@ -125,7 +128,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	engine := batch.New(batch.Config{
-		Store: st, Objects: w.objects, Runtime: w.runtime, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Store: st, Objects: w.objects, Runtime: w.runtime, Warehouses: w.warehouses, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		HasImage: func(image string) bool { return image == "echo" },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -132,10 +132,8 @@ func checkBatchJob(job *pb.BatchPredictionJob) error {
 		return resource.Unimplemented("a batch_prediction_job.input_config.source other than gcs_source")
 	case len(in.GetGcsSource().GetUris()) == 0:
 		return resource.Invalid("batch_prediction_job.input_config.gcs_source.uris", "there is no input URI")
-	case out.GetBigqueryDestination() != nil:
-		return resource.Unimplemented("batch_prediction_job.output_config.bigquery_destination")
-	case out.GetGcsDestination() == nil && out.GetDestination() != nil:
-		return resource.Unimplemented("a batch_prediction_job.output_config.destination other than gcs_destination")
+	case out.GetGcsDestination() == nil && out.GetBigqueryDestination() == nil && out.GetDestination() != nil:
+		return resource.Unimplemented("a batch_prediction_job.output_config.destination other than gcs_destination and bigquery_destination")
 	}
 	return batch.Check(job)
 }

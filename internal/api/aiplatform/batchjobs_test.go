@@ -105,7 +105,7 @@ func TestBatchJobChecks(t *testing.T) {
 		{codes.Unimplemented, "bigquery_source", func(b *pb.BatchPredictionJob) {
 			b.InputConfig.Source = &pb.BatchPredictionJob_InputConfig_BigquerySource{BigquerySource: &pb.BigQuerySource{}}
 		}},
-		{codes.Unimplemented, "bigquery_destination", func(b *pb.BatchPredictionJob) {
+		{codes.InvalidArgument, "there is no output URI", func(b *pb.BatchPredictionJob) {
 			b.OutputConfig.Destination = &pb.BatchPredictionJob_OutputConfig_BigqueryDestination{BigqueryDestination: &pb.BigQueryDestination{}}
 		}},
 		{codes.Unimplemented, "generate_explanation", func(b *pb.BatchPredictionJob) { b.GenerateExplanation = true }},

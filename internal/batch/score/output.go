@@ -60,7 +60,10 @@ func NewOutput(spec Spec, outputs int, results, failures io.Writer) (*Output, er
 
 // Good writes a result. A row that does not fit becomes an error.
 func (o *Output) Good(row *Row, p Prediction) error {
-	err := o.sink.write(row, p)
+	err := fits(o.spec.Key, row.Key)
+	if err == nil {
+		err = o.sink.write(row, p)
+	}
 	if errors.Is(err, errUnfit) {
 		return o.Bad(row, resource.Invalid("instance", "%v", err))
 	}
@@ -273,14 +276,14 @@ func (c *columns) write(row *Row, p Prediction) error {
 		c.w.Text(0, c.scratch)
 	case c.key == KeyInt:
 		v, err := strconv.ParseInt(string(row.Key), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%w: the key %s is no 64-bit integer, as that of the first row is", errUnfit, row.Key)
+		if err != nil { // it has been looked at
+			return fmt.Errorf("%w: %w", errUnfit, err)
 		}
 		c.w.Int(0, v)
 	case c.key == KeyFloat:
 		v, err := strconv.ParseFloat(string(row.Key), 64)
 		if err != nil {
-			return fmt.Errorf("%w: the key %s is no number, as that of the first row is", errUnfit, row.Key)
+			return fmt.Errorf("%w: %w", errUnfit, err)
 		}
 		c.w.Float(0, v)
 	default:
@@ -299,6 +302,28 @@ func (c *columns) write(row *Row, p Prediction) error {
 }
 
 func (c *columns) close() error { return c.w.Close() }
+
+// fits refuses a key that a column of the kind does not hold.
+func fits(kind string, key []byte) error {
+	if key == nil {
+		return nil
+	}
+	switch kind {
+	case KeyInt:
+		if _, err := strconv.ParseInt(string(key), 10, 64); err != nil {
+			return fmt.Errorf("%w: the key %s is no 64-bit integer, as that of the first row is", errUnfit, key)
+		}
+	case KeyFloat:
+		if _, err := strconv.ParseFloat(string(key), 64); err != nil || !isNumber(key) {
+			return fmt.Errorf("%w: the key %s is no number, as that of the first row is", errUnfit, key)
+		}
+	case KeyText:
+		if bytes.Contains(key, []byte(`\u0000`)) {
+			return fmt.Errorf("%w: the key %s holds a zero, which no column of text takes", errUnfit, key)
+		}
+	}
+	return nil
+}
 
 // KindOf says which kind of column a key needs.
 func KindOf(key []byte) string {

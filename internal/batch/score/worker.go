@@ -40,7 +40,9 @@ func Serve(ctx context.Context, l net.Listener, model *modelformat.Native) error
 		return fmt.Errorf("serve sections: %w", err)
 	case <-ctx.Done():
 		err := srv.Close()
-		<-ended
+		if ended := <-ended; err == nil && !errors.Is(ended, http.ErrServerClosed) {
+			err = ended
+		}
 		return err
 	}
 }
