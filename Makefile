@@ -54,6 +54,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-clients
 	$(MAKE) test-browser
 	$(MAKE) kill-loop ROUNDS=5
+	$(MAKE) batch-kills KILLS=3
 	$(MAKE) mutate N=1500
 	$(MAKE) faults
 	$(MAKE) debug-loop GATHER_MS=500 WORK_MS=200
@@ -79,6 +80,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	for i in 1 2 3; do $(MAKE) test-go; done
 	$(MAKE) test-buckets
 	$(MAKE) kill-loop
+	$(MAKE) batch-kills
 	$(MAKE) mutate
 	$(MAKE) mutate-specs
 	$(MAKE) fuzz
@@ -115,6 +117,13 @@ kill-loop: ROUNDS ?= 50
 kill-loop: SEED ?= 1
 kill-loop: build $(UV)
 	PATH="$(dir $(UV)):$$PATH" CGO_ENABLED=0 go run -trimpath ./test/kill -bin bin/tategu -rounds $(ROUNDS) -seed $(SEED)
+
+## kill -9 of workers and server while batch prediction writes files and tables of SQLite and PostgreSQL.
+.PHONY: batch-kills
+batch-kills: KILLS ?= 20
+batch-kills: SEED ?= 1
+batch-kills: build $(CLIENTS)/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/batch/kills.py --kills $(KILLS) --seed $(SEED)
 
 ## Seeded changes of valid requests, and of pipelines; only answers that a client may get.
 mutate: N ?= 10000

@@ -1,6 +1,6 @@
 """Kills workers and the server while batch prediction jobs run, and counts what came out.
 
-Each of the jobs writes 30,000 records: into Parquet files, into a table of SQLite and,
+Each of the jobs writes 400,000 records: into Parquet files, into a table of SQLite and,
 where it is installed, into one of a real PostgreSQL. kill -9 hits a worker or the server
 at seeded moments. At the end each record must be in each output exactly once, and the
 webhook must have been told of each job by one event id.
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -109,7 +110,7 @@ def job(name, destination, form):
         "model": f"{LOCATION}/models/m",
         "inputConfig": {
             "instancesFormat": "jsonl",
-            "gcsSource": {"uris": ["gs://b/in.jsonl"]},
+            "gcsSource": {"uris": ["gs://bkt/in.jsonl"]},
         },
         "outputConfig": config,
         "instanceConfig": {"keyField": "id"},
@@ -119,6 +120,16 @@ def job(name, destination, form):
             "maxReplicaCount": 2,
         },
     }
+
+
+def call(server, method, path, body=None):
+    """A request in JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    return json.loads(server.request(method, path, data))
+
+
+def media(name):
+    return f"/storage/v1/b/bkt/o/{urllib.parse.quote(name, safe='')}?alt=media"
 
 
 def train(path):
@@ -150,7 +161,7 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="tategu-batch-kills-"))
     secret = "whsec_" + base64.b64encode(os.urandom(32)).decode()
     with postgres(folder) as pg:
-        config = "buckets: [b]\nproject: p\nwebhooks:\n"
+        config = "buckets: [bkt]\nproject: p\nwebhooks:\n"
         config += f"  - url: http://127.0.0.1:{hook.server_port}/\n    secret: {secret}\n"
         config += "warehouses:\n  lite: {sqlite: " + str(folder / "w.db") + "}\n"
         if pg:
@@ -169,16 +180,16 @@ def main():
 def run(folder, config, kills, dice, pg):
     train(folder / "model.txt")
     server = Server(folder, config)
-    server.upload("b", "m/model.txt", (folder / "model.txt").read_bytes())
+    server.put("bkt", "m/model.txt", (folder / "model.txt").read_bytes())
     lines = []
     for i in range(ROWS):
         values = [dice.random() for _ in range(8)]
         fields = {"id": i} | {f"Column_{k}": round(v, 4) for k, v in enumerate(values)}
         lines.append(json.dumps(fields))
-    server.upload("b", "in.jsonl", "\n".join(lines).encode())
-    body = {"model": {"displayName": "m", "artifactUri": "gs://b/m"}, "modelId": "m"}
-    server.call("POST", f"/v1/{LOCATION}/models:upload", body)
-    files = {"gcsDestination": {"outputUriPrefix": "gs://b/out"}}
+    server.put("bkt", "in.jsonl", "\n".join(lines).encode())
+    body = {"model": {"displayName": "m", "artifactUri": "gs://bkt/m"}, "modelId": "m"}
+    call(server, "POST", f"/v1/{LOCATION}/models:upload", body)
+    files = {"gcsDestination": {"outputUriPrefix": "gs://bkt/out"}}
     wanted = [("files", files, "parquet")]
     lite = {"bigqueryDestination": {"outputUri": "bq://lite.scores"}}
     wanted.append(("sqlite", lite, "bigquery"))
@@ -190,7 +201,7 @@ def run(folder, config, kills, dice, pg):
     share = [kills // len(wanted) + (i < kills % len(wanted)) for i in range(len(wanted))]
     for (name, destination, form), due in zip(wanted, share, strict=True):
         path = f"/v1/{LOCATION}/batchPredictionJobs"
-        made = server.call("POST", path, job(name, destination, form))
+        made = call(server, "POST", path, job(name, destination, form))
         state, until = {}, time.monotonic() + WAIT
         while not state.get("endTime"):
             if time.monotonic() > until:
@@ -204,9 +215,10 @@ def run(folder, config, kills, dice, pg):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(dice.choice(alive), signal.SIGKILL)
                 else:
-                    server.kill()
+                    server.process.kill()
+                    server.process.wait()
                     server = Server(folder, config)
-            state = server.call("GET", f"/v1/{made['name']}")
+            state = call(server, "GET", f"/v1/{made['name']}")
         if state["state"] != "JOB_STATE_SUCCEEDED":
             raise SystemExit(f"{name}: {state['state']}: {state.get('error')}")
         if int(state["completionStats"]["successfulCount"]) != ROWS:
@@ -231,10 +243,10 @@ def check(server, folder, name, state, pg):
         import pyarrow.parquet
 
         directory = state["outputInfo"]["gcsOutputDirectory"]
-        prefix = directory.removeprefix("gs://b/") + "/prediction.results"
+        prefix = directory.removeprefix("gs://bkt/") + "/prediction.results"
         keys = []
-        for item in server.call("GET", f"/storage/v1/b/b/o?prefix={prefix.replace(' ', '%20')}")["items"]:
-            table = pyarrow.parquet.read_table(io.BytesIO(server.download("b", item["name"])))
+        for item in call(server, "GET", f"/storage/v1/b/bkt/o?prefix={prefix.replace(' ', '%20')}")["items"]:
+            table = pyarrow.parquet.read_table(io.BytesIO(server.request("GET", media(item["name"]))))
             keys += table["key"].to_pylist()
         unique(keys, name)
     elif name == "sqlite":
