@@ -242,6 +242,22 @@ bench-scale: STORED ?= 10000
 bench-scale: build
 	CGO_ENABLED=0 go run -trimpath ./bench/scale -tategu bin/tategu -tasks $(TASKS) -runs $(RUNS) -stored $(STORED)
 
+## What an answer of a model costs, beside the Python servers a team would write or take; ROUNDS=, ONLY=proxy,lgbm.
+.PHONY: bench-serving
+bench-serving: ROUNDS ?= 2
+bench-serving: ONLY ?= proxy,image,zero,lgbm,onnx,sklearn
+bench-serving: build $(VENV)/serving/.built
+	CGO_ENABLED=0 go build -trimpath -o bin/bench-serving ./bench/serving
+	PATH="$(dir $(UV)):$$PATH" taskset -c 1 bin/bench-serving -tategu bin/tategu -venvs $(VENV)/serving -rounds $(ROUNDS) -only $(ONLY)
+
+# Each peer has an environment of its own; one that does not install is left out by name.
+$(VENV)/serving/.built: $(wildcard bench/serving/peers/*.txt) | $(UV)
+	for p in fastapi bentoml litserve mlserver cpr; do \
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/serving/$$p && rm -f $(VENV)/serving/$$p/skipped && \
+	$(UV) pip install --quiet --python $(VENV)/serving/$$p/bin/python -r bench/serving/peers/$$p.txt 2> $(VENV)/serving/$$p/log || \
+	tail -n 1 $(VENV)/serving/$$p/log > $(VENV)/serving/$$p/skipped; done
+	touch $@
+
 bench-recover: RUNS ?= 10000
 bench-recover: build
 	$(PYTHON) bench/recover/recover.py --binary bin/tategu --runs $(RUNS)

@@ -1,0 +1,77 @@
+"""Trains the models of the benchmark: models.py FOLDER."""
+
+import json
+import sys
+from pathlib import Path
+
+import joblib
+import lightgbm
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def folder(root, kind, rows):
+    """Make the folder of a model and write the rows that it is asked with."""
+    where = root / kind / "model"
+    where.mkdir(parents=True)
+    (root / kind / "rows.json").write_text(json.dumps(np.round(rows, 4).tolist()))
+    return where
+
+
+def convolutions(random):
+    """A small network of convolutions over pictures of 8 by 8."""
+
+    def weights(name, *shape):
+        return numpy_helper.from_array((random.standard_normal(shape) * 0.1).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Reshape", ["x", "square"], ["picture"]),
+        helper.make_node("Conv", ["picture", "w1", "b1"], ["c1"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        helper.make_node("MaxPool", ["r2"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["m"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["g"]),
+        helper.make_node("Softmax", ["g"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10])],
+        [
+            numpy_helper.from_array(np.array([-1, 1, 8, 8], dtype=np.int64), "square"),
+            weights("w1", 16, 1, 3, 3),
+            weights("b1", 16),
+            weights("w2", 32, 16, 3, 3),
+            weights("b2", 32),
+            weights("w3", 512, 10),
+            weights("b3", 10),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def main():
+    """Train and write all of them."""
+    root = Path(sys.argv[1])
+    random = np.random.default_rng(1)
+    rows = random.standard_normal((2000, 20))
+    target = rows[:, 0] * rows[:, 1] + np.sin(rows[:, 2]) + 0.1 * random.standard_normal(2000)
+    data = lightgbm.Dataset(rows, target)
+    booster = lightgbm.train({"objective": "regression", "num_leaves": 31, "verbose": -1, "num_threads": 1}, data, 60)
+    booster.save_model(folder(root, "lgbm", rows[:64]) / "model.txt")
+    linear = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, target > 0)
+    joblib.dump(linear, folder(root, "sklearn", rows[:64]) / "model.joblib")
+    onnx.save(convolutions(random), folder(root, "onnx", random.random((64, 64))) / "model.onnx")
+
+
+if __name__ == "__main__":
+    main()
