@@ -60,8 +60,13 @@ func New(cfg Config) *Server { return &Server{cfg: cfg} }
 // there and warm, the health routes answer 503. An error of loading ends it.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{Handler: s.routes(), ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn)}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
+	go func() {
+		served <- srv.Serve(l)
+		cancel() // also when the listener broke
+	}()
 	err := s.work(ctx, srv)
 	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
 		err = errors.Join(err, end)

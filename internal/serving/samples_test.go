@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -54,7 +55,7 @@ func TestSamplesAreCheckedAtDeploy(t *testing.T) {
 		{"echo-differs", server, `line 1 of gs://b/echo-differs/tategu-samples.jsonl: the model predicts "a" where "b" is wanted`},
 	} {
 		w.model(c.model, &pb.Model{ArtifactUri: "gs://b/" + c.model, ContainerSpec: c.spec})
-		op := w.deploy(fmt.Sprint(10+i), c.model, nil)
+		op := w.deploy(strconv.Itoa(10+i), c.model, nil)
 		if got := op.GetError().GetMessage(); c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.model, got, c.want)
 		}

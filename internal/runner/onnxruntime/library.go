@@ -159,6 +159,16 @@ func pointer(p uintptr) unsafe.Pointer {
 // address is of memory in the heap that the caller keeps alive.
 func address[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) } //nolint:gosec // handed to the library alone
 
+// first is the address of a list's elements, which lie in the heap as all that is given out.
+func first[T any](list []T) uintptr {
+	return address(unsafe.SliceData(list)) //nolint:gosec // for the library alone
+}
+
+// view is n bytes of the library's memory.
+func view(p uintptr, n int) []byte {
+	return unsafe.Slice((*byte)(pointer(p)), n) //nolint:gosec // the library says that there are so many
+}
+
 // cString is in the heap, since it is not inlined.
 //
 //go:noinline
@@ -176,5 +186,5 @@ func goString(p uintptr) string {
 	for *(*byte)(unsafe.Add(pointer(p), n)) != 0 {
 		n++
 	}
-	return string(unsafe.Slice((*byte)(pointer(p)), n)) //nolint:gosec // so many bytes were just seen
+	return string(view(p, n))
 }

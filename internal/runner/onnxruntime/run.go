@@ -3,7 +3,6 @@ package onnxruntime
 import (
 	"fmt"
 	goruntime "runtime"
-	"unsafe"
 
 	"tategu/internal/runner"
 	"tategu/internal/tensor"
@@ -57,26 +56,21 @@ func (s *Session) Run(inputs []tensor.Tensor) ([]runner.Value, error) {
 	return values, nil
 }
 
-// first is the address of a list, which must lie in the heap as all that is given out.
-func first(list []uintptr) uintptr {
-	return address(unsafe.SliceData(list)) //nolint:gosec // for the library alone
-}
-
 // value makes an OrtValue over the tensor's own memory; strings are copied.
 func (l *Library) value(f *frame, t tensor.Tensor, out *uintptr) error {
-	shape := unsafe.SliceData(t.Shape)
+	shape := first(t.Shape)
 	if len(t.Shape) == 0 {
-		shape = &f.none[0]
+		shape = address(&f.none[0])
 	}
 	rank, element := uintptr(len(t.Shape)), elementOf(t.Type)
 	if t.Type != tensor.String {
-		data := address(unsafe.SliceData(t.Data))
+		data := first(t.Data)
 		if len(t.Data) == 0 {
 			data = address(&f.none[0])
 		}
-		return l.call(fnCreateTensorWithDataAsOrtValue, l.memory, data, uintptr(len(t.Data)), address(shape), rank, element, address(out))
+		return l.call(fnCreateTensorWithDataAsOrtValue, l.memory, data, uintptr(len(t.Data)), shape, rank, element, address(out))
 	}
-	if err := l.call(fnCreateTensorAsOrtValue, l.allocator, address(shape), rank, element, address(out)); err != nil {
+	if err := l.call(fnCreateTensorAsOrtValue, l.allocator, shape, rank, element, address(out)); err != nil {
 		return err
 	}
 	for i, text := range t.Strings {
@@ -84,7 +78,7 @@ func (l *Library) value(f *frame, t tensor.Tensor, out *uintptr) error {
 		if err := l.call(fnGetStringTensorElementBuffer, *out, uintptr(i), uintptr(len(text)), address(&f.cell.handle)); err != nil {
 			return err
 		}
-		copy(unsafe.Slice((*byte)(pointer(f.cell.handle)), len(text)), text)
+		copy(view(f.cell.handle, len(text)), text)
 	}
 	return nil
 }
@@ -115,7 +109,7 @@ func (l *Library) tensor(f *frame, v uintptr) (tensor.Tensor, error) {
 	if err := l.call(fnGetTensorMutableData, v, address(&f.cell.handle)); err != nil {
 		return t, err
 	}
-	copy(t.Data, unsafe.Slice((*byte)(pointer(f.cell.handle)), len(t.Data)))
+	copy(t.Data, view(f.cell.handle, len(t.Data)))
 	return t, nil
 }
 
@@ -130,11 +124,11 @@ func (l *Library) strings(f *frame, v uintptr, n int) ([][]byte, error) {
 	}
 	size := int(f.cell.number)
 	text, begins := tensor.Bytes(size), newShape(n+1)
-	data := address(unsafe.SliceData(text))
+	data := first(text)
 	if size == 0 {
 		data = address(&f.none[0])
 	}
-	if err := l.call(fnGetStringTensorContent, v, data, uintptr(size), address(unsafe.SliceData(begins)), uintptr(n)); err != nil {
+	if err := l.call(fnGetStringTensorContent, v, data, uintptr(size), first(begins), uintptr(n)); err != nil {
 		return nil, err
 	}
 	begins[n] = int64(size)

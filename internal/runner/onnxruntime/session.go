@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
-	"unsafe"
 
 	"tategu/internal/runner"
 	"tategu/internal/tensor"
@@ -207,7 +206,7 @@ func (l *Library) typeAndShape(info uintptr) (tensor.Type, []int64, error) {
 	}
 	shape := newShape(int(out.number))
 	if len(shape) > 0 {
-		err = l.call(fnGetDimensions, info, address(unsafe.SliceData(shape)), uintptr(len(shape)))
+		err = l.call(fnGetDimensions, info, first(shape), uintptr(len(shape)))
 	}
 	return t, shape, err
 }

@@ -214,9 +214,9 @@ func (s Samples) ask(ctx context.Context, ask Ask, rows []Row) ([]any, error) {
 		return nil, s.bad(rows[0], "the answer is not of the form {\"predictions\": [...]} with %d of them: %s", len(rows), excerpt(data))
 	}
 	out := make([]any, len(rows))
-	for i, p := range answer.Predictions {
-		if out[i], err = decode(p); err != nil {
-			return nil, s.bad(rows[i], "the prediction is no JSON: %w", err)
+	for i, row := range rows {
+		if out[i], err = decode(answer.Predictions[i]); err != nil {
+			return nil, s.bad(row, "the prediction is no JSON: %w", err)
 		}
 	}
 	return out, nil
