@@ -121,7 +121,7 @@ func (m *models) find(ctx context.Context, text string) (modelView, error) {
 	if at {
 		version = "@" + version
 	}
-	missing := resource.NotFound(text).WithHint("`tategu model show %s` lists versions and aliases, `tategu model ls` the models", name)
+	missing := resource.NotFound(text).WithHint("`tategu model show %s` lists versions and aliases, `tategu model ls` the models", quote(name))
 	full := name
 	if !strings.Contains(name, "/") {
 		full = m.parent + "/models/" + name

@@ -191,7 +191,7 @@ func (c *Cache) build(ctx context.Context, objects Objects, l listing, v Version
 		if err = os.Rename(part, c.path(l.digest)); err == nil {
 			return syncDir(c.dir)
 		}
-		if _, serr := os.Lstat(c.path(l.digest)); serr == nil {
+		if errors.Is(err, fs.ErrExist) {
 			err = nil // someone was faster
 		}
 	}

@@ -142,12 +142,28 @@ func (c *Cache) remove(k Kept) (removed bool, err error) {
 	if !isAt(f, dir) {
 		return true, nil // someone else did
 	}
-	// First out of the way, so that it is never there in part.
-	away := c.path(partsDir, filepath.Base(dir)+".removed")
-	if err := errors.Join(removeAll(away), os.Rename(dir, away)); err != nil {
-		return false, fmt.Errorf("remove %s: %w", dir, err)
+	return true, c.discard(dir)
+}
+
+// discard moves a directory out of the way, so that it is never there in part, and
+// removes it.
+func (c *Cache) discard(dir string) (err error) {
+	away, err := os.MkdirTemp(c.path(partsDir), "removed-")
+	if err != nil {
+		return err
 	}
-	return true, removeAll(away)
+	lock, err := os.Open(away)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := tryLock(lock, false); err != nil { // no one looks into what is this new
+		return err
+	}
+	if err := os.Rename(dir, filepath.Join(away, filepath.Base(dir))); err != nil {
+		return fmt.Errorf("remove %s: %w", dir, errors.Join(err, os.Remove(away)))
+	}
+	return removeAll(away)
 }
 
 // sweep removes contents that no model has. On a dry run it counts what the models
@@ -224,6 +240,13 @@ func (c *Cache) clearParts() error {
 }
 
 func clearPart(part string) (err error) {
+	info, err := os.Lstat(part)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && time.Since(info.ModTime()) < partAge {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	f, err := os.Open(part)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -237,13 +260,12 @@ func clearPart(part string) (err error) {
 	} else if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err != nil || time.Since(info.ModTime()) < partAge {
-		return err
+	if !isAt(f, part) {
+		return nil // it has got its place
 	}
 	return removeAll(part)
 }
 
-// partAge is how old a part is before it counts as left: a new one is made an
-// instant before it is locked.
+// partAge is how old a part is before it is looked at: a new one is made an instant
+// before it is locked.
 const partAge = time.Minute

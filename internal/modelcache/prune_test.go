@@ -3,7 +3,9 @@ package modelcache
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -120,5 +122,61 @@ func TestCopyFile(t *testing.T) {
 	text, rerr := os.ReadFile(to)
 	if err != nil || rerr != nil || info.Mode().Perm()&0o222 != 0 || string(text) != "text" {
 		t.Errorf("%v %q, %v, %v", info, text, err, rerr)
+	}
+}
+
+// TestPruneBesidePulls: what a pull gave is whole until it is closed, whatever is
+// removed at the same time.
+func TestPruneBesidePulls(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	dir := tempDir(t)
+	files := func(n int) map[string]string {
+		return map[string]string{"own/file": strings.Repeat("x", n), "shared": "of all"}
+	}
+	for n := 1; n <= 2; n++ {
+		w.put(n, files(n))
+	}
+	var pulls, prunes sync.WaitGroup
+	done := make(chan struct{})
+	for i := range 4 {
+		l := w.loader(t, dir)
+		pulls.Go(func() {
+			for k := range 20 {
+				n := 1 + (i+k)%2
+				local, err := l.Pull(t.Context(), "m@"+strconv.Itoa(n))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				want(t, local.Path, files(n))
+				closed(t, local)
+			}
+		})
+	}
+	removed := 0
+	for range 2 {
+		cache := w.loader(t, dir).Cache
+		prunes.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				got, err := cache.Prune(Rule{Before: time.Now().Add(time.Hour)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				w.set(func() { removed += len(got.Models) })
+			}
+		})
+	}
+	pulls.Wait()
+	close(done)
+	prunes.Wait()
+	if removed == 0 {
+		t.Error("nothing was removed: the test tries nothing")
 	}
 }
