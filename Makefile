@@ -67,7 +67,7 @@ test-buckets: build $(TOOLS)/versitygw
 	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_VERSITYGW=$(TOOLS)/versitygw go test -count=1 -v -run TestServices ./internal/blob/bucket
 
 # Of the images, only the one that cargo builds in a moment: conformance-containers has all.
-test-clients: build $(CLIENTS)/.built
+test-clients: build $(CLIENTS)/.built $(VENV)/datadog/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/containers/test_images.py -k rust
 
@@ -298,6 +298,12 @@ $(CLIENTS)/.built: test/requirements.txt | $(UV)
 $(VENV)/rust-tract/.built: examples/rust-tract/requirements.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/rust-tract
 	$(UV) pip install --quiet --python $(VENV)/rust-tract/bin/python -r examples/rust-tract/requirements.txt
+	touch $@
+
+# Datadog's check has pins of its own.
+$(VENV)/datadog/.built: test/datadog.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/datadog
+	$(UV) pip install --quiet --python $(VENV)/datadog/bin/python -r test/datadog.txt
 	touch $@
 
 $(VENV)/components/.built: test/launch/requirements.txt | $(UV)

@@ -61,7 +61,7 @@ func newScheduleMetrics(of *scheduler.Scheduler) *scheduleMetrics {
 		of:      of,
 		waiting: desc("waiting", "Workloads that wait for room."),
 		running: desc("running", "Workloads that have been given room."),
-		total:   desc("total", "What the machine has: cores, bytes of memory, GPUs.", "resource"),
+		total:   desc("capacity", "What the machine has: cores, bytes of memory, GPUs.", "resource"),
 		used:    desc("in_use", "What workloads have been given of it.", "resource"),
 		granted: desc("granted_total", "Workloads that were given room since the start."),
 		waited:  desc("waited_total", "Of these, those that had to wait for it."),

@@ -52,6 +52,7 @@ type Config struct {
 	Attempt     int    // the number before the first attempt: no id may come twice, since output is kept by it
 	Title       string // what error texts call it, such as "deployed model 5"
 	Count       int    // replicas wanted
+	Required    int    // so many of Count are enough for WaitReady; 0 = all
 	Concurrency int    // requests in flight in one replica at most; 0 = 100
 	Queue       int    // requests that may wait; 0 = 10000
 	QueueBytes  int64  // bytes of requests that may wait; 0 = 64 MiB

@@ -239,22 +239,29 @@ func (s *Set) Used() map[string]time.Duration {
 	return used
 }
 
-// WaitReady waits until all wanted replicas have been healthy at the same time.
-// A replica that cannot start ends the wait with the reason, which holds the
-// exit code and the last lines of its output.
+// WaitReady waits until all wanted replicas, or those that are required, have been
+// healthy at the same time. When too few are left that can start, the wait ends with
+// the reason, which holds the exit code and the last lines of its output.
 func (s *Set) WaitReady(ctx context.Context) error {
 	return s.wait(ctx, func() (bool, error) {
-		ready := 0
+		ready, broken, need := 0, 0, s.want
+		if s.cfg.Required > 0 {
+			need = min(need, s.cfg.Required)
+		}
+		var err error
 		for _, m := range s.members {
 			switch {
 			case m.leaving:
 			case m.state == Ready:
 				ready++
 			case m.state == Failed || m.failures >= giveUpAfter:
-				return false, m.err
+				broken, err = broken+1, m.err
 			}
 		}
-		return s.cfg.Local != nil || ready >= s.want, nil
+		if broken > s.want-need {
+			return false, err
+		}
+		return s.cfg.Local != nil || ready >= need, nil
 	})
 }
 

@@ -136,6 +136,26 @@ func TestCannotStart(t *testing.T) {
 	})
 }
 
+// TestRequired: so many ready replicas are enough, and it is over when so many cannot
+// be had.
+func TestRequired(t *testing.T) {
+	t.Parallel()
+	for required, want := range map[int]bool{0: false, 1: true, 2: true, 3: false, 9: false} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &machine{boot: func(_ int, p *program) {
+				if strings.HasPrefix(p.id, "set-1-") { // the second place
+					p.handler = nil
+					p.end(runtime.Exit{Code: 3, Cause: resource.CauseUserCode})
+				}
+			}}
+			s, _ := start(t, m, func(c *Config) { c.Count, c.Required = 3, required })
+			if err := s.WaitReady(t.Context()); (err == nil) != want {
+				t.Errorf("with %d required: %v", required, err)
+			}
+		})
+	}
+}
+
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

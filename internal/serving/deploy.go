@@ -104,6 +104,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		if cfg.Count, cfg.Attempt, err = a.begin(ctx, spec, again); err != nil {
 			return err
 		}
+		cfg.Required = int(dm.GetDedicatedResources().GetRequiredReplicaCount())
 		if err := e.fits(cfg); err != nil {
 			return err
 		}

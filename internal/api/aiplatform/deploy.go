@@ -26,6 +26,10 @@ func (s *Endpoints) deploy(ctx context.Context, req *pb.DeployModelRequest) (*lo
 	}
 	want := proto.CloneOf(req)
 	d := want.DeployedModel
+	if d.RolloutOptions != nil {
+		return nil, resource.Unimplemented("deployed_model.rollout_options").
+			WithHint("deploy the model with a traffic_split and undeploy the old one: no request fails; docs/guide/serving.md tells of canaries")
+	}
 	if err := checkResources(d); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,9 @@ func checkScaling(d *pb.DedicatedResources) error {
 	if err := checkReplicas(field, &d.MinReplicaCount, &d.MaxReplicaCount); err != nil {
 		return err
 	}
+	if n := d.GetRequiredReplicaCount(); n < 0 || n > d.GetMinReplicaCount() {
+		return resource.Invalid(field+".required_replica_count", "required_replica_count is %d, and min_replica_count %d", n, d.GetMinReplicaCount())
+	}
 	switch n := d.GetInitialReplicaCount(); {
 	case n < 0 || n > d.GetMaxReplicaCount():
 		return resource.Invalid(field+".initial_replica_count", "initial_replica_count is %d, and max_replica_count %d", n, d.GetMaxReplicaCount())

@@ -30,6 +30,8 @@ func TestCheckScaling(t *testing.T) {
 		"to zero after a day":       {&pb.DedicatedResources{ScaleToZeroSpec: zero(24*time.Hour, time.Second)}, codes.InvalidArgument, 0},
 		"to zero at once":           {&pb.DedicatedResources{ScaleToZeroSpec: zero(time.Second, 0)}, codes.InvalidArgument, 0},
 		"to zero with one":          {&pb.DedicatedResources{MinReplicaCount: 1, ScaleToZeroSpec: &pb.DedicatedResources_ScaleToZeroSpec{}}, codes.InvalidArgument, 0},
+		"required":                  {&pb.DedicatedResources{MinReplicaCount: 2, RequiredReplicaCount: 1}, codes.OK, 2},
+		"required beyond the least": {&pb.DedicatedResources{MinReplicaCount: 1, RequiredReplicaCount: 2}, codes.InvalidArgument, 0},
 		"initial with one":          {&pb.DedicatedResources{MinReplicaCount: 1, InitialReplicaCount: 1}, codes.InvalidArgument, 0},
 		"initial beyond the most":   {&pb.DedicatedResources{MaxReplicaCount: 1, InitialReplicaCount: 2}, codes.InvalidArgument, 0},
 		"initial below nothing":     {&pb.DedicatedResources{InitialReplicaCount: -1}, codes.InvalidArgument, 0},
@@ -56,4 +58,13 @@ func TestCheckScaling(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRolloutOptionsAreRefused: what is not done is not taken in silence.
+func TestRolloutOptionsAreRefused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	req := deployRequest(createEndpoint(t, s, "e"), upload(t, s, "m", "", &pb.Model{}).Model, "d1", nil)
+	req.DeployedModel.RolloutOptions = &pb.RolloutOptions{PreviousDeployedModel: "1"}
+	refuse(t, s, "DeployModel", req, codes.Unimplemented, "rollout_options")
 }
