@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pytest
 import requests
+from google.api_core import exceptions
 from google.cloud import aiplatform
 
 
@@ -104,3 +105,22 @@ def test_predictions_of_a_container_are_tensors(mode, server, echo_model):
             assert answer.as_numpy("b").tolist() == [[b"x", b"y"], [b"z", "\u00e9".encode()]]
     finally:
         endpoint.delete(force=True)
+
+
+def test_ways_to_predict_that_are_not_served_say_so(base):
+    """Neither is half there: direct calls to a container's gRPC, and streams of tensors."""
+    _, endpoint = base
+    client = endpoint._prediction_client.select_version("v1")
+    name = endpoint.resource_name
+    one_way = [client.direct_predict, client.direct_raw_predict, client.server_streaming_predict]
+    both_ways = [client.stream_direct_predict, client.stream_direct_raw_predict, client.streaming_predict, client.streaming_raw_predict]
+    for call in one_way:
+        method = call.__name__.replace("_", "")
+        with pytest.raises(exceptions.MethodNotImplemented) as refused:
+            answer = call(request={"endpoint": name})
+            list(answer)
+        assert method in str(refused.value).lower()
+    for call in both_ways:
+        # Over REST the client itself does not have these.
+        with pytest.raises((exceptions.MethodNotImplemented, NotImplementedError)):
+            list(call(requests=iter([{"endpoint": name}])))
