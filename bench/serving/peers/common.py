@@ -7,21 +7,33 @@ import numpy as np
 
 
 def load(kind=None, folder=None):
-    """Load the model of a kind: lgbm, onnx or sklearn. One thread, as all servers have one core."""
+    """Load a model of kind lgbm, onnx or sklearn; one thread, as there is one core."""
     kind = kind or os.environ["KIND"]
     folder = Path(folder or os.environ["MODEL_DIR"])
     if kind == "lgbm":
         import lightgbm
 
         booster = lightgbm.Booster(model_file=str(folder / "model.txt"))
-        return lambda rows: booster.predict(np.asarray(rows, dtype=np.float64), num_threads=1).tolist()
+
+        def trees(rows):
+            table = np.asarray(rows, dtype=np.float64)
+            return booster.predict(table, num_threads=1).tolist()
+
+        return trees
     if kind == "onnx":
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-        return lambda rows: session.run(None, {"x": np.asarray(rows, dtype=np.float32)})[0].tolist()
+        session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+
+        def network(rows):
+            table = np.asarray(rows, dtype=np.float32)
+            return session.run(None, {"x": table})[0].tolist()
+
+        return network
     if kind == "sklearn":
         import joblib
 

@@ -1,4 +1,4 @@
-"""The model for the stock server of custom prediction routines (google-cloud-aiplatform)."""
+"""The model for the stock server of custom prediction routines."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The server that a team writes first: FastAPI, answered in the event loop, its fastest form."""
+"""The server that a team writes first: FastAPI, in its fastest form, in the loop."""
 
 from common import load
 from fastapi import FastAPI

@@ -28,4 +28,10 @@ class Model(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(Model(), accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning", access_log=False)
+    server.run(
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        generate_client_file=False,
+        log_level="warning",
+        access_log=False,
+    )

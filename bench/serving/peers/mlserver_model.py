@@ -19,4 +19,5 @@ class Model(MLModel):
         """Answer one prediction for each row."""
         rows = NumpyCodec.decode_input(payload.inputs[0])
         out = np.asarray(self.rows(rows))
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("predictions", out)])
+        outputs = [NumpyCodec.encode_output("predictions", out)]
+        return InferenceResponse(model_name=self.name, outputs=outputs)

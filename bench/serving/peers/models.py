@@ -26,15 +26,18 @@ def convolutions(random):
     """A small network of convolutions over pictures of 8 by 8."""
 
     def weights(name, *shape):
-        return numpy_helper.from_array((random.standard_normal(shape) * 0.1).astype(np.float32), name)
+        values = random.standard_normal(shape) * 0.1
+        return numpy_helper.from_array(values.astype(np.float32), name)
 
+    three = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    two = {"kernel_shape": [2, 2], "strides": [2, 2]}
     nodes = [
         helper.make_node("Reshape", ["x", "square"], ["picture"]),
-        helper.make_node("Conv", ["picture", "w1", "b1"], ["c1"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["picture", "w1", "b1"], ["c1"], **three),
         helper.make_node("Relu", ["c1"], ["r1"]),
-        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], **three),
         helper.make_node("Relu", ["c2"], ["r2"]),
-        helper.make_node("MaxPool", ["r2"], ["m"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("MaxPool", ["r2"], ["m"], **two),
         helper.make_node("Flatten", ["m"], ["f"]),
         helper.make_node("Gemm", ["f", "w3", "b3"], ["g"]),
         helper.make_node("Softmax", ["g"], ["scores"]),
@@ -54,7 +57,8 @@ def convolutions(random):
             weights("b3", 10),
         ],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
     onnx.checker.check_model(model)
     return model
 
@@ -64,13 +68,17 @@ def main():
     root = Path(sys.argv[1])
     random = np.random.default_rng(1)
     rows = random.standard_normal((2000, 20))
-    target = rows[:, 0] * rows[:, 1] + np.sin(rows[:, 2]) + 0.1 * random.standard_normal(2000)
+    target = rows[:, 0] * rows[:, 1] + np.sin(rows[:, 2])
+    target += 0.1 * random.standard_normal(2000)
     data = lightgbm.Dataset(rows, target)
-    booster = lightgbm.train({"objective": "regression", "num_leaves": 31, "verbose": -1, "num_threads": 1}, data, 60)
+    settings = {"objective": "regression", "num_leaves": 31}
+    quiet = {"verbose": -1, "num_threads": 1}
+    booster = lightgbm.train({**settings, **quiet}, data, 60)
     booster.save_model(folder(root, "lgbm", rows[:64]) / "model.txt")
     linear = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, target > 0)
     joblib.dump(linear, folder(root, "sklearn", rows[:64]) / "model.joblib")
-    onnx.save(convolutions(random), folder(root, "onnx", random.random((64, 64))) / "model.onnx")
+    pictures = folder(root, "onnx", random.random((64, 64)))
+    onnx.save(convolutions(random), pictures / "model.onnx")
 
 
 if __name__ == "__main__":
