@@ -263,21 +263,24 @@ bench-recover: build
 	$(PYTHON) bench/recover/recover.py --binary bin/tategu --runs $(RUNS)
 
 lint: $(TOOLS)/.built
-	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v pipelinespec/) | tee /dev/stderr | (! grep -q .)
+	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v -e pipelinespec/ -e _templ.go) | tee /dev/stderr | (! grep -q .)
+	cd internal/api/console && was="$$(cat *_templ.go)" && $(TOOLS)/templ generate -log-level error && [ "$$(cat *_templ.go)" = "$$was" ] || { echo 'the pages were not compiled from their templates: commit what was generated now'; exit 1; }
 	$(TOOLS)/golangci-lint run ./...
 	go run ./cmd/tategu compat | diff -u docs/compat.md - || (echo 'docs/compat.md is stale: run make generate'; exit 1)
 
 fmt: $(TOOLS)/.built
-	$(TOOLS)/gofumpt -w $$(git ls-files '*.go' | grep -v pipelinespec/)
+	$(TOOLS)/gofumpt -w $$(git ls-files '*.go' | grep -v -e pipelinespec/ -e _templ.go)
+	$(TOOLS)/templ fmt internal/api/console
 
-generate:
+generate: $(TOOLS)/.built
+	cd internal/api/console && $(TOOLS)/templ generate -log-level error
 	go test -count=1 ./internal/wire/apiv1 -run TestUpToDate -update
 	go run ./cmd/tategu compat > docs/compat.md
 
 # Tools and Python environments: built once, again when their pins change.
 $(TOOLS)/.built: tools/go.mod tools/go.sum
 	mkdir -p $(TOOLS)
-	cd tools && CGO_ENABLED=0 go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt gotest.tools/gotestsum
+	cd tools && CGO_ENABLED=0 go build -o $(TOOLS)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt gotest.tools/gotestsum github.com/a-h/templ/cmd/templ
 	touch $@
 
 $(TOOLS)/versitygw: test/s3/go.mod test/s3/go.sum

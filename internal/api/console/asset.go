@@ -8,18 +8,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"net/http"
 	"path"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/a-h/templ"
 
 	"tategu/internal/resource"
 )
 
-//go:embed template asset
+//go:embed asset
 var files embed.FS
 
 // policy is what pages may load and run: files of this server alone, no script and
@@ -79,32 +79,11 @@ func (c *Console) frame(title string) frame {
 	return frame{Title: title, Version: c.version, Assets: "/console/assets/" + c.assets.version}
 }
 
-func parseTemplates() (*template.Template, error) {
-	return template.New("").Funcs(template.FuncMap{
-		"short": shortTime, "took": took, "iso": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-		"number": amount, "code": code, "pill": func(phase, label string) map[string]string { return map[string]string{"Phase": phase, "Label": label} },
-		"add": func(a, b float64) float64 { return a + b }, "percent": func(f float64) string { return fmt.Sprintf("%.2f%%", f) },
-	}).ParseFS(files, "template/*.html")
-}
-
-// code sets what is between backquotes as code.
-func code(text string) template.HTML {
-	var b strings.Builder
-	for i, s := range strings.Split(text, "`") {
-		s = template.HTMLEscapeString(s)
-		if i%2 == 1 {
-			s = "<code>" + s + "</code>"
-		}
-		b.WriteString(s)
-	}
-	return template.HTML(b.String()) //nolint:gosec // escaped piece by piece
-}
-
 // render writes a page once all of it is made: a half is of no use.
-func (c *Console) render(w http.ResponseWriter, name string, data any) error {
+func (c *Console) render(w http.ResponseWriter, r *http.Request, page templ.Component) error {
 	var b bytes.Buffer
-	if err := c.pages.ExecuteTemplate(&b, name, data); err != nil {
-		return fmt.Errorf("page %s: %w", name, err)
+	if err := page.Render(r.Context(), &b); err != nil {
+		return fmt.Errorf("page %s: %w", r.URL.Path, err)
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, err := w.Write(b.Bytes())

@@ -10,7 +10,6 @@ package console
 import (
 	"context"
 	"encoding/json"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -107,7 +106,6 @@ type Console struct {
 	warn    func() []string
 	started time.Time
 	types   map[store.Kind]func() resourceView
-	pages   *template.Template
 	assets  assets
 	feeds   *feeds
 	mux     *http.ServeMux
@@ -120,15 +118,11 @@ const statusClientClosed = 499
 // New builds the handler. warn gives what keeps the server from its whole work, in
 // words for people.
 func New(rows Rows, auth Authorizer, logs Logs, machine Machine, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
-	pages, err := parseTemplates()
-	if err != nil {
-		return nil, err
-	}
 	files, err := readAssets()
 	if err != nil {
 		return nil, err
 	}
-	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), pages: pages, assets: files, types: views(), mux: http.NewServeMux(), closing: make(chan struct{})}
+	c := &Console{rows: rows, auth: auth, logs: logs, machine: machine, log: log, now: now, version: version, warn: warn, started: now(), assets: files, types: views(), mux: http.NewServeMux(), closing: make(chan struct{})}
 	c.feeds = &feeds{rows: rows, waits: machine.Waits, open: map[string]*held{}, log: func(ctx context.Context, err error) {
 		log.ErrorContext(ctx, "console: following a run", slog.Any("error", err))
 	}}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -286,15 +287,13 @@ func TestPictureStays(t *testing.T) {
 	spec := irOf(t, "a", "b a", "c a", "d b c", "loop a")
 	w.run(&pb.PipelineJob{Name: aRun, State: pb.PipelineState_PIPELINE_STATE_RUNNING, PipelineSpec: spec})
 	w.task(aRun, pipeline.Task{Kind: pipeline.KindRun, State: pipeline.Running, Attempt: 1})
+	node := regexp.MustCompile(`<g class="node[^>]* data-step="([^"]*)"[^>]* transform="([^"]*)"`)
 	places := func() string {
 		var out []string
-		for line := range strings.Lines(w.page("?open=loop")) {
-			_, node, isNode := strings.Cut(line, "data-step=")
-			if _, place, ok := strings.Cut(node, "transform="); isNode && ok {
-				out = append(out, strings.Fields(node)[0]+place)
-			}
+		for _, m := range node.FindAllStringSubmatch(w.page("?open=loop"), -1) {
+			out = append(out, m[1]+" "+m[2])
 		}
-		return strings.Join(out, "")
+		return strings.Join(out, "\n")
 	}
 	before := places()
 	if strings.Count(before, "translate") != 6 {

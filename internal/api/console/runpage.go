@@ -55,7 +55,10 @@ func (c *Console) runPage(w http.ResponseWriter, r *http.Request, v resourceView
 		return err
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	return c.render(w, "run", page)
+	if page.Part {
+		return c.render(w, r, runPart(page))
+	}
+	return c.render(w, r, runWhole(page))
 }
 
 // viewRun gathers the page while the feed stands still.

@@ -80,11 +80,11 @@ func (c *Console) listRuns(w http.ResponseWriter, r *http.Request) error {
 				if len(page.Rows) < runsPerPage && !last {
 					page.Looked = seen
 				}
-				return c.render(w, "runs", page)
+				return c.render(w, r, runsList(&page))
 			}
 		}
 		if len(rows) < query.Limit {
-			return c.render(w, "runs", page)
+			return c.render(w, r, runsList(&page))
 		}
 		query.Beyond = &rows[len(rows)-1]
 	}

@@ -170,7 +170,7 @@ func (c *Console) index(w http.ResponseWriter, r *http.Request) error {
 	load.Queue = slices.DeleteFunc(load.Queue, func(q Waiter) bool {
 		return c.allow(r, q.Project, "aiplatform.customJobs.list") != nil
 	})
-	return c.render(w, "index", pageData{frame: c.frame("Overview"), List: list, Load: &load})
+	return c.render(w, r, indexPage(pageData{frame: c.frame("Overview"), List: list, Load: &load}))
 }
 
 func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
@@ -197,7 +197,7 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request) error {
 		}
 		data.Logs = append(data.Logs, logView{Label: s.Label, Text: string(p), More: len(p) == pageLog})
 	}
-	return c.render(w, "resource", data)
+	return c.render(w, r, resourcePage(data))
 }
 
 // ends reports what runs to an end; the end of a schedule is a plan.
