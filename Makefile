@@ -258,6 +258,13 @@ $(VENV)/serving/.built: $(wildcard bench/serving/peers/*.txt) | $(UV)
 	tail -n 1 $(VENV)/serving/$$p/log > $(VENV)/serving/$$p/skipped; done
 	touch $@
 
+## Batch prediction beside a script of numpy, LightGBM and pyarrow, and beside a small endpoint.
+.PHONY: bench-batch
+bench-batch: ROWS ?= 1000000
+bench-batch: ROUNDS ?= 3
+bench-batch: build $(CLIENTS)/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python bench/batch/bench.py --rows $(ROWS) --rounds $(ROUNDS)
+
 bench-recover: RUNS ?= 10000
 bench-recover: build
 	$(PYTHON) bench/recover/recover.py --binary bin/tategu --runs $(RUNS)
