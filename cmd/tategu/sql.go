@@ -105,7 +105,7 @@ func (q *sqlSession) run(cmd *cobra.Command, jobs, files, args []string, write f
 	if err == nil {
 		err = write(cmd.OutOrStdout(), rows, names)
 	}
-	return errors.Join(err, rows.Err(), rows.Close())
+	return errors.Join(err, rows.Err(), rows.Close()) //nolint:sqlclosecheck // its error is told
 }
 
 // describe lists the tables.

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,9 +175,9 @@ func put(ctx context.Context, tx store.Tx, key, subject string, e entry) error {
 
 // sign gives the headers of a request, of which the signature covers id, time and body.
 func sign(key []byte, id string, at time.Time, body []byte) map[string]string {
-	stamp := fmt.Sprint(at.Unix())
+	stamp := strconv.FormatInt(at.Unix(), 10)
 	mac := hmac.New(sha256.New, key)
-	fmt.Fprintf(mac, "%s.%s.", id, stamp)
+	mac.Write([]byte(id + "." + stamp + "."))
 	mac.Write(body)
 	return map[string]string{
 		"webhook-id": id, "webhook-timestamp": stamp,

@@ -134,7 +134,7 @@ func (o *Outbox) try(ctx context.Context, row store.Row) (next time.Time, err er
 	case sent == nil:
 		return time.Time{}, o.drop(ctx, row)
 	case ctx.Err() != nil:
-		return time.Time{}, nil
+		return time.Time{}, nil //nolint:nilerr // the server ends: the next one sends it
 	case errors.Is(sent, errGone), e.Attempts >= attempts:
 		log.ErrorContext(ctx, "an event is given up", slog.Any("error", sent))
 		return time.Time{}, o.drop(ctx, row)

@@ -148,7 +148,7 @@ func (l *Load) has(ctx context.Context, tx *sql.Tx, part int) (bool, error) {
 
 func (l *Load) mark(ctx context.Context, tx *sql.Tx, part int) error {
 	p := l.db.Dialect.Param
-	_, err := tx.ExecContext(ctx, `INSERT INTO `+book+` (load, part) VALUES (`+p(1)+`, `+p(2)+`)`, l.id, part)
+	_, err := tx.ExecContext(ctx, `INSERT INTO `+book+` (load, part) VALUES (`+p(1)+`, `+p(2)+`)`, l.id, part) //nolint:gosec // only the names of parameters are put in
 	return err
 }
 
@@ -207,7 +207,7 @@ func (l *Load) Commit(ctx context.Context) error {
 }
 
 func (l *Load) forget(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `DELETE FROM `+book+` WHERE load = `+l.db.Dialect.Param(1), l.id)
+	_, err := tx.ExecContext(ctx, `DELETE FROM `+book+` WHERE load = `+l.db.Dialect.Param(1), l.id) //nolint:gosec // only the names of parameters are put in
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -46,13 +47,9 @@ func lock(ctx context.Context, tx *sql.Tx, id string) error {
 func put(ctx context.Context, tx *sql.Tx, t warehouse.Table) (func([]any) error, func() error, error) {
 	names := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
-		names[i] = c.Name
+		names[i] = load.Quote(c.Name)
 	}
-	copying := pq.CopyIn(t.Name, names...)
-	if t.Schema != "" {
-		copying = pq.CopyInSchema(t.Schema, t.Name, names...)
-	}
-	stmt, err := tx.PrepareContext(ctx, copying)
+	stmt, err := tx.PrepareContext(ctx, "COPY "+load.QuoteTable(t)+" ("+strings.Join(names, ", ")+") FROM STDIN") //nolint:gosec // quoted names
 	if err != nil {
 		return nil, nil, err
 	}

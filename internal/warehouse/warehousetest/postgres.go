@@ -24,7 +24,7 @@ func Postgres(t *testing.T) (dsn string) {
 		t.Skip("PostgreSQL is not installed (Debian: postgresql)")
 	}
 	bin := filepath.Dir(found[len(found)-1])
-	dir, err := os.MkdirTemp("", "tategu-pg-")
+	dir, err := os.MkdirTemp("", "tategu-pg-") //nolint:usetesting // the path of a socket is short, and another user enters it
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func Postgres(t *testing.T) (dsn string) {
 		attr.Credential = other(t, dir)
 	}
 	run := func(name string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(bin, name), args...) //nolint:gosec,noctx // a program of the machine, which outlives the call
+		cmd := exec.Command(filepath.Join(bin, name), args...)
 		cmd.SysProcAttr, cmd.Dir = attr, dir
 		return cmd
 	}

@@ -46,6 +46,7 @@ func count(t *testing.T, db *sql.DB, query string) (n int) {
 
 // Run tests warehouses that open makes, all of one database; db reads it.
 func Run(t *testing.T, open func() warehouse.Warehouse, db *sql.DB) {
+	t.Helper()
 	begin := func(t *testing.T, id, name string) (warehouse.Load, warehouse.Warehouse) {
 		t.Helper()
 		w := open()
