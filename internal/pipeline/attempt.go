@@ -114,7 +114,14 @@ func (j *job) gather(ctx context.Context, p *program, exit runtime.Exit) (outcom
 	if o.output, err = j.read(ctx, p.dir+"/"+path.Base(p.output)); err != nil {
 		return o, err
 	}
+	said, err := decodeOutput(o.output)
+	if err != nil {
+		said = &executorOutput{} // the machine reports it
+	}
 	for k := range p.files {
+		if _, told := said.parameter(k); told {
+			continue // its file, if there is one, does not count
+		}
 		text, err := j.read(ctx, p.dir+"/"+k)
 		if err != nil {
 			return o, err
@@ -123,7 +130,7 @@ func (j *job) gather(ctx context.Context, p *program, exit runtime.Exit) (outcom
 			o.files[k] = text
 		}
 	}
-	for _, uri := range j.mentioned(p, o.output) {
+	for _, uri := range j.mentioned(p, said) {
 		there, err := j.cfg.Objects.Exists(ctx, uri)
 		if err != nil {
 			return o, fmt.Errorf("look for output %s: %w", uri, err)
@@ -135,18 +142,14 @@ func (j *job) gather(ctx context.Context, p *program, exit runtime.Exit) (outcom
 
 // mentioned lists the gs:// URIs of the output artifacts, those planned and those
 // that the program named itself.
-func (j *job) mentioned(p *program, output []byte) []string {
+func (j *job) mentioned(p *program, said *executorOutput) []string {
 	var uris []string
 	for _, list := range p.artifacts {
 		for _, a := range list {
 			uris = append(uris, a.URI)
 		}
 	}
-	eo, err := decodeOutput(output)
-	if err != nil {
-		return uris // the machine reports it
-	}
-	for _, list := range eo.Artifacts {
+	for _, list := range said.Artifacts {
 		for _, a := range list.Artifacts {
 			if strings.HasPrefix(a.URI, "gs://") {
 				uris = append(uris, a.URI)

@@ -45,6 +45,8 @@ type job struct {
 	wg       sync.WaitGroup
 	wakes    []wake
 	started  bool // the row says RUNNING
+
+	unconfirmed chan struct{} // something was committed that the disk may not have
 }
 
 // runJob runs one job to its end. It returns nil when there is nothing to run.
@@ -57,6 +59,7 @@ func (e *Engine) runJob(ctx context.Context, name string, o *owner) error {
 	ctx, stopAll := context.WithCancel(ctx)
 	defer j.wg.Wait()
 	defer stopAll()
+	j.wg.Go(func() { j.confirm(ctx) })
 	for {
 		if err := j.apply(ctx, queue); err != nil {
 			return err
@@ -94,7 +97,7 @@ func (e *Engine) loadJob(ctx context.Context, name string) (*job, []event, error
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &job{Engine: e, m: newMachine(plan, r), parent: row.Parent, events: make(chan event, 64), attempts: map[string]*attempt{}}
+	j := &job{Engine: e, m: newMachine(plan, r), parent: row.Parent, events: make(chan event, 64), attempts: map[string]*attempt{}, unconfirmed: make(chan struct{}, 1)}
 	j.started = msg.StartTime != nil
 	var tasks []*Task
 	err = eachTask(ctx, e.cfg.Store, name, func(t *Task, _ store.Row) error {
@@ -261,10 +264,16 @@ func (j *job) act(ctx context.Context, a action) (event, error) {
 
 // commit writes what changed since the last commit in one transaction: tasks,
 // cache entries, events, the record of runs, and the job row when its own state
-// changes (not for each task).
+// changes (not for each task). While the run goes on, what it decided is acted on before
+// the disk has it: a kill loses nothing, and a power loss ends all programs as well, so
+// that the run goes on from what the disk has (docs/adr/0004). The end of a run waits.
 func (j *job) commit(ctx context.Context) error {
 	m := j.m
-	err := j.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	update := j.cfg.Store.UpdateSoon
+	if m.done() {
+		update = j.cfg.Store.Update
+	}
+	err := update(ctx, func(tx store.Tx) error {
 		for _, path := range sortedKeys(m.changed) {
 			if err := j.putTask(ctx, tx, m.nodes[path]); err != nil {
 				return err
@@ -294,7 +303,26 @@ func (j *job) commit(ctx context.Context) error {
 	m.entries, m.imports, m.notes = nil, nil, nil
 	m.forget()
 	j.started = true
+	select {
+	case j.unconfirmed <- struct{}{}:
+	default: // one commit confirms all before it
+	}
 	return nil
+}
+
+// confirm brings to the disk what was committed, beside the run, until ctx ends: then
+// the end of the run has done so, or nobody acts on it any more.
+func (j *job) confirm(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-j.unconfirmed:
+		}
+		if err := j.cfg.Store.Update(ctx, func(store.Tx) error { return nil }); err != nil && !volume.Blocked(err) { // of a full disk the next commit tells
+			j.warn(ctx, "pipeline job "+j.m.run.name+": its progress is not on the disk yet", err)
+		}
+	}
 }
 
 func (j *job) putTask(ctx context.Context, tx store.Tx, n *node) error {

@@ -48,9 +48,10 @@ type instance struct {
 	granted     bool
 	gpus        []runtime.GPU
 	contained   bool
-	orderly     bool        // its wrapper saw all of it end
-	base        environment // of a Python program
-	recipe      recipe      // of one that can be forked
+	orderly     bool            // its wrapper saw all of it end
+	over        <-chan struct{} // closed once a wrapper that this server started has written the end
+	base        environment     // of a Python program
+	recipe      recipe          // of one that can be forked
 
 	mu     sync.Mutex
 	status runtime.Status
@@ -233,11 +234,10 @@ func (in *instance) drive(ctx context.Context) {
 // through runs the program and puts its files away. Its identity ends before
 // anybody hears of its end.
 func (in *instance) through(ctx context.Context) runtime.Exit {
+	end := func() {}
 	err := in.admit(ctx)
 	if err == nil {
-		var end func()
 		end, err = in.identify(ctx)
-		defer end()
 	}
 	in.logs.Begin()
 	if err == nil {
@@ -248,6 +248,9 @@ func (in *instance) through(ctx context.Context) runtime.Exit {
 		exit, err = in.await(ctx)
 	}
 	in.logs.End()
+	closed := make(chan struct{})
+	go func() { defer close(closed); end() }()
+	defer func() { <-closed }()
 	if ctx.Err() != nil {
 		return exit
 	}
@@ -311,15 +314,16 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	if s.Python && in.wrapWarm(ctx, out) {
 		return nil
 	}
-	taken, err := in.r.launcher().start(in.dir, out, attr)
+	said, err := in.r.launcher().start(in.dir, out, attr)
 	if err != nil {
 		return fmt.Errorf("start the wrapper: %w", err)
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-taken:
+	case <-said.taken:
 	}
+	in.over = said.over
 	if begun, err := in.begun(ctx); begun || err != nil {
 		return err
 	}
@@ -380,9 +384,25 @@ func (in *instance) reattach() bool {
 	return true
 }
 
+// untilOver returns once the wrapper has said that it wrote the end, or is gone.
+func (in *instance) untilOver(ctx context.Context) error {
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone := make(chan error, 1)
+	go func() { gone <- waitExit(watching, in.watch.PID, in.watch.Start) }() // ends with the context
+	select {
+	case <-in.over:
+		cancel()
+		<-gone
+		return nil
+	case err := <-gone:
+		return err
+	}
+}
+
 // await returns once the wrapper has recorded the end.
 func (in *instance) await(ctx context.Context) (runtime.Exit, error) {
-	if err := waitExit(ctx, in.watch.PID, in.watch.Start); err != nil {
+	if err := in.untilOver(ctx); err != nil {
 		return runtime.Exit{}, err
 	}
 	in.mu.Lock()

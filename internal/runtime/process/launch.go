@@ -98,12 +98,11 @@ func (l launcher) command(cmd *exec.Cmd, args ...string) *exec.Cmd {
 }
 
 // start starts the wrapper of a workload's directory, with the output file as its
-// stdout and stderr. taken gets one value: true once the wrapper has said that it
-// took the workload, false when it has ended without.
-func (l launcher) start(dir string, out *os.File, attr *syscall.SysProcAttr) (taken <-chan bool, err error) {
+// stdout and stderr.
+func (l launcher) start(dir string, out *os.File, attr *syscall.SysProcAttr) (heard, error) {
 	files, said, err := wrapperFiles(out)
 	if err != nil {
-		return nil, err
+		return heard{}, err
 	}
 	defer files.close() // the wrapper has its own
 	path, more := l.program(len(files))
@@ -111,17 +110,17 @@ func (l launcher) start(dir string, out *os.File, attr *syscall.SysProcAttr) (ta
 		Dir: dir, Files: append(slices.Clone(files), more...), Sys: attr, Env: l.environmentOf(dir),
 	})
 	if err != nil {
-		return nil, errors.Join(err, said.Close())
+		return heard{}, errors.Join(err, said.Close())
 	}
 	return listen(said, func() { _, _ = p.Wait() }), nil // its exit status is in exit.json
 }
 
 // warm lets a zygote fork the program of a workload's directory and then become its
-// wrapper. taken is that of start.
-func (l launcher) warm(z *zygote, dir string, out *os.File) (taken <-chan bool, err error) {
+// wrapper.
+func (l launcher) warm(z *zygote, dir string, out *os.File) (heard, error) {
 	files, said, err := wrapperFiles(out)
 	if err != nil {
-		return nil, err
+		return heard{}, err
 	}
 	defer files.close() // sent ones are the receiver's
 	path, more := l.program(len(files))
@@ -129,7 +128,7 @@ func (l launcher) warm(z *zygote, dir string, out *os.File) (taken <-chan bool, 
 		Dir: dir, Path: path, Args: []string{l.self, Verb, wrapper.Forked, dir}, Env: l.environmentOf(dir),
 	}, append([]*os.File{files[0], out, files[linkAt]}, more...))
 	if err != nil {
-		return nil, errors.Join(err, said.Close())
+		return heard{}, errors.Join(err, said.Close())
 	}
 	return listen(said, func() {}), nil
 }
@@ -159,14 +158,28 @@ func (f inheritance) close() {
 // linkAt is the place of the link among a wrapper's descriptors.
 const linkAt = 3
 
-// listen hears whether the wrapper took the workload.
-func listen(r *os.File, after func()) <-chan bool {
-	said := make(chan bool, 1)
+// heard is what a wrapper says of itself. taken gets one value: true once it took the
+// workload, false when it has ended without. over is closed when it has written the end
+// of the workload, and not where it cannot say so: its own end tells, too.
+type heard struct {
+	taken <-chan bool
+	over  <-chan struct{}
+}
+
+// listen hears the wrapper.
+func listen(r *os.File, after func()) heard {
+	said, over := make(chan bool, 1), make(chan struct{})
 	go func() { // ends with the wrapper, which may outlive the server
-		n, _ := r.Read(make([]byte, 1)) // an error is the end of a wrapper that said nothing
-		said <- n == 1
+		word := func() bool {
+			n, _ := r.Read(make([]byte, 1)) // an error is the end of a wrapper that said nothing
+			return n == 1
+		}
+		taken := word()
+		if said <- taken; taken && word() {
+			close(over)
+		}
 		_ = r.Close() // nothing follows
 		after()
 	}()
-	return said
+	return heard{taken: said, over: over}
 }

@@ -135,9 +135,10 @@ func (in *instance) wrapWarm(ctx context.Context, out *os.File) bool {
 	}
 	err := errStopped
 	if !z.stopped() {
-		var taken <-chan bool
-		if taken, err = in.r.launcher().warm(z, in.dir, out); err == nil {
-			err = n.hear(ctx, z, taken)
+		var said heard
+		if said, err = in.r.launcher().warm(z, in.dir, out); err == nil {
+			err = n.hear(ctx, z, said.taken)
+			in.over = said.over
 		}
 	}
 	if errors.Is(err, errStopped) {

@@ -32,7 +32,7 @@ const DirVariable = "TATEGU_WORKLOAD_DIR"
 
 // Descriptors that the server gives a wrapper besides the first three.
 const (
-	linkFD = 3 // a pipe: a byte on it says that the wrapper took the workload
+	linkFD = 3 // a pipe: a byte on it says that the wrapper took the workload, another that its end is written
 	selfFD = 4 // the wrapper's own program, where that is no file
 	warmFD = 5 // a socket to a program that was forked
 )
@@ -114,8 +114,18 @@ func wrap(dir string, warm *program) error {
 	}
 	exit := run(dir, s, warm, signals)
 	exit.Ended = time.Now()
-	return insist(func() error { return record.WriteWhole(filepath.Join(dir, FileExit), exit) })
+	if err := insist(func() error { return record.WriteWhole(filepath.Join(dir, FileExit), exit) }); err != nil {
+		return err
+	}
+	_ = lock.Close() // the directory may soon be another's
+	// Our own end takes a while: the kernel takes a tree of mounts apart. Nobody needs
+	// to wait for that, nor for us.
+	tell(server)
+	return nil
 }
+
+// tell writes to the link; a server that was killed meanwhile looks at the files.
+func tell(server *os.File) { _, _ = server.Write([]byte{'\n'}) }
 
 // announce says who watches the program; pid is ours as the machine sees it. The
 // server learns it by the file and, without looking again and again, by the pipe.
@@ -129,8 +139,7 @@ func announce(dir string, pid int, warm bool, server *os.File) error {
 	}); err != nil {
 		return err
 	}
-	_, _ = server.Write([]byte{'\n'}) // a server that was killed meanwhile reads the file
-	_ = server.Close()                // likewise
+	tell(server)
 	return nil
 }
 
