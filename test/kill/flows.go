@@ -52,6 +52,8 @@ func newFlows(c *client) (*flows, error) {
 type flowRun struct {
 	id, pipeline string
 	original     *flowRun // that it goes on with
+	earlier      *flowRun // of the same original, whose results it may find in the cache
+	alone        string   // the one program of it that is entered again; "" = all that did not succeed
 	cancelled    bool     // that was asked for
 	detail       *flowDetail
 	data         map[string]string   // content of made/data, by the artifact's URI
@@ -94,9 +96,13 @@ func (f *flows) whole(ctx context.Context, r *flowRun, random *rand.Rand) error 
 	if err := f.follow(ctx, r); err != nil {
 		return err
 	}
-	var next *flowRun
+	var alone, next *flowRun
 	if again && r.detail.State == runFailed {
-		next = &flowRun{id: r.id + "-again", pipeline: r.pipeline, original: r}
+		var err error
+		if alone, err = f.debug(ctx, r, body); err != nil {
+			return fmt.Errorf("debug: %w", err)
+		}
+		next = &flowRun{id: r.id + "-again", pipeline: r.pipeline, original: r, earlier: alone}
 		if err := f.rerun(ctx, next, body); err != nil {
 			return fmt.Errorf("rerun: %w", err)
 		}
@@ -104,7 +110,7 @@ func (f *flows) whole(ctx context.Context, r *flowRun, random *rand.Rand) error 
 	if !remove {
 		return nil
 	}
-	for _, gone := range []*flowRun{next, r} { // a rerun does not need its original
+	for _, gone := range []*flowRun{alone, next, r} { // a rerun does not need its original
 		if gone == nil {
 			continue
 		}
@@ -151,10 +157,29 @@ func (f *flows) cancel(ctx context.Context, r *flowRun, after time.Duration) err
 	return err
 }
 
+// debug enters a program that failed again, as the verb debug does: by a run that takes
+// over what succeeded and ends after that program. It is nil where none failed.
+func (f *flows) debug(ctx context.Context, failed *flowRun, body map[string]any) (*flowRun, error) {
+	for _, t := range failed.detail.JobDetail.TaskDetails {
+		if t.isProgram() && t.State == taskFailed && t.TaskName != nameFinish && len(t.workloads()) > 0 {
+			f.mu.Lock()
+			f.counts["tasks entered again"]++
+			f.mu.Unlock()
+			r := &flowRun{id: failed.id + "-debug", pipeline: failed.pipeline, original: failed, alone: t.TaskUniqueName}
+			return r, f.rerun(ctx, r, body)
+		}
+	}
+	return nil, nil
+}
+
 // rerun goes on with a run that failed: what succeeded is not run again.
 func (f *flows) rerun(ctx context.Context, r *flowRun, body map[string]any) error {
 	var configs []any
 	for _, t := range r.original.detail.JobDetail.TaskDetails {
+		if t.TaskUniqueName == r.alone {
+			configs = append(configs, map[string]any{"taskName": t.TaskUniqueName, "skipDownstreamTasks": true})
+			continue
+		}
 		if t.ParentTaskID != "" && t.ParentTaskID != "0" {
 			configs = append(configs, map[string]any{"taskName": t.TaskUniqueName, "skipTask": t.State == taskSucceeded && t.isProgram() && t.TaskName != nameFinish})
 		}

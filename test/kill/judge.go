@@ -48,7 +48,7 @@ func (r *flowRun) judge(ledger traces) []string {
 	for _, t := range r.detail.JobDetail.TaskDetails {
 		v.children[t.ParentTaskID] = append(v.children[t.ParentTaskID], t)
 	}
-	for _, run := range []*flowRun{r, r.original} {
+	for _, run := range []*flowRun{r, r.original, r.earlier} {
 		if run == nil {
 			continue
 		}
@@ -68,6 +68,7 @@ func (r *flowRun) judge(ledger traces) []string {
 			v.graph(t)
 		}
 	}
+	v.again()
 	v.exit()
 	v.gathered()
 	return v.problems
@@ -134,6 +135,29 @@ func (v *verdict) times(t *flowTask) {
 	}
 	if n := len(t.PipelineTaskStatus); n == 0 || t.PipelineTaskStatus[n-1].State != t.State {
 		v.wrong("task %s: it is %s and its history does not end so: %+v", t.TaskUniqueName, t.State, t.PipelineTaskStatus)
+	}
+}
+
+// again judges that a run which goes on with another, or enters a task of it again, runs
+// nothing that had succeeded, and that the task which it enters has run.
+func (v *verdict) again() {
+	if v.original == nil {
+		return
+	}
+	succeeded := map[string]bool{}
+	for _, t := range v.original.detail.JobDetail.TaskDetails {
+		succeeded[t.TaskUniqueName] = t.isProgram() && t.State == taskSucceeded && t.TaskName != nameFinish
+	}
+	entered := v.alone == "" || v.cancelled
+	for _, t := range v.detail.JobDetail.TaskDetails {
+		ran := len(t.workloads()) > 0
+		if ran && succeeded[t.TaskUniqueName] {
+			v.wrong("task %s: it had succeeded and ran again", t.TaskUniqueName)
+		}
+		entered = entered || ran && t.TaskUniqueName == v.alone
+	}
+	if !entered {
+		v.wrong("task %s: it was to be entered again and did not run", v.alone)
 	}
 }
 

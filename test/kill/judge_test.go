@@ -164,3 +164,25 @@ func TestOverlap(t *testing.T) {
 		t.Errorf("%d at the same time, want 2", got)
 	}
 }
+
+// TestJudgeOfRunsThatGoOn: what had succeeded is not run again, and what was to be
+// entered again is.
+func TestJudgeOfRunsThatGoOn(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(r *flowRun, before *flowTask){
+		"":                                func(r *flowRun, _ *flowTask) { r.alone = "step" },
+		"it had succeeded and ran again":  func(_ *flowRun, before *flowTask) { before.State = taskSucceeded },
+		"to be entered again and did not": func(r *flowRun, _ *flowTask) { r.alone = "step-9" },
+	} {
+		r, ledger := story()
+		before := &flowTask{TaskID: "9", ParentTaskID: "1", TaskName: "step", TaskUniqueName: "step", State: taskFailed}
+		before.ExecutorDetail.ContainerDetail.MainJob = "task-9-1"
+		r.original = &flowRun{detail: &flowDetail{}}
+		r.original.detail.JobDetail.TaskDetails = []*flowTask{before}
+		change(r, before)
+		problems := strings.Join(r.judge(ledger), "; ")
+		if want == "" && problems != "" || !strings.Contains(problems, want) {
+			t.Errorf("%q, want %q", problems, want)
+		}
+	}
+}

@@ -393,7 +393,7 @@ func (in *instance) untilOver(ctx context.Context) error {
 	select {
 	case <-in.over:
 		cancel()
-		<-gone
+		_ = <-gone // it was not waited for
 		return nil
 	case err := <-gone:
 		return err
