@@ -388,14 +388,15 @@ func (in *instance) reattach() bool {
 func (in *instance) untilOver(ctx context.Context) error {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	gone := make(chan error, 1)
-	go func() { gone <- waitExit(watching, in.watch.PID, in.watch.Start) }() // ends with the context
+	var err error
+	gone := make(chan struct{})
+	go func() { defer close(gone); err = waitExit(watching, in.watch.PID, in.watch.Start) }() // ends with the context
 	select {
 	case <-in.over:
 		cancel()
-		_ = <-gone // it was not waited for
+		<-gone
 		return nil
-	case err := <-gone:
+	case <-gone:
 		return err
 	}
 }
