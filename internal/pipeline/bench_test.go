@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == process.Verb {
-		os.Exit(process.Main(os.Args[2:]))
+		syscall.Exit(process.Main(os.Args[2:])) // os.Exit of the race detector takes a second
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"os"
+	"syscall"
 	"testing"
 
 	"tategu/internal/runtime/process"
@@ -11,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == process.Verb {
-		os.Exit(process.Main(os.Args[2:]))
+		syscall.Exit(process.Main(os.Args[2:])) // os.Exit of the race detector takes a second
 	}
 	goleak.VerifyTestMain(m)
 }
