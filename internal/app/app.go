@@ -48,6 +48,7 @@ type Main struct {
 	version  string
 	log      *slog.Logger
 	registry *prometheus.Registry
+	push     *telemetry.Push // nil where nobody collects
 	now      func() time.Time
 
 	lock       *os.File
@@ -101,7 +102,7 @@ func New(ctx context.Context, cfg Config, version string, logs io.Writer) (*Main
 		return nil, err
 	}
 	m := &Main{cfg: cfg, version: version, log: log, registry: telemetry.NewRegistry(version), now: time.Now}
-	for _, open := range []func(context.Context) error{m.openData, m.openVolume, m.openState, m.openIdentity, m.listen, m.openRuntime, m.openEngines, m.openWire} {
+	for _, open := range []func(context.Context) error{m.openData, m.openVolume, m.openState, m.openIdentity, m.listen, m.openRuntime, m.openEngines, m.openWire, m.openPush} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -300,6 +301,15 @@ func (m *Main) openWire(context.Context) error {
 	return err
 }
 
+// openPush prepares metrics to be sent to a collector, where the standard variables
+// name one.
+func (m *Main) openPush(ctx context.Context) (err error) {
+	if m.push, err = telemetry.NewPush(ctx, m.registry, m.version, os.Getenv, m.log); err != nil {
+		return resource.Invalid("OTEL_*", "send metrics by OTLP: %v", err).WithHint("docs/guide/serving.md has the variables, below Metrics")
+	}
+	return nil
+}
+
 func (m *Main) readiness() error {
 	if !m.ready.Load() {
 		return errors.New("starting")
@@ -323,6 +333,9 @@ func (m *Main) Run(ctx context.Context, ready func(State)) error {
 	}
 	g.Go(func() error { return m.announce(ctx, ready) })
 	g.Go(func() error { return m.keepHouse(ctx) })
+	if m.push != nil {
+		g.Go(func() error { return m.push.Run(ctx) })
+	}
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
