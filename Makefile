@@ -26,7 +26,7 @@ build: bin/tategu bin/tategu-runner
 WRAPPER := internal/runtime/process/wrapper.gz
 # Generated code of clients and messages is called once a request: without inlining it
 # is 2.3 MB smaller. grpc's own tracing pages are not served.
-SMALL := -tags embedwrapper,grpcnotrace $(foreach p,github.com/aws github.com/Azure github.com/AzureAD cloud.google.com/go gocloud.dev google.golang.org/api google.golang.org/genproto go.opentelemetry.io github.com/antlr4-go cel.dev github.com/google/go-containerregistry github.com/docker github.com/andybalholm github.com/pierrec github.com/twpayne github.com/lib/pq github.com/pressly github.com/spf13,-gcflags='$(p)/...=-l')
+SMALL := -tags embedwrapper,grpcnotrace $(foreach p,github.com/aws github.com/Azure github.com/AzureAD cloud.google.com/go/aiplatform,-gcflags='$(p)/...=-l')
 
 .PHONY: bin/tategu bin/tategu-runner $(WRAPPER)
 bin/tategu: $(WRAPPER)

@@ -124,6 +124,3 @@ require (
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.12.1 // indirect
 )
-
-// Not needed by what is built here; see tools/nobrotli.
-replace github.com/andybalholm/brotli => ./tools/nobrotli

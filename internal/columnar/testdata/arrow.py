@@ -38,6 +38,7 @@ variants = {
     "snappy": {"compression": "snappy"},
     "zstd2": {"compression": "zstd", "data_page_version": "2.0"},
     "gzip": {"compression": "gzip", "use_dictionary": False},
+    "brotli": {"compression": "brotli"},
     "lz4": {"compression": "lz4", "row_group_size": 40},
     "plain": {"compression": "none", "data_page_size": 100},
     "delta": {"use_dictionary": False, "column_encoding": {"small": "DELTA_BINARY_PACKED", "text": "DELTA_BYTE_ARRAY", "double": "BYTE_STREAM_SPLIT"}},
