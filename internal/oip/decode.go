@@ -65,7 +65,12 @@ func ParseRequest(body []byte, length int) (*Request, error) {
 	case len(d.rest) > 0:
 		return nil, &Error{fmt.Sprintf("%d bytes follow the last binary tensor", len(d.rest))}
 	}
+	asked := make(map[string]bool, len(d.outputs))
 	for _, o := range d.outputs {
+		if asked[o.name] { // else a small request has one output written a million times
+			return nil, &Error{fmt.Sprintf("the output %q is asked for twice", o.name)}
+		}
+		asked[o.name] = true
 		r.Outputs = append(r.Outputs, Output{Name: o.name, Binary: o.binary || r.Binary && !o.told})
 	}
 	return r, nil
@@ -167,6 +172,9 @@ func (d *decoder) input(index int) (Named, error) {
 		case "datatype":
 			err = d.datatype(&in)
 		case "shape":
+			if in.shaped {
+				return &Error{"the shape is given twice"}
+			}
 			in.Shape, err = d.shape()
 			in.shaped = true
 		case "parameters":
@@ -198,6 +206,9 @@ func (d *decoder) input(index int) (Named, error) {
 }
 
 func (d *decoder) datatype(in *incoming) error {
+	if in.Type != tensor.Invalid {
+		return &Error{"the datatype is given twice"}
+	}
 	name, err := d.text("datatype")
 	if err != nil {
 		return err
@@ -209,9 +220,16 @@ func (d *decoder) datatype(in *incoming) error {
 	return nil
 }
 
+// mostDimensions bounds a shape: tensors are written and read by recursion over it, and
+// each dimension of length one adds brackets to every element.
+const mostDimensions = 32
+
 func (d *decoder) shape() ([]int64, error) {
 	shape := []int64{}
 	err := d.s.Array(func() error {
+		if len(shape) == mostDimensions {
+			return &Error{fmt.Sprintf("the shape has more than %d dimensions", mostDimensions)}
+		}
 		n, ok := d.s.Integer()
 		if !ok || n < 0 {
 			return &Error{"shape must be a list of integers that are not negative"}

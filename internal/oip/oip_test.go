@@ -91,6 +91,10 @@ func TestBadRequestsAreTold(t *testing.T) {
 		{`{"inputs":[{"name":"x","datatype":"BOOL","shape":[1],"parameters":{"binary_data_size":1}}]}`, "\x09", `of a BOOL is 9`},
 		{`{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]`, "", `not valid JSON`},
 		{`{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"parameters":{"shared_memory_region":"r"}}]}`, "", `shared memory extension`},
+		{`{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1],"shape":[1000000]}]}`, "", `the shape is given twice`},
+		{`{"inputs":[{"name":"x","datatype":"INT8","shape":[1],"data":[1],"datatype":"FP64"}]}`, "", `the datatype is given twice`},
+		{`{"inputs":[{"name":"x","datatype":"FP32","data":[1],"shape":[1` + strings.Repeat(",1", 40) + `]}]}`, "", `more than 32 dimensions`},
+		{`{"outputs":[{"name":"y"},{"name":"z"},{"name":"y"}],"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}`, "", `the output "y" is asked for twice`},
 	} {
 		_, err := oip.ParseRequest([]byte(tt.body+tt.tail), len(tt.body))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -105,6 +109,7 @@ func TestBadRequestsAreTold(t *testing.T) {
 // FuzzParseRequest: no panic, and what is read can be written and read again.
 func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(`{"id":"7","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4]]}]}`), uint16(999))
+	f.Add([]byte(`{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1],"shape":[9],"datatype":"FP64"}]}`), uint16(999))
 	f.Add([]byte(`{"inputs":[{"name":"s","shape":[1],"datatype":"BYTES","parameters":{"binary_data_size":5}}]}`+"\x01\x00\x00\x00a"), uint16(92))
 	f.Add([]byte(`{"parameters":{"binary_data_output":true},"outputs":[{"name":"y","parameters":{"binary_data":false}}],"inputs":[{"data":["a"],"name":"s","shape":[1],"datatype":"BYTES"}]}`), uint16(999))
 	f.Fuzz(func(t *testing.T, body []byte, length uint16) {

@@ -135,6 +135,10 @@ func (m *Model) inputsOf(req *oip.Request) (inputs []tensor.Tensor, rows int, er
 		if m.mode == Whole {
 			continue
 		}
+		if len(in.Data)+len(in.Strings) == 0 && in.Shape[0] > 0 {
+			// Such rows cost their sender nothing: there may be more than memory holds.
+			return nil, 0, &requestError{fmt.Sprintf("input %q of shape %s has rows without elements", in.Name, tensor.Shape(in.Shape))}
+		}
 		if n := int(in.Shape[0]); !first && n != rows {
 			return nil, 0, &requestError{fmt.Sprintf("input %q has %d rows, another one has %d", in.Name, n, rows)}
 		}

@@ -40,7 +40,7 @@ func fromCSV(body []byte) ([]byte, error) {
 		}
 		if names != nil {
 			out = appendObject(out, names, func(i int) []byte { return cell(record[i]) })
-			if err := bounded(out); err != nil {
+			if err := bounded(len(out)); err != nil {
 				return nil, err
 			}
 			continue

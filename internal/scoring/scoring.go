@@ -36,15 +36,16 @@ func Request(contentType string, body []byte) ([]byte, error) {
 	return nil, resource.Invalid("Content-Type", "%s is not read here", kind).WithHint("send application/json, text/csv or application/jsonlines")
 }
 
-// most bounds a request with the names of its columns written for each row, which may
-// be much more than was sent.
+// most bounds a request as the model gets it: with the names of its columns in each row,
+// or the brackets of many dimensions, that may be much more than was sent.
 const most = 256 << 20
 
-func bounded(out []byte) error {
-	if len(out) <= most {
+// bounded takes the bytes that are written, or will be.
+func bounded(n int) error {
+	if n <= most {
 		return nil
 	}
-	return resource.Invalid("", "with its columns' names in each row the request is larger than %d MiB", most>>20).WithHint("send fewer rows at a time")
+	return resource.Invalid("", "the request as JSON for the model is larger than %d MiB", most>>20).WithHint("send fewer rows at a time")
 }
 
 // Forms of a JSON request.
@@ -144,7 +145,7 @@ func appendRows(out []byte, form string, value []byte) ([]byte, error) {
 			out = append(out, ',')
 		}
 		out = appendObject(out, names, func(i int) []byte { return columns[i][row] })
-		if err := bounded(out); err != nil {
+		if err := bounded(len(out)); err != nil {
 			return nil, err
 		}
 	}
@@ -223,7 +224,7 @@ func appendSplit(out, value []byte) ([]byte, error) {
 			return nil
 		}
 		out = appendObject(out, names, func(i int) []byte { return cells[i] })
-		return bounded(out)
+		return bounded(len(out))
 	})
 	return append(out, ']'), err
 }

@@ -2,6 +2,7 @@ package scoring
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +101,15 @@ func floats(shape ...int64) tensor.Tensor {
 	return tensor.Tensor{Type: tensor.Float64, Shape: shape, Data: tensor.Bytes(8 * n)}
 }
 
+func flags(rows int64, shape ...int64) tensor.Tensor {
+	t := tensor.Tensor{Type: tensor.Bool, Shape: append([]int64{rows}, shape...)}
+	n, _ := tensor.Elements(t.Shape)
+	t.Data = make([]byte, n)
+	return t
+}
+
+func ones(n int) []int64 { return slices.Repeat([]int64{1}, n) }
+
 func TestInstances(t *testing.T) {
 	t.Parallel()
 	texts := tensor.Tensor{Type: tensor.String, Shape: []int64{2, 1}, Strings: [][]byte{[]byte("x"), []byte("y")}}
@@ -120,6 +130,9 @@ func TestInstances(t *testing.T) {
 		"no dimensions":       {{"a", floats()}},
 		`of 2 instances, "b"`: {{"a", floats(2, 1)}, {"b", floats(3, 1)}},
 		"without elements":    {{"a", floats(1e9, 0)}},
+		// Brackets are many times what was sent.
+		"the request as JSON": {{"a", flags(5<<20, ones(31)...)}},
+		"larger than 256 MiB": {{"a", flags(1, append([]int64{5 << 20}, ones(30)...)...)}},
 	} {
 		if _, err := Instances(inputs, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

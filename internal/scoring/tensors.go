@@ -23,7 +23,7 @@ func Instances(inputs []Named, parameters []byte) ([]byte, error) {
 	if len(inputs) == 0 {
 		return nil, resource.Invalid("inputs", "the request has no inputs")
 	}
-	size := 64 + len(parameters)
+	size, written := 64+len(parameters), 0
 	for _, in := range inputs {
 		if len(in.Shape) == 0 {
 			return nil, resource.Invalid("inputs", "the input %q has no dimensions: the first one counts the instances", in.Name)
@@ -35,6 +35,10 @@ func Instances(inputs []Named, parameters []byte) ([]byte, error) {
 			return nil, resource.Invalid("inputs", "the input %q has instances without elements", in.Name)
 		}
 		size += 8 * len(in.Data)
+		written += 2 * lists(in.Shape)
+	}
+	if err := bounded(written); err != nil {
+		return nil, err
 	}
 	out := append(make([]byte, 0, size), `{"instances":[`...)
 	for i := range int(inputs[0].Shape[0]) {
@@ -43,6 +47,9 @@ func Instances(inputs []Named, parameters []byte) ([]byte, error) {
 		}
 		if len(inputs) == 1 {
 			out = row(inputs[0].Tensor, i, inputs[0].Shape[1:]).AppendJSON(out)
+			if err := bounded(len(out)); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		out = append(out, '{')
@@ -58,7 +65,7 @@ func Instances(inputs []Named, parameters []byte) ([]byte, error) {
 			out = row(in.Tensor, i, shape).AppendJSON(out)
 		}
 		out = append(out, '}')
-		if err := bounded(out); err != nil {
+		if err := bounded(len(out)); err != nil {
 			return nil, err
 		}
 	}
@@ -67,6 +74,16 @@ func Instances(inputs []Named, parameters []byte) ([]byte, error) {
 		out = append(append(out, `,"parameters":`...), parameters...)
 	}
 	return append(out, '}'), nil
+}
+
+// lists counts the lists that a tensor of this shape, which has elements, is written as.
+func lists(shape []int64) (n int) {
+	each := 1
+	for _, d := range shape {
+		n += each
+		each *= int(d)
+	}
+	return n
 }
 
 func row(t tensor.Tensor, i int, shape []int64) tensor.Tensor {
