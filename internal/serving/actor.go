@@ -27,6 +27,7 @@ type deployment struct {
 	route   string              // of predictions in a replica
 	invoke  bool                // its other routes are open too
 	native  *modelformat.Native // nil = it has replicas
+	access  *slog.Logger        // of requests; nil where the deployed model does not ask for it
 
 	admitted chan struct{} // closed once it takes requests
 	done     chan struct{} // closed when the set has ended

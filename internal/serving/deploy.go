@@ -71,6 +71,9 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		return err
 	}
 	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1)}
+	if dm.GetEnableAccessLogging() {
+		d.access = a.log
+	}
 	limits := e.cfg.Scaling
 	cfg := replica.Config{
 		Name: setName(a.key), Title: "deployed model " + dm.GetId(), Runtime: e.cfg.Runtime, Log: a.log,

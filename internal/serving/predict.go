@@ -127,6 +127,7 @@ func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.
 			d.scale.end(nil)
 		}
 		d.meters.failed(err, time.Since(begin))
+		d.accessed(ctx, r, time.Since(begin), slog.String("code", resource.CodeOf(err).String()), slog.Any("error", err))
 		return nil, nil, err
 	}
 	if cold {
@@ -137,7 +138,18 @@ func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.
 			d.scale.end(resp)
 		}
 		d.meters.answered(resp, time.Since(begin))
+		d.accessed(ctx, r, time.Since(begin), slog.Int("status", resp.Status))
 	}, nil
+}
+
+// accessed logs a request that was served or failed, for enable_access_logging of a
+// deployed model. Nothing of bodies and headers is in it.
+func (d *deployment) accessed(ctx context.Context, r *replica.Request, took time.Duration, outcome ...slog.Attr) {
+	if d.access == nil {
+		return
+	}
+	attrs := append([]slog.Attr{slog.String("method", r.Method), slog.String("route", r.Path), slog.Float64("ms", float64(took.Microseconds())/1000)}, outcome...)
+	d.access.LogAttrs(ctx, slog.LevelInfo, "access", attrs...)
 }
 
 // request is what a replica gets.

@@ -2,15 +2,19 @@ package serving_test
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/resource"
+	"tategu/internal/serving"
 	"tategu/internal/store"
 )
 
@@ -42,6 +46,63 @@ func TestDeployNativeAndPredict(t *testing.T) {
 	if left := w.leftovers(); len(left) > 0 {
 		t.Fatalf("left behind: %v", left)
 	}
+}
+
+// TestAccessLog: requests are logged where the deployed model asks for it, what is in
+// them is not.
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stop()
+	var mu sync.Mutex
+	var text strings.Builder
+	w.logs = slog.NewTextHandler(locked{&mu, &text}, nil)
+	w.open()
+	for id, on := range map[string]bool{"1": true, "2": false} {
+		if op := w.deploy(id, "native", func(r *pb.DeployModelRequest) {
+			r.DeployedModel.EnableAccessLogging = on
+			r.TrafficSplit = nil
+		}); op.GetError() != nil {
+			t.Fatal(op.GetError())
+		}
+	}
+	for _, r := range []serving.Request{
+		{DeployedModel: "1", Body: []byte(row)},
+		{DeployedModel: "2", Body: []byte(row)},
+		{DeployedModel: "1", Body: []byte(`{"instances":[["secret"]]}`)},
+	} {
+		resp, err := w.engine.Predict(t.Context(), endpoint, r)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		if err != nil && resource.CodeOf(err) != codes.InvalidArgument {
+			t.Fatal(err)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	var lines []string
+	for line := range strings.Lines(text.String()) {
+		if strings.Contains(line, "msg=access") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 2 || !strings.Contains(lines[0], "status=200") || !strings.Contains(lines[1], "code=InvalidArgument") || strings.Contains(text.String(), "secret") {
+		t.Errorf("logged is\n%s", text.String())
+	}
+}
+
+// locked is a writer of several goroutines.
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (l locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
 
 func TestFailedDeployLeavesNothing(t *testing.T) {

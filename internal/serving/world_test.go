@@ -75,6 +75,7 @@ type world struct {
 	objects files
 	random  int // what is drawn; negative = by chance
 	stop    func()
+	logs    slog.Handler
 }
 
 func newWorld(t *testing.T) *world {
@@ -86,6 +87,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, path: filepath.Join(t.TempDir(), "t.db"), objects: files{
 		"gs://b/good/model.txt": string(model), "gs://b/bad/model.txt": strings.Replace(string(model), "end of trees", "", 1),
 	}}
+	w.logs = slog.DiscardHandler
 	w.open()
 	w.put(resource.KindEndpoints, endpoint, &pb.Endpoint{Name: endpoint, DisplayName: "e"})
 	w.model("native", &pb.Model{ArtifactUri: "gs://b/good", ContainerSpec: &pb.ModelContainerSpec{ImageUri: "tategu/lightgbm"}})
@@ -101,7 +103,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	w.engine = serving.New(serving.Config{
-		Store: st, Objects: w.objects, Journal: w.journal, Runtime: w.runtime, Log: slog.New(slog.DiscardHandler), Now: time.Now, Limit: 20 * time.Second,
+		Store: st, Objects: w.objects, Journal: w.journal, Runtime: w.runtime, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
 		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits,
 		Random: func(n int) int {
 			if w.random < 0 {

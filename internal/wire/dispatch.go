@@ -45,6 +45,7 @@ type call struct {
 	forwarded bool   // a reverse proxy stands between us and the caller
 	start     time.Time
 	probe     bool // of a monitor: logged when debugging only
+	frequent  bool // a prediction: logged when debugging or not OK; enable_access_logging is for the rest
 	open      bool // no credential is asked for
 	anonymous bool // without a credential the handler decides
 	page      bool // a page of another origin asks
@@ -130,8 +131,11 @@ func (d *dispatcher) finish(ctx context.Context, c *call, err error) {
 	switch {
 	case code == codes.Internal || code == codes.Unknown || code == codes.DataLoss:
 		level = slog.LevelError
-	case c.probe:
+	case c.probe, c.frequent && code == codes.OK:
 		level = slog.LevelDebug
+	}
+	if !d.log.Enabled(ctx, level) {
+		return
 	}
 	d.log.LogAttrs(ctx, level, "request", slog.String("id", c.id), slog.String("method", c.method), slog.String("transport", c.transport),
 		slog.String("principal", c.principal.Email), slog.String("project", c.project), slog.String("code", codeName(code)),

@@ -61,6 +61,7 @@ func (s *Server) serveGRPC(_ any, ss grpc.ServerStream) error {
 		case !m.listed:
 			return resource.Unimplemented(m.name)
 		}
+		c.frequent = m.api.HTTP != nil
 		req := m.request.New().Interface()
 		if err := receive(ss, req, m.api.Limits); err != nil {
 			return err

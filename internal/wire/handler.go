@@ -31,7 +31,10 @@ type Route struct {
 	Serve func(w http.ResponseWriter, r *http.Request) error
 	Open  bool // asks for no credential: the token endpoints
 	probe bool
-	Audit bool // whatever is not a read is audited before it is answered
+	// Frequent are requests such as predictions: one that is well is logged when
+	// debugging only.
+	Frequent bool
+	Audit    bool // whatever is not a read is audited before it is answered
 	// Anonymous hands requests that show no credential to the handler, which knows
 	// what is open to everybody. On loopback they are the operator's as ever.
 	Anonymous bool
@@ -122,12 +125,12 @@ type InvokeHandler interface {
 
 // InvokeRoutes sends invocations of endpoints to h, which asks for the permission.
 func InvokeRoutes(h InvokeHandler) []Route {
-	return []Route{{Name: "invoke", Match: h.Owns, Serve: h.Serve}}
+	return []Route{{Name: "invoke", Frequent: true, Match: h.Owns, Serve: h.Serve}}
 }
 
 // ProtocolRoutes sends requests of other prediction protocols to h, as InvokeRoutes does.
 func ProtocolRoutes(h InvokeHandler) []Route {
-	return []Route{{Name: "protocols", Match: h.Owns, Serve: h.Serve}}
+	return []Route{{Name: "protocols", Frequent: true, Match: h.Owns, Serve: h.Serve}}
 }
 
 // ConsoleRoutes sends the pages to h: the paths given, the start page, and the
@@ -238,7 +241,7 @@ func (s *Server) welcomes(r *http.Request) bool {
 // servePlain takes a plain handler along the road of every call.
 func (s *Server) servePlain(w http.ResponseWriter, r *http.Request, rt *Route) {
 	c := s.calls.newCall(r.Context(), rt.Name+" "+boundedMethod(r.Method), "http", r.Header.Get)
-	c.open, c.probe, c.anonymous = rt.Open, rt.probe, rt.Anonymous
+	c.open, c.probe, c.frequent, c.anonymous = rt.Open, rt.probe, rt.Frequent, rt.Anonymous
 	c.page = rt.Bound != nil || rt.Pages != nil && fromPage(r)
 	c.resource = r.URL.Path
 	var refused error

@@ -20,6 +20,7 @@ const contentJSON = "application/json; charset=UTF-8"
 // serveREST answers the JSON form of a method.
 func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, rt *route, segments []string) {
 	c := s.calls.newCall(r.Context(), rt.method.name, "rest", r.Header.Get)
+	c.frequent = rt.method.api.HTTP != nil
 	w.Header().Set("X-Request-Id", c.id)
 	query, alt, err := parseQuery(r.URL.RawQuery)
 	if err == nil {
