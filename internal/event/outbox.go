@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -165,6 +166,9 @@ func (o *Outbox) send(ctx context.Context, w Webhook, e entry) error {
 		req.Header.Set(name, value)
 	}
 	resp, err := o.client.Do(req)
+	if told, ok := errors.AsType[*url.Error](err); ok {
+		return told.Err // without the URL: many receivers have a secret in it
+	}
 	if err != nil {
 		return err
 	}

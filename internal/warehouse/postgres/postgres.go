@@ -4,7 +4,9 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -24,6 +26,9 @@ type Warehouse struct{ db *load.DB }
 // connected before it is needed.
 func Open(dsn string) (*Warehouse, error) {
 	connector, err := pq.NewConnector(dsn)
+	if _, unread := errors.AsType[*url.Error](err); unread { // it quotes the address, and the password in it
+		return nil, errors.New("the address of a PostgreSQL warehouse is not a URL: want postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %-escapes for what else is in the password")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the address of a PostgreSQL warehouse: %w", err)
 	}
