@@ -61,6 +61,24 @@ func Check(job *pb.BatchPredictionJob) error {
 	case job.GetManualBatchTuningParameters().GetBatchSize() < 0:
 		return resource.Invalid(field+"manual_batch_tuning_parameters.batch_size", "batch_size is negative")
 	}
+	return checkReplicas(job.GetDedicatedResources())
+}
+
+// mostReplicas of a job are more than any machine runs: what is kept for each must not
+// fill the server's memory.
+const mostReplicas = 1000
+
+func checkReplicas(res *pb.BatchDedicatedResources) error {
+	const field = "batch_prediction_job.dedicated_resources."
+	first, most := res.GetStartingReplicaCount(), res.GetMaxReplicaCount()
+	switch {
+	case first < 0 || first > mostReplicas:
+		return resource.Invalid(field+"starting_replica_count", "starting_replica_count is %d: want up to %d", first, mostReplicas)
+	case most < 0 || most > mostReplicas:
+		return resource.Invalid(field+"max_replica_count", "max_replica_count is %d: want up to %d", most, mostReplicas)
+	case most > 0 && most < first:
+		return resource.Invalid(field+"max_replica_count", "max_replica_count is %d, and starting_replica_count %d", most, first)
+	}
 	return nil
 }
 

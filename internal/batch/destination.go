@@ -23,8 +23,6 @@ type destination interface {
 	section(ctx context.Context, n int, write func(results, failures output) (score.Stats, error)) (score.Stats, error)
 	// commit makes visible what is not yet, once all sections are written.
 	commit(ctx context.Context) error
-	// abort drops what nobody has seen.
-	abort(ctx context.Context) error
 	info() *pb.BatchPredictionJob_OutputInfo
 	// failures says where the errors are.
 	failures() string
@@ -87,9 +85,6 @@ func (o *objects) put(ctx context.Context, group *errgroup.Group, name, kind str
 func (o *objects) uri() string { return "gs://" + o.dir.bucket + "/" + o.dir.name }
 
 func (*objects) commit(context.Context) error { return nil }
-
-// abort leaves what is there: sections are whole, and may have been dear.
-func (*objects) abort(context.Context) error { return nil }
 
 func (o *objects) failures() string { return o.uri() + "/prediction.errors_stats-*" }
 

@@ -193,6 +193,9 @@ func (e *Engine) job(ctx, server context.Context, name string) {
 		}
 		cancel()
 	}
+	if outcome.err != nil {
+		e.drop(server, log, name)
+	}
 	err := volume.Retry(server, func(err error) {
 		log.WarnContext(server, "batch prediction job waits for the disk", slog.Any("error", err))
 	},
@@ -244,10 +247,27 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 		r = (&run{engine: e, log: log, job: job}).do(ctx)
 		return r.err
 	})
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && r.err != nil {
 		r.err = context.Cause(ctx)
 	}
 	return r
+}
+
+// drop takes back what a job that did not succeed has written where nobody sees it.
+func (e *Engine) drop(ctx context.Context, log *slog.Logger, name string) {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	job := &pb.BatchPredictionJob{}
+	_, err := store.GetMessage(ctx, e.cfg.Store, resource.KindBatchPredictionJobs, name, job)
+	if resource.IsNotFound(err) {
+		return
+	}
+	if err == nil {
+		err = (&run{engine: e, log: log, job: job}).abort(ctx)
+	}
+	if err != nil {
+		log.WarnContext(ctx, "the unfinished tables of a batch prediction job stay in the warehouse", slog.Any("error", err))
+	}
 }
 
 // begin marks the job as running.

@@ -239,6 +239,13 @@ func (r *run) samples() (errs []error) {
 
 // forget removes what was kept of a job that ends.
 func forget(ctx context.Context, tx store.Tx, job string) error {
+	if err := forgetSections(ctx, tx, job); err != nil {
+		return err
+	}
+	return tx.Delete(ctx, kindPlan, job)
+}
+
+func forgetSections(ctx context.Context, tx store.Tx, job string) error {
 	rows, err := tx.List(ctx, store.Query{Kind: kindSection, Parent: job})
 	if err != nil {
 		return err
@@ -248,5 +255,5 @@ func forget(ctx context.Context, tx store.Tx, job string) error {
 			return err
 		}
 	}
-	return tx.Delete(ctx, kindPlan, job)
+	return nil
 }

@@ -151,6 +151,9 @@ func (r *run) prepare(ctx context.Context, model *pb.Model) error {
 		return err
 	}
 	res := r.job.GetDedicatedResources()
+	if err := checkReplicas(res); err != nil { // jobs of earlier versions were not checked
+		return err
+	}
 	plan, err := r.engine.planner.Plan(ctx, model, modelformat.Target{
 		Project: name.Project(), DeployedModel: name.ID(), Endpoint: "batch", Machine: res.GetMachineSpec(),
 	})
@@ -175,7 +178,9 @@ func (r *run) prepare(ctx context.Context, model *pb.Model) error {
 		if _, err := plan.Native.NewBlock(r.spec.Parameters); err != nil {
 			return err
 		}
-		r.width = cores * r.most
+		// Each is a section in memory. Workers are on this machine: more of them than it
+		// has cores only wait.
+		r.width = min(cores*r.most, 2*goruntime.NumCPU())
 		if r.engine.cfg.Worker == "" {
 			r.width = cores
 			return nil
@@ -246,9 +251,10 @@ type unit struct {
 func (r *run) all(ctx context.Context, to destination) result {
 	err := r.sections(ctx, to)
 	if err == nil {
-		err = to.commit(ctx)
-	} else if ctx.Err() == nil {
-		err = errors.Join(err, to.abort(ctx))
+		// Once it has begun it is not left in doubt: a job that is cancelled now succeeds.
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+		err = to.commit(ending)
+		cancel()
 	}
 	r.mu.Lock()
 	res := result{stats: r.stats(), replicas: r.least, err: err}

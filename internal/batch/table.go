@@ -12,6 +12,7 @@ import (
 
 	"tategu/internal/batch/score"
 	"tategu/internal/resource"
+	"tategu/internal/store"
 	"tategu/internal/warehouse"
 )
 
@@ -51,15 +52,40 @@ type tables struct {
 	key     string // kind, KeyNone = instances
 }
 
-func (r *run) tables(ctx context.Context) (destination, error) {
-	name, schema, table, err := parseTable(r.job.GetOutputConfig().GetBigqueryDestination().GetOutputUri())
+// warehouse finds the database that the job names, and what it calls the table.
+func (r *run) warehouse() (w warehouse.Warehouse, name, schema, table string, err error) {
+	name, schema, table, err = parseTable(r.job.GetOutputConfig().GetBigqueryDestination().GetOutputUri())
 	if err != nil {
-		return nil, err
+		return nil, "", "", "", err
 	}
 	w, ok := r.engine.cfg.Warehouses[name]
 	if !ok {
-		return nil, resource.Errorf(codes.NotFound, "there is no warehouse %q", name).WithCause(resource.CauseInput).
+		return nil, "", "", "", resource.Errorf(codes.NotFound, "there is no warehouse %q", name).WithCause(resource.CauseInput).
 			WithHint("`warehouses` in the configuration names the databases that results may go into")
+	}
+	return w, name, schema, table, nil
+}
+
+// abort drops what a job without success has written into a warehouse and nobody has
+// seen. Its sections are forgotten first: they count as done by what is there.
+func (r *run) abort(ctx context.Context) error {
+	if _, out := Formats(r.job); out != formatTable {
+		return nil // objects stay: sections are whole, and may have been dear
+	}
+	w, _, schema, _, err := r.warehouse()
+	if err != nil {
+		return nil //nolint:nilerr // then nothing was written: the job says why
+	}
+	if err := r.engine.cfg.Store.Update(ctx, func(tx store.Tx) error { return forgetSections(ctx, tx, r.job.GetName()) }); err != nil {
+		return err
+	}
+	return w.Abort(ctx, r.job.GetName(), warehouse.Table{Schema: schema}, warehouse.Table{Schema: schema})
+}
+
+func (r *run) tables(ctx context.Context) (destination, error) {
+	w, name, schema, table, err := r.warehouse()
+	if err != nil {
+		return nil, err
 	}
 	if table == "" {
 		table = "predictions_" + r.job.GetCreateTime().AsTime().UTC().Format("2006_01_02T15_04_05_000Z")
@@ -191,8 +217,6 @@ func failureRow(line []byte, put func(warehouse.Row) error) error {
 }
 
 func (t *tables) commit(ctx context.Context) error { return t.load.Commit(ctx) }
-
-func (t *tables) abort(ctx context.Context) error { return t.load.Abort(ctx) }
 
 func (t *tables) failures() string { return "the table " + t.errors.Name }
 

@@ -60,8 +60,6 @@ type Load interface {
 	// Commit gives the tables their names, in one transaction. Doing it again changes
 	// nothing.
 	Commit(ctx context.Context) error
-	// Abort removes what was written and not committed.
-	Abort(ctx context.Context) error
 }
 
 // Warehouse is one database.
@@ -69,5 +67,8 @@ type Warehouse interface {
 	// Begin starts the load with an id, or goes on with it. A table of that name that
 	// another load made, or anybody else, is AlreadyExists.
 	Begin(ctx context.Context, id string, tables ...Table) (Load, error)
+	// Abort removes what the load with an id has written, if it was begun and is not
+	// committed. Whoever begins it again has to write all its parts again.
+	Abort(ctx context.Context, id string, tables ...Table) error
 	Close() error
 }

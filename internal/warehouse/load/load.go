@@ -64,8 +64,8 @@ type Load struct {
 	over   bool // committed by an earlier server
 }
 
-// Begin implements warehouse.Warehouse.
-func (d *DB) Begin(ctx context.Context, id string, tables ...warehouse.Table) (*Load, error) {
+// load names the tables in which a load is made.
+func (d *DB) load(id string, tables []warehouse.Table) (*Load, error) {
 	l := &Load{db: d, id: id, tables: tables}
 	sum := sha256.Sum256([]byte(id))
 	for i, t := range tables {
@@ -77,6 +77,15 @@ func (d *DB) Begin(ctx context.Context, id string, tables ...warehouse.Table) (*
 		stage := t
 		stage.Name = fmt.Sprintf("tategu_stage_%s_%d", hex.EncodeToString(sum[:8]), i)
 		l.stage = append(l.stage, stage)
+	}
+	return l, nil
+}
+
+// Begin implements warehouse.Warehouse.
+func (d *DB) Begin(ctx context.Context, id string, tables ...warehouse.Table) (*Load, error) {
+	l, err := d.load(id, tables)
+	if err != nil {
+		return nil, err
 	}
 	if err := d.transact(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS `+book+` (load TEXT NOT NULL, part BIGINT NOT NULL, PRIMARY KEY (load, part))`)
@@ -211,12 +220,16 @@ func (l *Load) forget(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// Abort implements warehouse.Load.
-func (l *Load) Abort(ctx context.Context) error {
-	if l.over {
-		return nil
+// Abort implements warehouse.Warehouse.
+func (d *DB) Abort(ctx context.Context, id string, tables ...warehouse.Table) error {
+	l, err := d.load(id, tables)
+	if err != nil {
+		return err
 	}
-	return l.db.transact(ctx, func(tx *sql.Tx) error {
+	return d.transact(ctx, func(tx *sql.Tx) error {
+		if there, err := l.exists(ctx, tx, warehouse.Table{Name: book}); err != nil || !there {
+			return err
+		}
 		if err := l.lock(ctx, tx); err != nil {
 			return err
 		}

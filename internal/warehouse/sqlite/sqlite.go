@@ -48,5 +48,10 @@ func (w *Warehouse) Begin(ctx context.Context, id string, tables ...warehouse.Ta
 	return w.db.Begin(ctx, id, tables...)
 }
 
+// Abort implements warehouse.Warehouse.
+func (w *Warehouse) Abort(ctx context.Context, id string, tables ...warehouse.Table) error {
+	return w.db.Abort(ctx, id, tables...)
+}
+
 // Close implements warehouse.Warehouse.
 func (w *Warehouse) Close() error { return w.db.Close() }

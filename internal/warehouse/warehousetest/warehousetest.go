@@ -75,9 +75,9 @@ func Run(t *testing.T, open func() warehouse.Warehouse, db *sql.DB) {
 				t.Fatal(err)
 			}
 		}
-		third, _ := begin(t, "job1", "one")
+		third, w := begin(t, "job1", "one")
 		part(t, third, 1)
-		if err := errors.Join(third.Commit(t.Context()), third.Abort(t.Context())); err != nil {
+		if err := errors.Join(third.Commit(t.Context()), w.Abort(t.Context(), "job1", tables("one")...)); err != nil {
 			t.Fatal(err)
 		}
 		if n := count(t, db, `SELECT count(*) FROM one`); n != 3*perPart {
@@ -128,10 +128,18 @@ func Run(t *testing.T, open func() warehouse.Warehouse, db *sql.DB) {
 		}
 	})
 	t.Run("abort", func(t *testing.T) {
+		w := open()
+		defer func() { _ = w.Close() }()
+		if err := w.Abort(t.Context(), "job4", tables("four")...); err != nil { // nothing was begun
+			t.Fatal(err)
+		}
 		l, _ := begin(t, "job4", "four")
 		part(t, l, 0)
-		if err := l.Abort(t.Context()); err != nil {
+		if err := w.Abort(t.Context(), "job4", tables("four")...); err != nil {
 			t.Fatal(err)
+		}
+		if n := count(t, db, `SELECT count(*) FROM tategu_loads WHERE load = 'job4'`); n != 0 {
+			t.Errorf("%d parts are still known", n)
 		}
 		again, _ := begin(t, "job4", "four")
 		if err := again.Commit(t.Context()); err != nil {
