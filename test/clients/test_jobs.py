@@ -1,6 +1,7 @@
 """CustomJob and BatchPredictionJob."""
 
 import json
+import time
 
 import pytest
 from google.cloud import aiplatform
@@ -102,6 +103,45 @@ def test_batch_prediction_of_xgboost(bucket, served_xgboost, xgboost_model):
     assert predicted(bucket, served_xgboost, rows) == want
 
 
+def keyed_job(bucket, model, *, source, instances, results, replicas=1):
+    """Run a job whose key is the field id.
+
+    Neither batch_predict nor BatchPredictionJob.create has an instance_config: it is
+    a field for the client below them.
+    """
+    client = aiplatform.initializer.global_config.create_client(
+        client_class=aiplatform.utils.JobClientWithOverride
+    )
+    made = client.create_batch_prediction_job(
+        parent=model.resource_name.partition("/models/")[0],
+        batch_prediction_job={
+            "display_name": source,
+            "model": model.resource_name,
+            "input_config": {
+                "instances_format": instances,
+                "gcs_source": {"uris": [f"gs://{bucket.name}/{source}"]},
+            },
+            "output_config": {
+                "predictions_format": results,
+                "gcs_destination": {"output_uri_prefix": f"gs://{bucket.name}/out"},
+            },
+            "instance_config": {"key_field": "id"},
+            "dedicated_resources": {
+                "machine_spec": {"machine_type": "n1-standard-2"},
+                "starting_replica_count": replicas,
+                "max_replica_count": replicas,
+            },
+        },
+    )
+    job = aiplatform.BatchPredictionJob(made.name)
+    deadline = time.monotonic() + 120
+    while job.state.name in ("JOB_STATE_PENDING", "JOB_STATE_RUNNING"):
+        assert time.monotonic() < deadline, "the job does not end"
+        time.sleep(0.1)
+    assert job.state.name == "JOB_STATE_SUCCEEDED", job.error
+    return job
+
+
 def test_batch_prediction_of_csv_with_keys_and_two_replicas(
     bucket, lightgbm_model, served_model
 ):
@@ -110,19 +150,9 @@ def test_batch_prediction_of_csv_with_keys_and_two_replicas(
     lines = [header, *(f"r{n}," + ",".join(map(str, r)) for n, r in enumerate(rows))]
     lines.insert(3, "short,1")
     bucket.blob("in.csv").upload_from_string("\n".join(lines))
-    job = aiplatform.BatchPredictionJob.create(
-        job_display_name="csv",
-        model_name=served_model.resource_name,
-        gcs_source=f"gs://{bucket.name}/in.csv",
-        gcs_destination_prefix=f"gs://{bucket.name}/csv",
-        instances_format="csv",
-        predictions_format="csv",
-        machine_type="n1-standard-2",
-        starting_replica_count=2,
-        max_replica_count=2,
-        instance_config={"key_field": "id"},
+    job = keyed_job(
+        bucket, served_model, source="in.csv", instances="csv", results="csv", replicas=2
     )
-    job.wait()
     stats = job.completion_stats
     assert (stats.successful_count, stats.failed_count) == (len(rows), 1)
     assert "line 4 of" in job.partial_failures[0].message
@@ -155,16 +185,9 @@ def test_batch_prediction_into_parquet(bucket, lightgbm_model, served_model):
 
     pyarrow.write_table(pa.table({"id": list(range(len(rows))), **table}), file)
     bucket.blob("in.parquet").upload_from_string(file.getvalue())
-    job = aiplatform.BatchPredictionJob.create(
-        job_display_name="parquet",
-        model_name=served_model.resource_name,
-        gcs_source=f"gs://{bucket.name}/in.parquet",
-        gcs_destination_prefix=f"gs://{bucket.name}/parquet",
-        labels={"instances_format": "parquet", "predictions_format": "parquet"},
-        machine_type="n1-standard-2",
-        instance_config={"key_field": "id"},
+    job = keyed_job(
+        bucket, served_model, source="in.parquet", instances="parquet", results="parquet"
     )
-    job.wait()
     (blob,) = (b for b in job.iter_outputs() if "prediction.results" in b.name)
     got = pyarrow.read_table(io.BytesIO(blob.download_as_bytes())).to_pydict()
     assert got["key"] == list(range(len(rows)))
