@@ -147,6 +147,33 @@ func TestTableOfAFailedJob(t *testing.T) {
 	}
 }
 
+// All results are in one directory, also if the model has another name when the server
+// starts again.
+func TestModelRenamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.objects.before = func(ctx context.Context, name string) error {
+		if strings.HasSuffix(name, "-00001-of-00002") {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	w.write("gs://b/in/1.csv", "a,b,c,d,e,f", "1,2,3,4,5,6")
+	w.write("gs://b/in/2.csv", "a,b,c,d,e,g", "1,2,3,4,5,6")
+	name := w.submit("native", "gs://b/in", func(j *pb.BatchPredictionJob) { j.InputConfig.InstancesFormat = "csv" })
+	w.until(name, func(j *pb.BatchPredictionJob) bool { return j.GetCompletionStats().GetSuccessfulCount() == 1 })
+	w.rename("native", "another name")
+	w.stop()
+	w.objects.before = nil
+	w.open()
+	job := w.ended(name)
+	found := w.objects.under(job.GetOutputInfo().GetGcsOutputDirectory() + "/")
+	if job.GetState() != pb.JobState_JOB_STATE_SUCCEEDED || len(found) != 4 {
+		t.Errorf("%v has %d files", job, len(found))
+	}
+}
+
 // Numbers of replicas for which no server has the memory are refused, and do not take it.
 func TestReplicaCounts(t *testing.T) {
 	t.Parallel()

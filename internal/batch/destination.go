@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func (r *run) destination(ctx context.Context, model *pb.Model) (destination, er
 	if r.table {
 		return r.tables(ctx)
 	}
-	at, err := parseURI(directory(r.job, model))
+	at, err := parseURI(cmp.Or(r.plan.Dir, directory(r.job, model)))
 	if err != nil {
 		return nil, err
 	}

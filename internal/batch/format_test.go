@@ -69,6 +69,36 @@ func sortedKeys(m map[string]string) []string {
 	return names
 }
 
+// What rows of Parquet take in memory is not what they take in the file.
+func TestParquetThatGrows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	file := func(sizes ...int) string {
+		var b bytes.Buffer
+		out, err := columnar.NewWriter(&b, columnar.Column{Name: "text"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, size := range sizes {
+			out.Text(0, bytes.Repeat([]byte("a"), size))
+		}
+		if err := out.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	w.write("gs://b/in.parquet", file(slices.Repeat([]int{32 << 10}, 600)...))
+	w.write("gs://b/row.parquet", file(65<<20))
+	job := w.ended(w.submit("native", "gs://b/in.parquet", formats("parquet", "jsonl")))
+	if found := w.objects.under("gs://b/out/"); job.GetCompletionStats().GetFailedCount() != 600 || len(found) < 6 {
+		t.Errorf("%d rows in %d files", job.GetCompletionStats().GetFailedCount(), len(found))
+	}
+	job = w.ended(w.submit("native", "gs://b/row.parquet", formats("parquet", "jsonl")))
+	if text := job.GetError().GetMessage(); !strings.Contains(text, "a row is longer than 64 MiB") {
+		t.Errorf("%.300s", text)
+	}
+}
+
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -37,6 +37,7 @@ type plan struct {
 	Inputs   []input   `json:"inputs"`
 	Sections []section `json:"sections"`
 	Key      string    `json:"key,omitempty"` // kind of the key, see package score
+	Dir      string    `json:"dir,omitempty"` // of the files; "" = by an earlier version, or there are none
 }
 
 // input is one object.
@@ -66,11 +67,14 @@ type piece struct {
 func sectionKey(job string, n int) string { return fmt.Sprintf("%s/%06d", job, n) }
 
 // planned reads the job's plan, or makes one.
-func (r *run) planned(ctx context.Context) (*plan, error) {
+func (r *run) planned(ctx context.Context, model *pb.Model) (*plan, error) {
 	p := &plan{}
 	row, err := r.engine.cfg.Store.Get(ctx, kindPlan, r.job.GetName())
 	if err == nil {
 		return p, json.Unmarshal(row.Data, p)
+	}
+	if !r.table {
+		p.Dir = directory(r.job, model)
 	}
 	if !resource.IsNotFound(err) {
 		return nil, err

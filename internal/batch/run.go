@@ -64,7 +64,7 @@ func (r *run) do(ctx context.Context) result {
 	if err := r.prepare(ctx, model); err != nil {
 		return result{err: err}
 	}
-	if r.plan, err = r.planned(ctx); err != nil {
+	if r.plan, err = r.planned(ctx, model); err != nil {
 		return result{err: err}
 	}
 	if r.finished, err = r.done(ctx); err != nil {
@@ -224,8 +224,8 @@ func (r *run) worker(file string, name resource.Name, needs runtime.Resources) f
 	}
 }
 
-// directory is the job's own place below the destination. It depends on the job
-// alone, so that a job that starts again writes the same objects.
+// directory is the job's own place below the destination. It is kept in the plan, so
+// that a job that starts again writes the same objects, whatever its model is called then.
 func directory(job *pb.BatchPredictionJob, model *pb.Model) string {
 	base := strings.TrimSuffix(job.GetOutputConfig().GetGcsDestination().GetOutputUriPrefix(), "/")
 	name := strings.Map(func(r rune) rune {

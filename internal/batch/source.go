@@ -17,8 +17,12 @@ import (
 	"tategu/internal/resource"
 )
 
-// maxLine bounds one record.
-const maxLine = 64 << 20
+// maxLine bounds one record, maxRows the rows of Parquet of one section: how much they
+// are is only estimated before.
+const (
+	maxLine = 64 << 20
+	maxRows = 2 * sectionMost
+)
 
 // records are the records of one object, read from its beginning to its end.
 type records interface {
@@ -140,13 +144,36 @@ func (r *run) inspectParquet(ctx context.Context, in *input) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	bytes := in.Length
 	in.Length, in.Columns = p.file.Len(), p.file.Columns()
-	// A value takes about twice as many bytes in JSON as it takes in the file.
-	each := max(1, 2*bytes/max(1, in.Length))
-	in.Step = max(1000, sectionNative/each)
-	in.Step = max(in.Step, in.Length/sectionsGoal)
+	each, err := p.rowSize(ctx)
+	if err != nil {
+		return err
+	}
+	in.Step = max(1, min(max(sectionNative/each, in.Length/sectionsGoal), sectionMost/each))
 	return nil
+}
+
+// Where rows of a Parquet file are looked at, and how many.
+const (
+	probes    = 8
+	probeRows = 64
+)
+
+// rowSize is about how many bytes a row has as a line of JSON. The size of the file says
+// little: a text that rows have in common is in it once.
+func (p *parquetRows) rowSize(ctx context.Context) (int64, error) {
+	rows, size := int64(0), int64(0)
+	for n := range int64(probes) {
+		from := max(rows, p.file.Len()*n/probes)
+		err := p.file.Lines(from, min(from+probeRows, p.file.Len()), func(row []byte) error {
+			rows, size = rows+1, size+int64(len(row))+1
+			return ctx.Err()
+		})
+		if err != nil {
+			return 0, unreadable(object{p.in.Bucket, p.in.Name}, err)
+		}
+	}
+	return max(1, size/max(1, rows)), nil
 }
 
 // open begins to read an input, which must be what it was when the job began.
@@ -313,7 +340,14 @@ func (p *parquetRows) Close() error { return p.disk.Close() }
 
 func (p *parquetRows) until(ctx context.Context, buf []byte, to int64) ([]byte, int, error) {
 	line := int(p.at) + 1
+	start := len(buf)
 	err := p.file.Lines(p.at, to, func(row []byte) error {
+		switch {
+		case len(row) > maxLine:
+			return fmt.Errorf("a row is longer than %d MiB in JSON", maxLine>>20)
+		case len(buf)-start+len(row) > maxRows:
+			return fmt.Errorf("rows %d to %d have more than %d MiB in JSON, and others far less: sort them into files by their size", p.at+1, to, maxRows>>20)
+		}
 		buf = append(append(buf, row...), '\n')
 		return ctx.Err()
 	})

@@ -190,8 +190,11 @@ func value(kind warehouse.Type, text json.RawMessage) (v any, err error) {
 		}
 	case warehouse.JSON:
 	}
-	return string(text), nil
+	return jsonText(text), nil
 }
+
+// jsonText is JSON as a database takes it: in strings our readers take any bytes.
+func jsonText(text json.RawMessage) string { return strings.ToValidUTF8(string(text), "\ufffd") }
 
 func failureRow(line []byte, put func(warehouse.Row) error) error {
 	var f struct {
@@ -213,7 +216,7 @@ func failureRow(line []byte, put func(warehouse.Row) error) error {
 	if shown == nil {
 		shown = f.Key
 	}
-	return put(warehouse.Row{Table: 1, Values: []any{string(shown), f.Error.Code, strings.ReplaceAll(f.Error.Message, "\x00", "?"), f.Source.URI, f.Source.Line}})
+	return put(warehouse.Row{Table: 1, Values: []any{jsonText(shown), f.Error.Code, strings.ReplaceAll(f.Error.Message, "\x00", "?"), f.Source.URI, f.Source.Line}})
 }
 
 func (t *tables) commit(ctx context.Context) error { return t.load.Commit(ctx) }

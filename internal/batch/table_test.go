@@ -34,9 +34,9 @@ func tableOf(t *testing.T, made warehouse.Warehouse, db *sql.DB) {
 	line := func(id string) string {
 		return `{"id":` + id + `,"Column_0":1,"Column_1":2,"Column_2":3,"Column_3":4,"Column_4":5,"Column_5":6}`
 	}
-	w.write("gs://b/in.jsonl", line("7"), line("9007199254740993"), line(`"x"`), `{"id":3}`)
+	w.write("gs://b/in.jsonl", line("7"), line("9007199254740993"), line(`"x"`), `{"id":3}`, line("\"\xff\""))
 	job := w.ended(w.submit("native", "gs://b/in.jsonl", into("bq://wh.scores")))
-	if job.GetState() != pb.JobState_JOB_STATE_SUCCEEDED || job.GetCompletionStats().GetSuccessfulCount() != 2 || job.GetCompletionStats().GetFailedCount() != 2 {
+	if job.GetState() != pb.JobState_JOB_STATE_SUCCEEDED || job.GetCompletionStats().GetSuccessfulCount() != 2 || job.GetCompletionStats().GetFailedCount() != 3 {
 		t.Fatalf("%v", job)
 	}
 	if o := job.GetOutputInfo(); o.GetBigqueryOutputDataset() != "bq://wh" || o.GetBigqueryOutputTable() != "scores" {
@@ -47,7 +47,7 @@ func tableOf(t *testing.T, made warehouse.Warehouse, db *sql.DB) {
 	if err := db.QueryRowContext(t.Context(), `SELECT count(*), max(prediction) FROM scores WHERE key IN (7, 9007199254740993)`).Scan(&n, &p); err != nil || n != 2 || p == 0 {
 		t.Errorf("%d rows, %v, %v", n, p, err)
 	}
-	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM scores_errors WHERE code = 3 AND uri = 'gs://b/in.jsonl' AND line IN (3, 4)`).Scan(&errors); err != nil || errors != 2 {
+	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM scores_errors WHERE code = 3 AND uri = 'gs://b/in.jsonl' AND line IN (3, 4, 5)`).Scan(&errors); err != nil || errors != 3 {
 		t.Errorf("%d errors, %v", errors, err)
 	}
 	again := w.ended(w.submit("native", "gs://b/in.jsonl", into("bq://wh.scores")))

@@ -32,6 +32,8 @@ const location = "projects/p/locations/us-central1"
 type files struct {
 	mu  sync.Mutex
 	all map[string]string
+
+	before func(ctx context.Context, name string) error // each Put; nil = nothing
 }
 
 func (f *files) List(_ context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error) {
@@ -72,7 +74,12 @@ func (f *files) OpenLive(_ context.Context, bucket, name string) (blob.Object, i
 	return blob.Object{Bucket: bucket, Name: name, Size: int64(len(text)), Generation: 1}, io.NopCloser(strings.NewReader(text)), nil
 }
 
-func (f *files) Put(_ context.Context, o blob.Object, r io.Reader, _ blob.Conditions) (blob.Object, error) {
+func (f *files) Put(ctx context.Context, o blob.Object, r io.Reader, _ blob.Conditions) (blob.Object, error) {
+	if f.before != nil {
+		if err := f.before(ctx, o.Name); err != nil {
+			return o, err
+		}
+	}
 	text, err := io.ReadAll(r)
 	if err != nil {
 		return blob.Object{}, err
@@ -175,6 +182,23 @@ func (w *world) model(id string, m *pb.Model) {
 	m.Name, m.VersionId, m.DisplayName = location+"/models/"+id, "1", "the "+id
 	err := w.store.Update(w.t.Context(), func(tx store.Tx) error {
 		return store.PutMessage(w.t.Context(), tx, store.Row{Kind: resource.KindModelVersions, Key: resource.VersionName(m.Name, "1")}, m)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// rename gives a model another display name.
+func (w *world) rename(id, to string) {
+	w.t.Helper()
+	err := w.store.Update(w.t.Context(), func(tx store.Tx) error {
+		m := &pb.Model{}
+		row, err := store.GetMessage(w.t.Context(), tx, resource.KindModelVersions, resource.VersionName(location+"/models/"+id, "1"), m)
+		if err != nil {
+			return err
+		}
+		m.DisplayName = to
+		return store.PutMessage(w.t.Context(), tx, store.Row{Kind: row.Kind, Key: row.Key}, m)
 	})
 	if err != nil {
 		w.t.Fatal(err)

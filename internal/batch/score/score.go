@@ -11,6 +11,7 @@ package score
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -94,8 +95,9 @@ func sampleOf(row *Row, err error) Sample {
 	return Sample{Source: row.Source, Line: row.Line, Code: told.Code, Message: message(err), Cause: told.Cause}
 }
 
-// message is an error's own words, without what Outcome adds.
-func message(err error) string { return err.Error() }
+// message is an error's own words, without what Outcome adds. They may quote any bytes of
+// the input, and the row of a job takes only text.
+func message(err error) string { return strings.ToValidUTF8(err.Error(), "\ufffd") }
 
 // Prediction is what a model says of one instance: Values, or JSON.
 type Prediction struct {
