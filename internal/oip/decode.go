@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"unicode/utf8"
 
 	"tategu/internal/scan"
 	"tategu/internal/tensor"
@@ -92,7 +93,11 @@ func (d *decoder) text(key string) (string, error) {
 	if d.s.Peek() != '"' {
 		return "", &Error{key + " must be a string"}
 	}
-	return d.s.Text()
+	text, err := d.s.Text()
+	if err == nil && !utf8.ValidString(text) { // it becomes JSON again
+		err = &Error{key + " is not UTF-8"}
+	}
+	return text, err
 }
 
 // binaryOutput looks for the extension's parameter of a whole request.

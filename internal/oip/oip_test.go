@@ -94,6 +94,8 @@ func TestBadRequestsAreTold(t *testing.T) {
 		{`{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1],"shape":[1000000]}]}`, "", `the shape is given twice`},
 		{`{"inputs":[{"name":"x","datatype":"INT8","shape":[1],"data":[1],"datatype":"FP64"}]}`, "", `the datatype is given twice`},
 		{`{"inputs":[{"name":"x","datatype":"FP32","data":[1],"shape":[1` + strings.Repeat(",1", 40) + `]}]}`, "", `more than 32 dimensions`},
+		{"{\"inputs\":[{\"name\":\"\xff\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1]}]}", "", `is not UTF-8`},
+		{"{\"id\":\"\xff\",\"inputs\":[{\"name\":\"x\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[1]}]}", "", `id is not UTF-8`},
 		{`{"outputs":[{"name":"y"},{"name":"z"},{"name":"y"}],"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1]}]}`, "", `the output "y" is asked for twice`},
 	} {
 		_, err := oip.ParseRequest([]byte(tt.body+tt.tail), len(tt.body))

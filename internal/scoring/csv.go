@@ -33,6 +33,9 @@ func fromCSV(body []byte) ([]byte, error) {
 		}
 		if count == 0 && header(record) {
 			names = append(names, record...)
+			if err := checkNames(names); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if out[len(out)-1] != '[' {

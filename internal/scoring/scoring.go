@@ -6,7 +6,9 @@ package scoring
 
 import (
 	"mime"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"tategu/internal/resource"
 	"tategu/internal/scan"
@@ -134,6 +136,9 @@ func appendRows(out []byte, form string, value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkNames(names); err != nil {
+		return nil, err
+	}
 	for i, c := range columns {
 		if len(c) != len(columns[0]) {
 			return nil, resource.Invalid(form, "%s: the column %q has %d values, %q has %d", form, names[0], len(columns[0]), names[i], len(c))
@@ -189,6 +194,9 @@ func appendSplit(out, value []byte) ([]byte, error) {
 	case data == nil:
 		return nil, resource.Invalid(formSplit, "dataframe_split has no data")
 	}
+	if err := checkNames(names); err != nil {
+		return nil, err
+	}
 	rows := scan.Scanner{Data: data}
 	if rows.Peek() != '[' {
 		return nil, resource.Invalid(formSplit, "dataframe_split: data is no list of rows")
@@ -227,6 +235,14 @@ func appendSplit(out, value []byte) ([]byte, error) {
 		return bounded(len(out))
 	})
 	return append(out, ']'), err
+}
+
+// checkNames refuses names of columns that cannot be keys of JSON.
+func checkNames(names []string) error {
+	if i := slices.IndexFunc(names, func(name string) bool { return !utf8.ValidString(name) }); i >= 0 {
+		return resource.Invalid("", "the name of column %d, %.80q, is not UTF-8", i, names[i]).WithHint("send the request as UTF-8")
+	}
+	return nil
 }
 
 func fromLines(body []byte) ([]byte, error) {

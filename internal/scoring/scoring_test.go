@@ -75,13 +75,15 @@ func TestRequestRefusals(t *testing.T) {
 		`{"inputs": {"a": [1], "b": []}}`:                           `"a" has 1 values, "b" has 0`,
 		`{"instances": [`:                                           "not valid JSON",
 		`[]`:                                                        "not valid JSON",
+		"{\"inputs\": {\"caf\xe9\": [1]}}":                          "is not UTF-8",
+		"{\"dataframe_split\": {\"columns\": [\"caf\xe9\"], \"data\": [[1]]}}": "is not UTF-8",
 	} {
 		_, err := Request("application/json", []byte(body))
 		if resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", body, err, want)
 		}
 	}
-	for kind, body := range map[string]string{"text/csv": "a,b\n1\n", "text/html": "", "application/jsonlines": "[1] x", ";": ""} {
+	for kind, body := range map[string]string{"text/csv": "a,b\n1\n", "text/csv; charset=latin1": "caf\xe9,b\n1,2\n", "text/html": "", "application/jsonlines": "[1] x", ";": ""} {
 		if _, err := Request(kind, []byte(body)); resource.CodeOf(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", kind, err)
 		}

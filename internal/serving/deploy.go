@@ -67,8 +67,11 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		return err
 	}
 	samples, err := sample.Load(ctx, e.cfg.Objects, model.GetArtifactUri())
-	if err != nil && !again {
+	switch {
+	case err != nil && !again:
 		return err
+	case err != nil: // it has served before, and goes on
+		a.log.WarnContext(ctx, "the model's samples cannot be read: replicas that start are not checked", slog.Any("error", err))
 	}
 	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1)}
 	if dm.GetEnableAccessLogging() {

@@ -162,12 +162,15 @@ const (
 // pages are lines that are not written yet, by where they go.
 type pages struct {
 	lines map[journaling]*bytes.Buffer
+	size  int // of all lines
 	n     int // of the object
 }
 
+func newPages() *pages { return &pages{lines: map[journaling]*bytes.Buffer{}} }
+
 // runJournal writes logged requests until ctx ends, and then what there is.
 func (e *Engine) runJournal(ctx context.Context) {
-	p := &pages{lines: map[journaling]*bytes.Buffer{}}
+	p := newPages()
 	tick := time.NewTicker(journalEvery)
 	defer tick.Stop()
 	for {
@@ -207,16 +210,17 @@ func (e *Engine) write(ctx context.Context, p *pages, x *exchange) {
 	}
 	to := *x.at.journal
 	to.rate = 0 // one place, whatever the rate
+	if p.size+len(line) > journalMost {
+		e.metrics.unlogged(x.at.endpoint.GetName())
+		return
+	}
 	page := p.lines[to]
 	if page == nil {
 		page = &bytes.Buffer{}
 		p.lines[to] = page
 	}
-	if page.Len()+len(line) > journalMost {
-		e.metrics.unlogged(x.at.endpoint.GetName())
-		return
-	}
 	page.Write(line)
+	p.size += len(line)
 	if page.Len() > journalBytes && page.Len() < 2*journalBytes { // beyond, writing fails: the tick tries again
 		e.flush(ctx, p)
 	}
@@ -230,6 +234,7 @@ func (e *Engine) flush(ctx context.Context, p *pages) {
 			e.cfg.Log.ErrorContext(ctx, "cannot write logged requests", slog.String("bucket", to.bucket), slog.Any("error", err))
 			continue
 		}
+		p.size -= page.Len()
 		delete(p.lines, to)
 	}
 }

@@ -177,7 +177,7 @@ func (e *Engine) askShadow(ctx context.Context, s *shadowing, x *exchange, begin
 	if d == nil {
 		return nil, 0, fmt.Errorf("deployed model %s of %s is not running", s.id, s.endpoint)
 	}
-	resp, err := e.ask(ctx, x.at, d, Request{Body: x.request, Again: true})
+	resp, err := e.ask(ctx, x.at, d, x.again())
 	if err != nil {
 		return nil, 0, err
 	}

@@ -3,6 +3,7 @@ package serving
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"sync/atomic"
 	"time"
 )
@@ -18,7 +19,8 @@ const (
 // exchange is a request and its whole answer.
 type exchange struct {
 	at                *entry
-	id                string // of the deployed model that answered
+	id                string      // of the deployed model that answered
+	header            http.Header // of the request; for a shadow alone: it may hold what no log should
 	request, response []byte
 	status            int
 	when              time.Time
@@ -34,6 +36,9 @@ func (x *exchange) done() {
 		x.budget.release(len(x.request) + len(x.response))
 	}
 }
+
+// again is the request as a shadow gets it.
+func (x *exchange) again() Request { return Request{Header: x.header, Body: x.request, Again: true} }
 
 // budget bounds the bytes of copies.
 type budget struct{ used atomic.Int64 }
@@ -90,7 +95,7 @@ func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration
 		return
 	}
 	x := &exchange{
-		at: at, id: resp.DeployedModel, status: resp.Status, when: e.cfg.Now(), took: took, budget: &e.copies,
+		at: at, id: resp.DeployedModel, header: r.Header, status: resp.Status, when: e.cfg.Now(), took: took, budget: &e.copies,
 	}
 	x.uses.Store(1)
 	if !x.budget.reserve(len(r.Body)) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // tolerance of numbers, relative and absolute: models that do the same in another
@@ -56,7 +57,7 @@ type comparison struct{ found []Difference }
 
 func (c *comparison) differ(path string, a, b any) {
 	if len(c.found) < most {
-		c.found = append(c.found, Difference{Path: path, Ours: text(a), Theirs: text(b)})
+		c.found = append(c.found, Difference{Path: upTo(path, longPath), Ours: text(a), Theirs: text(b)})
 	}
 }
 
@@ -142,10 +143,18 @@ func text(v any) string {
 	return short(string(b))
 }
 
+// longPath bounds what is told of where a difference is: it is kept, and answers can
+// have any keys.
+const longPath = 250
+
 func short(s string) string {
 	const long = 80
+	return upTo(s, long)
+}
+
+func upTo(s string, long int) string {
 	if len(s) <= long {
 		return s
 	}
-	return s[:long] + "..."
+	return strings.ToValidUTF8(s[:long], "") + "..."
 }

@@ -3,6 +3,7 @@ package shadow_test
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,19 @@ func TestReport(t *testing.T) {
 	n, p50 := back.Theirs.Quantile(0.5)
 	if n != 3 || p50 < 2*time.Millisecond || p50 > 2500*time.Microsecond {
 		t.Errorf("p50 of %d is %v", n, p50)
+	}
+}
+
+// TestLongPaths: the keys of answers, which may be as long as these, are not kept whole.
+func TestLongPaths(t *testing.T) {
+	t.Parallel()
+	r := &shadow.Report{}
+	key := strings.Repeat("é", 1<<16)
+	for range 2 {
+		r.Compared([]byte(`{"`+key+`":1}`), []byte(`{"`+key+`":2}`), time.Millisecond, time.Millisecond)
+	}
+	if len(r.Fields) != 1 || r.Fields[0].Count != 2 || len(r.Fields[0].Path) > 300 || !strings.HasPrefix(r.Fields[0].Path, "éé") {
+		t.Errorf("%d fields, the first of %d bytes", len(r.Fields), len(r.Fields[0].Path))
 	}
 }
 
