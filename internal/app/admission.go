@@ -8,7 +8,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/api/gcs"
 	"tategu/internal/api/registry"
+	"tategu/internal/blob"
 	"tategu/internal/identity"
 	"tategu/internal/image"
 	"tategu/internal/resource"
@@ -23,6 +25,7 @@ type admission struct {
 	capability
 	rules     []runtime.ImageRule
 	images    *image.Images
+	blobs     *blob.Store
 	authority *identity.Authority
 }
 
@@ -37,7 +40,7 @@ func (a *admission) Check(ctx context.Context, together ...runtime.Workload) err
 }
 
 func (m *Main) admission() *admission {
-	return &admission{capability: m.capability(), rules: m.cfg.Images, images: m.images, authority: m.authority}
+	return &admission{capability: m.capability(), rules: m.cfg.Images, images: m.images, blobs: m.blobs, authority: m.authority}
 }
 
 // capability says what can run here, whoever asks: scheduled runs have no caller,
@@ -92,6 +95,28 @@ func (a *admission) MayRun(ctx context.Context, reference string) error {
 		}
 	}
 	return ofImage(reference, err)
+}
+
+// MayRead implements aiplatform.ModelChecker: the server reads a model's files with
+// rights of its own, so the caller must have those of a reader of the bucket. One that
+// does not exist shows nothing; who may not know that is told the same as of others'.
+func (a *admission) MayRead(ctx context.Context, uri string) error {
+	const permission = "storage.objects.get"
+	name, _, _ := strings.Cut(strings.TrimPrefix(uri, "gs://"), "/")
+	p := identity.FromContext(ctx)
+	b, err := a.blobs.GetBucket(ctx, name)
+	if resource.IsNotFound(err) {
+		err = a.authority.AuthorizeMissing(p, name, permission)
+	} else if err == nil {
+		var access identity.Bucket
+		if access, err = gcs.AccessOf(b); err == nil {
+			err = a.authority.AuthorizeBucket(ctx, p, access, permission)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("artifact %s: %w", uri, err)
+	}
+	return nil
 }
 
 // mayAwait answers for an image that is not here yet. It may be pushed before the

@@ -42,7 +42,8 @@ func admitted(t *testing.T) (*admission, *image.Store, image.Stored) {
 			t.Fatal(err)
 		}
 	}
-	kept := image.New(rows, blob.New(rows, content, time.Now), time.Now)
+	blobs := blob.New(rows, content, time.Now)
+	kept := image.New(rows, blobs, time.Now)
 	var secret image.Stored
 	for _, repo := range []image.Repo{{Name: "secret", Project: "theirs"}, {Name: "docker.io/library/secret", Project: "theirs"}, {Name: "shared", Project: "mine"}} {
 		config := []byte(`{"os":"linux"}`)
@@ -67,9 +68,40 @@ func admitted(t *testing.T) (*admission, *image.Store, image.Stored) {
 	}
 	rules := []runtime.ImageRule{{Match: "secret:ruled*", Command: []string{"sh"}}, {Match: "secret:*", Image: true}}
 	return &admission{
-		rules: rules, authority: authority,
+		rules: rules, authority: authority, blobs: blobs,
 		images: image.NewImages(kept, func(host string) bool { return host == "localhost:1" }),
 	}, kept, secret
+}
+
+func TestMayRead(t *testing.T) {
+	t.Parallel()
+	a, _, _ := admitted(t)
+	for bucket, project := range map[string]string{"my-bucket": "mine", "their-bucket": "theirs"} {
+		if err := a.blobs.EnsureBucket(t.Context(), project, bucket); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mine := identity.Principal{Email: "me@example.com", Grants: map[string]identity.Role{"mine": identity.User}}
+	both := identity.Principal{Email: "us@example.com", Grants: map[string]identity.Role{"mine": identity.User, "theirs": identity.Viewer}}
+	for _, c := range []struct {
+		who  identity.Principal
+		uri  string
+		want codes.Code
+	}{
+		{mine, "gs://my-bucket/m", codes.OK},
+		{mine, "gs://their-bucket/m", codes.PermissionDenied},
+		{mine, "gs://their-bucket", codes.PermissionDenied},
+		{mine, "gs://no-bucket/m", codes.OK}, // the deployment says so
+		{both, "gs://their-bucket/m", codes.OK},
+		{identity.OperatorPrincipal(), "gs://their-bucket/m", codes.OK},
+		{identity.Principal{}, "gs://their-bucket/m", codes.Unauthenticated},
+		{identity.Principal{}, "gs://no-bucket/m", codes.Unauthenticated},
+	} {
+		err := a.MayRead(identity.NewContext(t.Context(), c.who), c.uri)
+		if resource.CodeOf(err) != c.want || err != nil && !strings.Contains(err.Error(), c.uri) {
+			t.Errorf("%q may read %q: %v, want %v", c.who.Email, c.uri, err, c.want)
+		}
+	}
 }
 
 func TestMayRun(t *testing.T) {

@@ -32,29 +32,42 @@ func RunAs(ctx context.Context, accounts Accounts, project, asked string) (strin
 	return canonical, err
 }
 
-// mayServe gives the image of a model of project once the caller is known to be
-// allowed to run it; "" for a model without one, and for one that cannot be used:
-// the transaction reads it again and says what is wrong with the name.
-func (s *Standard) mayServe(ctx context.Context, images ImageChecker, project, model string) (string, error) {
+// parts is what a model is made of.
+type parts struct{ image, artifact string }
+
+// mayServe gives the image and the artifact of a model of project once the caller is
+// known to be allowed to run the one and read the other; nothing for a model that cannot
+// be used: the transaction reads it again and says what is wrong with the name.
+func (s *Standard) mayServe(ctx context.Context, may ModelChecker, project, model string) (parts, error) {
 	name, err := resource.ParseName(model)
 	if err != nil || name.Project() != project {
-		return "", nil //nolint:nilerr // see above
+		return parts{}, nil //nolint:nilerr // see above
 	}
 	m, err := s.Model(ctx, s.store, model)
 	if err != nil {
-		return "", nil //nolint:nilerr // see above
+		return parts{}, nil //nolint:nilerr // see above
 	}
-	image := m.GetContainerSpec().GetImageUri()
-	if image == "" {
-		return "", nil
-	}
-	return image, images.MayRun(ctx, image)
+	return checkServed(ctx, may, m.GetContainerSpec().GetImageUri(), m.GetArtifactUri())
 }
 
-// sameImage refuses a model that was given another image than the one that the
-// caller was found to be allowed to run.
-func sameImage(m *pb.Model, checked string) error {
-	if m.GetContainerSpec().GetImageUri() == checked {
+func checkServed(ctx context.Context, may ModelChecker, image, artifact string) (parts, error) {
+	if image != "" {
+		if err := may.MayRun(ctx, image); err != nil {
+			return parts{}, err
+		}
+	}
+	if artifact != "" {
+		if err := may.MayRead(ctx, artifact); err != nil {
+			return parts{}, err
+		}
+	}
+	return parts{image, artifact}, nil
+}
+
+// sameServed refuses a model that was made of something else than what the caller was
+// found to be allowed to use.
+func sameServed(m *pb.Model, checked parts) error {
+	if (parts{m.GetContainerSpec().GetImageUri(), m.GetArtifactUri()}) == checked {
 		return nil
 	}
 	return resource.Errorf(codes.Aborted, "%s was changed meanwhile", m.GetName()).WithResource(m.GetName()).WithHint("send the request again")

@@ -20,12 +20,12 @@ import (
 type BatchJobs struct {
 	std      *Standard
 	accounts Accounts
-	images   ImageChecker
+	may      ModelChecker
 }
 
 // NewBatchJobs makes the service.
-func NewBatchJobs(std *Standard, accounts Accounts, images ImageChecker) *BatchJobs {
-	return &BatchJobs{std: std, accounts: accounts, images: images}
+func NewBatchJobs(std *Standard, accounts Accounts, may ModelChecker) *BatchJobs {
+	return &BatchJobs{std: std, accounts: accounts, may: may}
 }
 
 // Methods gives the rows of the dispatch table.
@@ -74,13 +74,12 @@ func (j *BatchJobs) create(ctx context.Context, req *pb.CreateBatchPredictionJob
 	return job, err
 }
 
-// mayServe gives the image of the job's model, which the caller may run.
-func (j *BatchJobs) mayServe(ctx context.Context, project string, job *pb.BatchPredictionJob, version string) (string, error) {
+// mayServe gives what the job's model is made of, which the caller may use.
+func (j *BatchJobs) mayServe(ctx context.Context, project string, job *pb.BatchPredictionJob, version string) (parts, error) {
 	if unmanaged := job.GetUnmanagedContainerModel(); unmanaged != nil {
-		image := unmanaged.GetContainerSpec().GetImageUri()
-		return image, j.images.MayRun(ctx, image)
+		return checkServed(ctx, j.may, unmanaged.GetContainerSpec().GetImageUri(), unmanaged.GetArtifactUri())
 	}
-	return j.std.mayServe(ctx, j.images, project, versioned(job.GetModel(), version))
+	return j.std.mayServe(ctx, j.may, project, versioned(job.GetModel(), version))
 }
 
 // versioned adds a version to a model's name that has none.
@@ -93,7 +92,7 @@ func versioned(model, version string) string {
 
 // resolve pins the version of the model, so that a job does not change when an
 // alias moves.
-func (j *BatchJobs) resolve(ctx context.Context, tx store.Tx, project string, job *pb.BatchPredictionJob, version, checked string) error {
+func (j *BatchJobs) resolve(ctx context.Context, tx store.Tx, project string, job *pb.BatchPredictionJob, version string, checked parts) error {
 	name, err := resource.ParseName(job.GetModel())
 	if err != nil {
 		return resource.Invalid("batch_prediction_job.model", "%q is not the name of a model", job.GetModel())
@@ -105,7 +104,7 @@ func (j *BatchJobs) resolve(ctx context.Context, tx store.Tx, project string, jo
 	if err != nil {
 		return err
 	}
-	if err := sameImage(model, checked); err != nil {
+	if err := sameServed(model, checked); err != nil {
 		return err
 	}
 	job.Model, job.ModelVersionId = model.GetName(), model.GetVersionId()

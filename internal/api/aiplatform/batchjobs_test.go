@@ -89,6 +89,7 @@ func TestBatchJobLife(t *testing.T) {
 func TestBatchJobChecks(t *testing.T) {
 	t.Parallel()
 	j, s := newBatchJobs(t)
+	upload(t, s, "8", "", &pb.Model{DisplayName: "m", ArtifactUri: "gs://theirs/m"})
 	upload(t, s, "7", "", &pb.Model{DisplayName: "m", ContainerSpec: &pb.ModelContainerSpec{ImageUri: "theirs/secret"}})
 	for _, c := range []struct {
 		want   codes.Code
@@ -118,6 +119,10 @@ func TestBatchJobChecks(t *testing.T) {
 		{codes.PermissionDenied, "theirs/secret is not for you", func(b *pb.BatchPredictionJob) { b.Model = location + "/models/7" }},
 		{codes.PermissionDenied, "theirs/secret is not for you", func(b *pb.BatchPredictionJob) {
 			b.Model, b.UnmanagedContainerModel = "", &pb.UnmanagedContainerModel{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "theirs/secret"}}
+		}},
+		{codes.PermissionDenied, "gs://theirs/m is not for you", func(b *pb.BatchPredictionJob) { b.Model = location + "/models/8" }},
+		{codes.PermissionDenied, "gs://theirs/m is not for you", func(b *pb.BatchPredictionJob) {
+			b.Model, b.UnmanagedContainerModel = "", &pb.UnmanagedContainerModel{ArtifactUri: "gs://theirs/m", ContainerSpec: &pb.ModelContainerSpec{ImageUri: "x"}}
 		}},
 		{codes.PermissionDenied, "not as", func(b *pb.BatchPredictionJob) { b.ServiceAccount = "no@p" }},
 	} {

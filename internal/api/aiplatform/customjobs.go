@@ -29,6 +29,13 @@ type ImageChecker interface {
 	MayRun(ctx context.Context, image string) error
 }
 
+// ModelChecker refuses a model whose image the caller in ctx may not run, or whose files
+// it may not read: who serves a model shows what is in them.
+type ModelChecker interface {
+	ImageChecker
+	MayRead(ctx context.Context, uri string) error
+}
+
 // CustomJobs serves the CustomJob methods of JobService. The training engine acts
 // on the rows.
 type CustomJobs struct {

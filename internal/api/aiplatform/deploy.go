@@ -40,7 +40,7 @@ func (s *Endpoints) deploy(ctx context.Context, req *pb.DeployModelRequest) (*lo
 	if d.ServiceAccount, err = RunAs(ctx, s.accounts, name.Project(), d.ServiceAccount); err != nil {
 		return nil, err
 	}
-	checked, err := s.std.mayServe(ctx, s.images, name.Project(), d.Model)
+	checked, err := s.std.mayServe(ctx, s.may, name.Project(), d.Model)
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +64,8 @@ func (s *Endpoints) deploy(ctx context.Context, req *pb.DeployModelRequest) (*lo
 }
 
 // prepare resolves the model and its version, gives the deployed model its id
-// and checks the traffic split. checked is the image that the caller may run.
-func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, want *pb.DeployModelRequest, checked string) error {
+// and checks the traffic split. checked is what the caller may serve.
+func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, want *pb.DeployModelRequest, checked parts) error {
 	e, d := &pb.Endpoint{}, want.DeployedModel
 	if err := s.std.Load(ctx, tx, want.Endpoint, e); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, wa
 	if err != nil {
 		return err
 	}
-	if err := sameImage(model, checked); err != nil {
+	if err := sameServed(model, checked); err != nil {
 		return err
 	}
 	d.Model, d.ModelVersionId = model.Name, model.VersionId

@@ -25,15 +25,15 @@ const endpointService = "EndpointService"
 type Endpoints struct {
 	std      *Standard
 	accounts Accounts
-	images   ImageChecker
+	may      ModelChecker
 	replicas Replicas
 	public   func() string
 }
 
 // NewEndpoints makes the service. replicas may be nil: then nothing is known of
 // them. public gives the host:port under which clients reach this server.
-func NewEndpoints(std *Standard, accounts Accounts, images ImageChecker, replicas Replicas, public func() string) *Endpoints {
-	return &Endpoints{std: std, accounts: accounts, images: images, replicas: replicas, public: public}
+func NewEndpoints(std *Standard, accounts Accounts, may ModelChecker, replicas Replicas, public func() string) *Endpoints {
+	return &Endpoints{std: std, accounts: accounts, may: may, replicas: replicas, public: public}
 }
 
 // Methods gives the rows of the dispatch table.

@@ -154,6 +154,7 @@ func TestDeployIsChecked(t *testing.T) {
 	s := newServer(t)
 	model := upload(t, s, "m", "", &pb.Model{}).Model
 	secret := upload(t, s, "secret", "", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "theirs/secret"}}).Model
+	taken := upload(t, s, "taken", "", &pb.Model{ArtifactUri: "gs://theirs/m"}).Model
 	e := createEndpoint(t, s, "e")
 	change := func(f func(*pb.DeployModelRequest)) *pb.DeployModelRequest {
 		r := deployRequest(e, model, "", nil)
@@ -172,6 +173,7 @@ func TestDeployIsChecked(t *testing.T) {
 			r.DeployedModel.Model = "projects/q/locations/us-central1/models/m"
 		}), codes.InvalidArgument},
 		"foreign image": {change(func(r *pb.DeployModelRequest) { r.DeployedModel.Model = secret }), codes.PermissionDenied},
+		"foreign files": {change(func(r *pb.DeployModelRequest) { r.DeployedModel.Model = taken }), codes.PermissionDenied},
 		"no resources":  {change(func(r *pb.DeployModelRequest) { r.DeployedModel.PredictionResources = nil }), codes.InvalidArgument},
 		"shared": {change(func(r *pb.DeployModelRequest) {
 			r.DeployedModel.PredictionResources = &pb.DeployedModel_SharedResources{SharedResources: "x"}

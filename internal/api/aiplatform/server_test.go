@@ -57,6 +57,13 @@ func (images) MayRun(_ context.Context, image string) error {
 	return nil
 }
 
+func (images) MayRead(_ context.Context, uri string) error {
+	if strings.HasPrefix(uri, "gs://theirs/") {
+		return resource.Errorf(codes.PermissionDenied, "%s is not for you", uri)
+	}
+	return nil
+}
+
 func newServer(tb testing.TB) *server {
 	tb.Helper()
 	st, err := sqlite.Open(tb.Context(), filepath.Join(tb.TempDir(), "t.db"))

@@ -218,7 +218,7 @@ func (h *Handler) bucketFor(ctx context.Context, name string, permissions ...str
 	if err != nil {
 		return blob.Bucket{}, err
 	}
-	access, err := accessOf(b)
+	access, err := AccessOf(b)
 	if err != nil {
 		return blob.Bucket{}, err
 	}

@@ -33,8 +33,8 @@ func readPolicy(b blob.Bucket) (policy, error) {
 	return p, nil
 }
 
-// accessOf is what the decision about a bucket looks at.
-func accessOf(b blob.Bucket) (identity.Bucket, error) {
+// AccessOf is what the decision about a bucket looks at.
+func AccessOf(b blob.Bucket) (identity.Bucket, error) {
 	p, err := readPolicy(b)
 	return identity.Bucket{
 		Name: b.Name, Project: b.Project, Policy: p.BucketPolicy, PrivateOnly: b.PublicAccessPrevention == "enforced",
@@ -82,7 +82,7 @@ func (h *Handler) setPolicy(c *call) error {
 	if given.Version == 0 {
 		given.Version = 1
 	}
-	access, err := accessOf(b)
+	access, err := AccessOf(b)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (h *Handler) testPermissions(c *call) error {
 	if err != nil {
 		return err
 	}
-	access, err := accessOf(b)
+	access, err := AccessOf(b)
 	if err != nil {
 		return err
 	}
