@@ -28,7 +28,8 @@ SQLite database in memory and runs one query. Without a query it lists the table
 A job NAME=JOB (JOB is an id or a resource name) gives NAME_input, NAME_output and NAME_errors; a
 file NAME=gs://... gives NAME. Columns are the fields of JSON objects, c0, c1, ... of JSON lists,
 or those of CSV and Parquet. _row counts from 1, and _record is a line of JSON as it stands, which
-is the instance of an output without keys. Fields that are not plain values are JSON: json_extract reads them.`,
+is the instance of an output without keys. A name that SQLite would take for another one gets an
+underscore (A_ beside a, rowid_). Fields that are not plain values are JSON: json_extract reads them.`,
 		Example: `  tategu sql --job j=1234 "SELECT i.*, o.prediction FROM j_input i JOIN j_output o ON o.key = i.id ORDER BY o.prediction DESC LIMIT 10"
   tategu sql --job a=1234 --job b=1235 "SELECT avg(abs(a.prediction - b.prediction)) FROM a_output a JOIN b_output b USING (key)"
   tategu sql --file t=gs://bucket/table.parquet --output csv "SELECT * FROM t"`,

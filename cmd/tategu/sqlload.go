@@ -267,6 +267,7 @@ func (t *sqlTable) json(ctx context.Context, line []byte, record bool) error {
 	default:
 		names, values = []string{"value"}, []any{sqlValue(line)}
 	}
+	columnNames(names)
 	if record {
 		names, values = append(names, columnRecord), append(values, string(line))
 	}
@@ -333,8 +334,22 @@ func (t *sqlTable) csv(ctx context.Context, in io.Reader) error {
 			}
 			names, values = append(names, name), append(values, v)
 		}
+		columnNames(names)
 		if err := t.put(ctx, names, values); err != nil {
 			return err
 		}
+	}
+}
+
+// columnNames makes the names of a record such that SQLite tells them apart: for it a and
+// A are the same, some are its own, and _row and _record are ours. Underscores follow.
+func columnNames(names []string) {
+	taken := map[string]bool{columnRow: true, columnRecord: true, "rowid": true, "oid": true, "_rowid_": true}
+	for i, name := range names {
+		name = strings.ReplaceAll(name, "\x00", "_")
+		for taken[strings.ToLower(name)] {
+			name += "_"
+		}
+		names[i], taken[strings.ToLower(name)] = name, true
 	}
 }
