@@ -98,10 +98,19 @@ func (a *admission) MayRun(ctx context.Context, reference string) error {
 }
 
 // MayRead implements aiplatform.ModelChecker: the server reads a model's files with
-// rights of its own, so the caller must have those of a reader of the bucket. One that
-// does not exist shows nothing; who may not know that is told the same as of others'.
+// rights of its own, so the caller must have those of a reader of the bucket.
 func (a *admission) MayRead(ctx context.Context, uri string) error {
-	const permission = "storage.objects.get"
+	return a.mayUse(ctx, uri, "storage.objects.get")
+}
+
+// MayWrite implements aiplatform.BatchChecker.
+func (a *admission) MayWrite(ctx context.Context, uri string) error {
+	return a.mayUse(ctx, uri, "storage.objects.create")
+}
+
+// mayUse asks for a permission on a URI's bucket. One that does not exist shows nothing;
+// who may not know that is told the same as of others'.
+func (a *admission) mayUse(ctx context.Context, uri, permission string) error {
 	name, _, _ := strings.Cut(strings.TrimPrefix(uri, "gs://"), "/")
 	p := identity.FromContext(ctx)
 	b, err := a.blobs.GetBucket(ctx, name)
@@ -114,7 +123,7 @@ func (a *admission) MayRead(ctx context.Context, uri string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("artifact %s: %w", uri, err)
+		return fmt.Errorf("use %s: %w", uri, err)
 	}
 	return nil
 }

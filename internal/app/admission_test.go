@@ -102,6 +102,11 @@ func TestMayRead(t *testing.T) {
 			t.Errorf("%q may read %q: %v, want %v", c.who.Email, c.uri, err, c.want)
 		}
 	}
+	for uri, want := range map[string]codes.Code{"gs://my-bucket/out": codes.OK, "gs://their-bucket/out": codes.PermissionDenied} {
+		if err := a.MayWrite(identity.NewContext(t.Context(), both), uri); resource.CodeOf(err) != want {
+			t.Errorf("a viewer of theirs may write %s: %v, want %v", uri, err, want)
+		}
+	}
 }
 
 func TestMayRun(t *testing.T) {

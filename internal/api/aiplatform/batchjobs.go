@@ -20,11 +20,11 @@ import (
 type BatchJobs struct {
 	std      *Standard
 	accounts Accounts
-	may      ModelChecker
+	may      BatchChecker
 }
 
 // NewBatchJobs makes the service.
-func NewBatchJobs(std *Standard, accounts Accounts, may ModelChecker) *BatchJobs {
+func NewBatchJobs(std *Standard, accounts Accounts, may BatchChecker) *BatchJobs {
 	return &BatchJobs{std: std, accounts: accounts, may: may}
 }
 
@@ -62,6 +62,9 @@ func (j *BatchJobs) create(ctx context.Context, req *pb.CreateBatchPredictionJob
 	if err != nil {
 		return nil, err
 	}
+	if err := j.mayUse(ctx, job); err != nil {
+		return nil, err
+	}
 	job.State = pb.JobState_JOB_STATE_PENDING
 	err = j.std.store.Update(ctx, func(tx store.Tx) error {
 		if job.GetUnmanagedContainerModel() == nil {
@@ -80,6 +83,19 @@ func (j *BatchJobs) mayServe(ctx context.Context, project string, job *pb.BatchP
 		return checkServed(ctx, j.may, unmanaged.GetContainerSpec().GetImageUri(), unmanaged.GetArtifactUri())
 	}
 	return j.std.mayServe(ctx, j.may, project, versioned(job.GetModel(), version))
+}
+
+// mayUse asks for the objects that the engine reads and writes with rights of its own.
+func (j *BatchJobs) mayUse(ctx context.Context, job *pb.BatchPredictionJob) error {
+	for _, uri := range job.GetInputConfig().GetGcsSource().GetUris() {
+		if err := j.may.MayRead(ctx, uri); err != nil {
+			return err
+		}
+	}
+	if out := job.GetOutputConfig().GetGcsDestination().GetOutputUriPrefix(); out != "" {
+		return j.may.MayWrite(ctx, out)
+	}
+	return nil
 }
 
 // versioned adds a version to a model's name that has none.

@@ -124,6 +124,12 @@ func TestBatchJobChecks(t *testing.T) {
 		{codes.PermissionDenied, "gs://theirs/m is not for you", func(b *pb.BatchPredictionJob) {
 			b.Model, b.UnmanagedContainerModel = "", &pb.UnmanagedContainerModel{ArtifactUri: "gs://theirs/m", ContainerSpec: &pb.ModelContainerSpec{ImageUri: "x"}}
 		}},
+		{codes.PermissionDenied, "gs://theirs/in/* is not for you", func(b *pb.BatchPredictionJob) {
+			b.InputConfig.GetGcsSource().Uris = append(b.InputConfig.GetGcsSource().Uris, "gs://theirs/in/*")
+		}},
+		{codes.PermissionDenied, "gs://theirs/out is not to be written", func(b *pb.BatchPredictionJob) {
+			b.OutputConfig.GetGcsDestination().OutputUriPrefix = "gs://theirs/out"
+		}},
 		{codes.PermissionDenied, "not as", func(b *pb.BatchPredictionJob) { b.ServiceAccount = "no@p" }},
 	} {
 		_, err := j.create(t.Context(), batchJob(c.change))

@@ -36,6 +36,12 @@ type ModelChecker interface {
 	MayRead(ctx context.Context, uri string) error
 }
 
+// BatchChecker also refuses what a batch prediction must not read or write for its caller.
+type BatchChecker interface {
+	ModelChecker
+	MayWrite(ctx context.Context, uri string) error
+}
+
 // CustomJobs serves the CustomJob methods of JobService. The training engine acts
 // on the rows.
 type CustomJobs struct {

@@ -64,6 +64,13 @@ func (images) MayRead(_ context.Context, uri string) error {
 	return nil
 }
 
+func (images) MayWrite(_ context.Context, uri string) error {
+	if strings.HasPrefix(uri, "gs://theirs/") {
+		return resource.Errorf(codes.PermissionDenied, "%s is not to be written by you", uri)
+	}
+	return nil
+}
+
 func newServer(tb testing.TB) *server {
 	tb.Helper()
 	st, err := sqlite.Open(tb.Context(), filepath.Join(tb.TempDir(), "t.db"))
