@@ -10,10 +10,12 @@ import (
 	"tategu/internal/warehouse/sqlite"
 )
 
-// Warehouse is a database: one of the fields is set.
+// Warehouse is a database: one of SQLite and Postgres is set.
 type Warehouse struct {
 	SQLite   string `yaml:"sqlite"`   // path of a file; a relative one is below the data directory
 	Postgres string `yaml:"postgres"` // URL, or settings as libpq takes them
+	// Projects are those whose jobs may write into it; none = all.
+	Projects []string `yaml:"projects"`
 }
 
 func (w Warehouse) validate(name string) error {
@@ -24,6 +26,17 @@ func (w Warehouse) validate(name string) error {
 		return resource.Invalid("warehouses."+name, "the warehouse %s is not one of sqlite and postgres", name).WithHint("write %s: {sqlite: FILE} or %s: {postgres: URL}", name, name)
 	}
 	return nil
+}
+
+// warehouseProjects are the projects of the warehouses that not every project may use.
+func (c Config) warehouseProjects() map[string][]string {
+	all := map[string][]string{}
+	for name, w := range c.Warehouses {
+		if len(w.Projects) > 0 {
+			all[name] = w.Projects
+		}
+	}
+	return all
 }
 
 func (c Config) openWarehouses() (map[string]warehouse.Warehouse, error) {

@@ -55,7 +55,9 @@ type Config struct {
 	Worker string
 	// Warehouses are the databases into which results may go, by name.
 	Warehouses map[string]warehouse.Warehouse
-	Temp       string // directory for files while they are read; "" = the system's
+	// Projects are those whose jobs may write into a warehouse; all, where it is absent.
+	Projects map[string][]string
+	Temp     string // directory for files while they are read; "" = the system's
 	// Ended is told of each job that ends, in the transaction in which it does; nil = nobody is.
 	Ended func(ctx context.Context, tx store.Tx, job *pb.BatchPredictionJob) error
 	Jobs  int // jobs that run at the same time; 0 = 4

@@ -276,10 +276,11 @@ func TestFileList(t *testing.T) {
 	w.echo()
 	w.write("gs://b/1.png", "one")
 	w.write("gs://b/2.png", "two")
-	w.write("gs://b/list.txt", "gs://b/1.png", "gs://b/none.png", "gs://b/2.png")
+	w.write("gs://theirs/3.png", "three")
+	w.write("gs://b/list.txt", "gs://b/1.png", "gs://b/none.png", "gs://b/2.png", "gs://theirs/3.png")
 	job := w.ended(w.submit("echo", "gs://b/list.txt", formats("file-list", "jsonl")))
 	want := []string{`{"instance":"gs://b/1.png","prediction":{"b64": "b25l"}}`, `{"instance":"gs://b/2.png","prediction":{"b64": "dHdv"}}`}
-	if got := w.predictions(job); !slices.Equal(got, want) || job.GetCompletionStats().GetFailedCount() != 1 {
+	if got := w.predictions(job); !slices.Equal(got, want) || job.GetCompletionStats().GetFailedCount() != 2 || codes.Code(job.GetPartialFailures()[1].GetCode()) != codes.PermissionDenied {
 		t.Errorf("%q, %v", got, job)
 	}
 	native := w.ended(w.submit("native", "gs://b/list.txt", formats("file-list", "jsonl")))

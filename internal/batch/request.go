@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +64,10 @@ func (r *run) load(ctx context.Context, uri string) (_ []byte, err error) {
 	if err != nil {
 		return nil, resource.Invalid("instance", "the line %q is not of the form gs://BUCKET/NAME", excerpt([]byte(uri)))
 	}
+	if !r.mayList(o.bucket) {
+		return nil, resource.Errorf(codes.PermissionDenied, "%s is in a bucket that gcs_source does not name", uri).
+			WithHint("a list names objects of the buckets of gcs_source alone, since who made the job was asked for the right to read these")
+	}
 	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, o.bucket, o.name)
 	if err != nil {
 		return nil, err
@@ -72,6 +77,15 @@ func (r *run) load(ctx context.Context, uri string) (_ []byte, err error) {
 		return nil, resource.Invalid("instance", "%s has %d bytes; at most %d are sent to a model", uri, attrs.Size, maxFile)
 	}
 	return io.ReadAll(rc)
+}
+
+// mayList reports a bucket of the job's own inputs: what is in a list, nobody has looked
+// at when the job was made, and it is read with the server's rights.
+func (r *run) mayList(bucket string) bool {
+	return slices.ContainsFunc(r.job.GetInputConfig().GetGcsSource().GetUris(), func(uri string) bool {
+		o, err := parseURI(uri)
+		return err == nil && o.bucket == bucket
+	})
 }
 
 // fatal reports an error that is not about the instances asked.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -52,6 +53,15 @@ type tables struct {
 	key     string // kind, KeyNone = instances
 }
 
+// project is the id of the job's project.
+func (r *run) project() string {
+	name, err := resource.ParseName(r.job.GetName())
+	if err != nil {
+		return ""
+	}
+	return name.Project()
+}
+
 // warehouse finds the database that the job names, and what it calls the table.
 func (r *run) warehouse() (w warehouse.Warehouse, name, schema, table string, err error) {
 	name, schema, table, err = parseTable(r.job.GetOutputConfig().GetBigqueryDestination().GetOutputUri())
@@ -59,6 +69,9 @@ func (r *run) warehouse() (w warehouse.Warehouse, name, schema, table string, er
 		return nil, "", "", "", err
 	}
 	w, ok := r.engine.cfg.Warehouses[name]
+	if projects := r.engine.cfg.Projects[name]; len(projects) > 0 && !slices.Contains(projects, r.project()) {
+		ok = false // and nothing is told of it
+	}
 	if !ok {
 		return nil, "", "", "", resource.Errorf(codes.NotFound, "there is no warehouse %q", name).WithCause(resource.CauseInput).
 			WithHint("`warehouses` in the configuration names the databases that results may go into")

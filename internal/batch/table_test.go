@@ -54,6 +54,12 @@ func tableOf(t *testing.T, made warehouse.Warehouse, db *sql.DB) {
 	if codes.Code(again.GetError().GetCode()) != codes.AlreadyExists {
 		t.Errorf("got %v", again.GetError())
 	}
+	w.stop()
+	w.projects = map[string][]string{"wh": {"another"}}
+	w.open()
+	if job := w.ended(w.submit("native", "gs://b/in.jsonl", into("bq://wh.more"))); codes.Code(job.GetError().GetCode()) != codes.NotFound {
+		t.Errorf("a warehouse of another project: %v", job.GetError())
+	}
 	other := w.ended(w.submit("native", "gs://b/in.jsonl", into("bq://nowhere.scores")))
 	if !strings.Contains(other.GetError().GetMessage(), `there is no warehouse "nowhere"`) {
 		t.Errorf("got %v", other.GetError())

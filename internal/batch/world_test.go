@@ -113,6 +113,7 @@ type world struct {
 	stop    func()
 
 	warehouses map[string]warehouse.Warehouse
+	projects   map[string][]string
 }
 
 func newWorld(t *testing.T) *world {
@@ -135,7 +136,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	engine := batch.New(batch.Config{
-		Store: st, Objects: w.objects, Runtime: w.runtime, Warehouses: w.warehouses, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Store: st, Objects: w.objects, Runtime: w.runtime, Warehouses: w.warehouses, Projects: w.projects, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		HasImage: func(image string) bool { return image == "echo" },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
