@@ -10,8 +10,6 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"tategu/internal/batch/score"
 	"tategu/internal/modelformat"
 )
@@ -20,12 +18,11 @@ import (
 const (
 	workerHeap      = 96 << 20
 	workerGrowth    = 50 // percent
-	workerNiceness  = 15
 	workerArguments = 1
 )
 
 // batchWorker evaluates a model file for batch prediction jobs: the server starts it.
-// It gives way to whatever serves requests.
+// The runtime has it give way to whatever serves requests.
 func batchWorker(args []string) error {
 	port := os.Getenv("PORT")
 	if len(args) != workerArguments || port == "" {
@@ -33,9 +30,6 @@ func batchWorker(args []string) error {
 	}
 	debug.SetMemoryLimit(workerHeap)
 	debug.SetGCPercent(workerGrowth)
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, workerNiceness); err != nil {
-		fmt.Fprintln(os.Stderr, "batch worker: it runs with the priority of the server: ", err)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	f, err := os.Open(args[0]) //nolint:gosec // the server names it

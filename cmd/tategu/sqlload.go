@@ -225,7 +225,7 @@ func (t *sqlTable) put(ctx context.Context, names []string, values []any) error 
 			}
 		}
 		var err error
-		stmt, err = t.tx.PrepareContext(ctx, "INSERT INTO "+quoted(t.name)+" ("+strings.Join(list, ", ")+") VALUES (?"+strings.Repeat(", ?", len(names)-1)+")")
+		stmt, err = t.tx.PrepareContext(ctx, "INSERT INTO "+quoted(t.name)+" ("+strings.Join(list, ", ")+") VALUES (?"+strings.Repeat(", ?", len(names)-1)+")") //nolint:gosec // quoted names
 		if err != nil {
 			return err
 		}

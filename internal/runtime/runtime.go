@@ -61,7 +61,8 @@ type Workload struct {
 	Secrets []string
 
 	Resources Resources
-	// Priority orders what waits for room; the zero value is that of pipelines.
+	// Priority orders what waits for room; the zero value is that of pipelines. What
+	// has PriorityBatch gets about a tenth of the processor that others get who want it.
 	Priority Priority
 	// Gang names workloads that start together or not at all, GangSize how many
 	// they are; "" = it starts alone.

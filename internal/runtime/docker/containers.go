@@ -35,6 +35,7 @@ type hostConfig struct {
 	Memory         int64 `json:",omitempty"` // bytes
 	MemorySwap     int64 `json:",omitempty"` // bytes of memory and swap
 	NanoCPUs       int64 `json:"NanoCpus,omitempty"`
+	CPUShares      int64 `json:"CpuShares,omitempty"` // 1024 is everybody's
 	Devices        []device
 	DeviceRequests []deviceRequest
 }

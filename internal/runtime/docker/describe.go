@@ -81,6 +81,9 @@ func (r *Runtime) engineName() string {
 	return "Docker"
 }
 
+// lowShares of the processor, of 1024, is what containers get that give way to others.
+const lowShares = 102
+
 // host is what the container gets of the machine.
 func (in *instance) host(binds []string, plan runtime.Plan) hostConfig {
 	want := in.rec.Workload.Resources
@@ -91,6 +94,9 @@ func (in *instance) host(binds []string, plan runtime.Plan) hostConfig {
 		LogConfig: logConfig{Type: "json-file", Config: map[string]string{"max-size": "1000g"}},
 		CapDrop:   []string{"ALL"}, CapAdd: capabilities(), SecurityOpt: []string{"no-new-privileges"},
 		PidsLimit: int64(in.r.cfg.Processes), Memory: want.MemoryBytes, MemorySwap: want.MemoryBytes, NanoCPUs: int64(want.Cores * 1e9),
+	}
+	if in.rec.Workload.Priority == runtime.PriorityBatch {
+		h.CPUShares = lowShares
 	}
 	if plan.NoNetwork {
 		h.NetworkMode = "none"

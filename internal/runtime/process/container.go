@@ -72,10 +72,11 @@ func (r *Runtime) imageStore(ids box.Mapping) *oci.Store {
 	return oci.NewStore(filepath.Join(r.cfg.CacheDir, "images"), limits, ids, r.cfg.Log, r.cfg.Now)
 }
 
-// group is the control group of what runs; a program of the machine has none.
+// groupOf is the control group of what runs; programs of the machine have one only
+// where they give way.
 func groupOf(s wrapper.Spec) box.Cgroup {
 	if s.Container == nil {
-		return box.Cgroup{}
+		return s.Cgroup
 	}
 	return s.Container.Cgroup
 }
@@ -302,7 +303,8 @@ func (b *draft) own() error {
 // limits asks for a control group; what is refused is said and not enforced.
 func (b *draft) limits() {
 	in, want := b.in, b.in.rec.Workload.Resources
-	ask := box.Ask{Cores: want.Cores, Memory: want.MemoryBytes, Processes: in.r.cfg.Processes}
+	b.c.Low = in.rec.Workload.Priority == runtime.PriorityBatch
+	ask := box.Ask{Cores: want.Cores, Memory: want.MemoryBytes, Processes: in.r.cfg.Processes, Low: b.c.Low}
 	group, err := in.r.boxes().groups.Make(in.ID(), ask)
 	b.c.Cgroup, b.c.Limits.Processes = group, uint64(in.r.cfg.Processes)
 	if err != nil {

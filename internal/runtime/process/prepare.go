@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/runtime/process/box"
 	"tategu/internal/runtime/process/oci"
 	"tategu/internal/runtime/process/wrapper"
 	"tategu/internal/runtime/scheduler"
@@ -165,6 +167,14 @@ func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv 
 			value = port(show(value))
 		}
 		s.Env = append(s.Env, name+"="+value)
+	}
+	if s.Low = w.Priority == runtime.PriorityBatch; s.Low {
+		var err error
+		// Without a group, its niceness and its session still have it give way.
+		if s.Cgroup, err = cgroups(in.r.cfg).Make(in.ID(), box.Ask{Low: true}); err != nil {
+			in.r.cfg.Log.Debug("no control group for a program that gives way", slog.String("workload", in.ID()), slog.Any("error", err))
+		}
+		return s, nil
 	}
 	in.warmable(plan, &s)
 	return s, nil

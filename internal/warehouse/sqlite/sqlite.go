@@ -33,7 +33,7 @@ func Open(path string) (*Warehouse, error) {
 }
 
 func put(ctx context.Context, tx *sql.Tx, t warehouse.Table) (func([]any) error, func() error, error) {
-	stmt, err := tx.PrepareContext(ctx, "INSERT INTO "+load.QuoteTable(t)+" VALUES (?"+strings.Repeat(", ?", len(t.Columns)-1)+")") //nolint:gosec // a quoted name
+	stmt, err := tx.PrepareContext(ctx, "INSERT INTO "+load.QuoteTable(t)+" VALUES (?"+strings.Repeat(", ?", len(t.Columns)-1)+")") //nolint:gosec,sqlclosecheck // a quoted name; the caller closes it
 	if err != nil {
 		return nil, nil, err
 	}

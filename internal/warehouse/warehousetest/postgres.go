@@ -34,7 +34,7 @@ func Postgres(t *testing.T) (dsn string) {
 		attr.Credential = other(t, dir)
 	}
 	run := func(name string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(bin, name), args...)
+		cmd := exec.Command(filepath.Join(bin, name), args...) //nolint:noctx // the server outlives the test's context: Cleanup ends it
 		cmd.SysProcAttr, cmd.Dir = attr, dir
 		return cmd
 	}

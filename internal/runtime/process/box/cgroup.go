@@ -13,4 +13,5 @@ type Ask struct {
 	Cores     float64
 	Memory    int64 // bytes
 	Processes int
+	Low       bool // a tenth of the processor that others get who want it
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,6 +72,10 @@ func (c *Cgroups) makeV1(id string, ask Ask) (Cgroup, error) {
 	if ask.Cores > 0 {
 		wanted["cpu"] = []setting{{file: "cpu.cfs_period_us", value: strconv.Itoa(cpuPeriod)}, {file: "cpu.cfs_quota_us", value: quota(ask.Cores)}}
 	}
+	low := setting{file: "cpu.shares", value: "102"} // of 1024
+	if ask.Low {
+		wanted["cpu"] = append(wanted["cpu"], low)
+	}
 	if ask.Processes > 0 {
 		wanted["pids"] = []setting{{file: "pids.max", value: strconv.Itoa(ask.Processes)}}
 	}
@@ -86,8 +91,16 @@ func (c *Cgroups) makeV1(id string, ask Ask) (Cgroup, error) {
 			errs = append(errs, fmt.Errorf("no %s controller", controller))
 			continue
 		}
-		dir := filepath.Join(c.mount, controller, own, c.name, id)
-		if err := apply(dir, settings); err != nil {
+		above := filepath.Join(c.mount, controller, own, c.parent(ask))
+		dir := filepath.Join(above, id)
+		var err error
+		if controller == "cpu" && ask.Low {
+			err = apply(above, []setting{low})
+		}
+		if err == nil {
+			err = apply(dir, settings)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", controller, err))
 			continue
 		}
@@ -103,7 +116,8 @@ func (c *Cgroups) makeV2(id string, ask Ask) (Cgroup, error) {
 	base := filepath.Join(c.mount, c.own[""])
 	// Controllers are handed down one level at a time. A group with processes of its
 	// own cannot hand any down, unless it is the root.
-	for _, dir := range []string{base, filepath.Join(base, c.name)} {
+	above := filepath.Join(base, c.parent(ask))
+	for _, dir := range []string{base, above} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return Cgroup{}, err
 		}
@@ -112,6 +126,12 @@ func (c *Cgroups) makeV2(id string, ask Ask) (Cgroup, error) {
 		}
 	}
 	var settings []setting
+	if ask.Low {
+		settings = []setting{{file: "cpu.weight", value: "10"}} // of 100
+		if err := apply(above, settings); err != nil {
+			return Cgroup{}, err
+		}
+	}
 	if ask.Memory > 0 {
 		settings = append(settings, setting{file: "memory.max", value: strconv.FormatInt(ask.Memory, 10)}, setting{file: "memory.swap.max", value: "0", soft: true})
 	}
@@ -121,11 +141,23 @@ func (c *Cgroups) makeV2(id string, ask Ask) (Cgroup, error) {
 	if ask.Processes > 0 {
 		settings = append(settings, setting{file: "pids.max", value: strconv.Itoa(ask.Processes)})
 	}
-	dir := filepath.Join(base, c.name, id)
+	dir := filepath.Join(above, id)
 	if err := apply(dir, settings); err != nil {
 		return Cgroup{}, err
 	}
 	return Cgroup{V2: dir, Memory: filepath.Join(dir, "memory.events")}, nil
+}
+
+// lowSuffix ends the name of our directory for groups that give way. Groups compete
+// with those beside them alone, so that one below an ordinary group would give way to
+// nothing but its neighbours there.
+const lowSuffix = "-low"
+
+func (c *Cgroups) parent(ask Ask) string {
+	if ask.Low {
+		return c.name + lowSuffix
+	}
+	return c.name
 }
 
 const cpuPeriod = 100_000 // microseconds
@@ -152,22 +184,36 @@ func (c Cgroup) Remove() error {
 		if dir == "" {
 			continue
 		}
-		if err := unix.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeGroup(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove the control group %s: %w", dir, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// removeGroup waits a little for the wrapper, a thread of which may still be there
+// when it has said that the program is not.
+func removeGroup(dir string) (err error) {
+	const pause = 20 * time.Millisecond
+	for range 25 {
+		if err = unix.Rmdir(dir); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		<-time.After(pause)
+	}
+	return err
+}
+
 // Tidy removes our own directories where nothing runs any more.
 func (c *Cgroups) Tidy() {
-	for _, controller := range []string{"memory", "cpu", "pids"} {
-		if own, ok := c.own[controller]; ok {
-			_ = unix.Rmdir(filepath.Join(c.mount, controller, own, c.name)) // in use, or never made
+	for _, controller := range []string{"memory", "cpu", "pids", ""} {
+		own, ok := c.own[controller]
+		if !ok {
+			continue
 		}
-	}
-	if own, ok := c.own[""]; ok {
-		_ = unix.Rmdir(filepath.Join(c.mount, own, c.name)) // as above
+		for _, ask := range []Ask{{}, {Low: true}} {
+			_ = unix.Rmdir(filepath.Join(c.mount, controller, own, c.parent(ask))) // in use, or never made
+		}
 	}
 }
 

@@ -67,3 +67,31 @@ func TestCgroupV1(t *testing.T) {
 		t.Errorf("nothing asked for: %+v, %v", none, err)
 	}
 }
+
+// TestLow: a group that gives way is below one that does, with either version.
+func TestLow(t *testing.T) {
+	t.Parallel()
+	for version, c := range map[string]struct{ self, dir, controllers, file, want string }{
+		"v1": {"4:cpu:/a\n", "cpu/a/tategu-x-low", "", "cpu.shares", "102"},
+		"v2": {"0::/a\n", "a/tategu-x-low", "cpu memory pids", "cpu.weight", "10"},
+	} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			mount := t.TempDir()
+			self := filepath.Join(mount, "self")
+			for name, text := range map[string]string{"self": c.self, "cgroup.controllers": c.controllers} {
+				if err := os.WriteFile(filepath.Join(mount, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := newCgroups(mount, self, "tategu-x").Make("w", Ask{Low: true}); err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range []string{"", "w"} {
+				if b, err := os.ReadFile(filepath.Join(mount, c.dir, dir, c.file)); err != nil || string(b) != c.want {
+					t.Errorf("%s/%s = %q, %v; want %q", dir, c.file, b, err, c.want)
+				}
+			}
+		})
+	}
+}

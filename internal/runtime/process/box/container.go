@@ -22,6 +22,7 @@ type Container struct {
 	Cgroup  Cgroup
 	Limits  Rlimits
 	Filter  bool // refuse system calls that no program of ours needs
+	Low     bool // gets a tenth of the processor that others get who want it
 	Alone   bool // in a network of its own, in which there is nothing else
 }
 

@@ -64,10 +64,13 @@ func Start(dir string, c *Container, command, env []string) (pid int, err error)
 }
 
 func start(dir string, c *Container, command, env []string) (int, error) {
+	if c.Low {
+		sayGiveWay()
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("hide the wrapper: %w", err)
 	}
-	group, err := join(c.Cgroup)
+	group, err := Join(c.Cgroup)
 	if err != nil {
 		return 0, err
 	}
@@ -94,9 +97,9 @@ func start(dir string, c *Container, command, env []string) (int, error) {
 	return launch(c, command, env, group)
 }
 
-// join puts the calling thread in the version 1 groups; the program inherits
+// Join puts the calling thread in the version 1 groups; the program inherits
 // them. Version 2 takes the program at its start.
-func join(c Cgroup) (*os.File, error) {
+func Join(c Cgroup) (*os.File, error) {
 	for _, dir := range c.V1 {
 		if err := os.WriteFile(filepath.Join(dir, "tasks"), []byte("0"), 0o644); err != nil {
 			return nil, fmt.Errorf("enter the control group: %w", err)

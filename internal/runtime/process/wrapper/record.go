@@ -29,6 +29,9 @@ type Spec struct {
 	GPUs    []string // ids of those that it was given
 	Python  bool     // a program that can be forked, and then is as if it was started
 
+	Low    bool       // gets a tenth of the processor that others get who want it ...
+	Cgroup box.Cgroup // ... in this group
+
 	Container *box.Container // nil = a program of this machine
 }
 

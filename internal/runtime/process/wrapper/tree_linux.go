@@ -60,6 +60,13 @@ func Stopped(pid int) bool {
 	return err == nil && (s.state == 'T' || s.state == 't')
 }
 
+// inGroup has a program start in a group of the unified hierarchy.
+func inGroup(attr *syscall.SysProcAttr, group *os.File) {
+	if group != nil {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(group.Fd())
+	}
+}
+
 func pids() []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

@@ -5,6 +5,7 @@ package wrapper
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,8 @@ func killTree(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) } // gone a
 func KillStrays(int, string) {}
 
 func childless() bool { return false } // orphans are not given to us
+
+func inGroup(*syscall.SysProcAttr, *os.File) {}
 
 func becomeReaper() error { return nil }
 

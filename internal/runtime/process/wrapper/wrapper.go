@@ -208,10 +208,17 @@ func spawn(s Spec) (pid int, err error) {
 		return 0, err
 	}
 	defer func() { _ = null.Close() }() // opened for reading
-	// Stdout and stderr are the output file that the server gave us.
-	pid, err = syscall.ForkExec(path, s.Command, &syscall.ProcAttr{
-		Dir: s.Dir, Env: s.Env, Files: []uintptr{null.Fd(), 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: true},
-	})
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	start := func(group *os.File) (int, error) {
+		inGroup(attr, group)
+		// Stdout and stderr are the output file that the server gave us.
+		return syscall.ForkExec(path, s.Command, &syscall.ProcAttr{Dir: s.Dir, Env: s.Env, Files: []uintptr{null.Fd(), 1, 2}, Sys: attr})
+	}
+	if s.Low {
+		pid, err = box.Low(s.Cgroup, start)
+	} else {
+		pid, err = start(nil)
+	}
 	if err != nil {
 		return 0, &fs.PathError{Op: box.OpStart, Path: path, Err: err}
 	}

@@ -1,0 +1,74 @@
+package box
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Low has start start a program that gives way, in a control group. Niceness and group are those of a thread, and inherited: so the thread that
+// starts it has them before, and ends with the goroutine, while the wrapper keeps its
+// own.
+func Low(c Cgroup, start func(group *os.File) (pid int, err error)) (pid int, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		sayGiveWay()
+		var group *os.File
+		if group, err = Join(c); err != nil {
+			return
+		}
+		defer func() { _ = group.Close() }() // a nil file is fine, too
+		pid, err = start(group)
+	}()
+	<-done
+	return pid, err
+}
+
+// sayGiveWay gives way; a program that cannot runs all the same, and its output says so.
+func sayGiveWay() {
+	if err := giveWay(); err != nil {
+		fmt.Fprintln(os.Stderr, "this runs at the priority of everything else:", err)
+	}
+}
+
+// giveWay has the calling thread get a tenth of what others get who want the processor,
+// in slices as short as the kernel makes them (those before 6.12 know one length), so
+// that others hardly wait for the end of one. Where the kernel shares the processor
+// between sessions first (sched(7), autogroups), niceness ranks threads within a session
+// only, and the session has one of its own.
+func giveWay() error {
+	const tenth = 10 // each step is about 1.25 times less
+	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return os.NewSyscallError("getpriority", err)
+	}
+	niceness := max(tenth, int32(20-now)) // the system call counts down from 20
+	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: niceness, Runtime: uint64(100 * time.Microsecond)}
+	return errors.Join(os.NewSyscallError("sched_setattr", unix.SchedSetAttr(0, attr, 0)), weighSession(tenth))
+}
+
+// weighSession sets the niceness of the session, where it has one and is ours alone.
+func weighSession(niceness int) error {
+	if sid, err := unix.Getsid(0); err != nil || sid != os.Getpid() {
+		return os.NewSyscallError("getsid", err)
+	}
+	const tries, pause = 10, 110 * time.Millisecond // the kernel allows all users together ten changes a second
+	for range tries {
+		err := os.WriteFile("/proc/self/autogroup", fmt.Append(nil, niceness), 0)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+		<-time.After(pause)
+	}
+	return errors.New("the kernel was too busy to change the weight of a session")
+}
