@@ -100,7 +100,8 @@ func badGzip(err error) error {
 
 // decode makes the request message of the called version from body, query and path.
 func (x *exchange) decode(r *http.Request) (proto.Message, error) {
-	req := x.route.method.in.New()
+	m := x.route.method
+	req := m.newRequest()
 	if x.route.body != "" {
 		body, err := api.ReadBody(r)
 		if err != nil {
@@ -128,6 +129,7 @@ func (x *exchange) decode(r *http.Request) (proto.Message, error) {
 			return nil, err
 		}
 	}
+	prune(req, m.in.Descriptor())
 	return req.Interface(), nil
 }
 
@@ -169,9 +171,18 @@ func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType
 		if deep := tooDeep(err); deep != nil {
 			return deep
 		}
-		return resource.Invalid("body", "the JSON body does not fit %s: %s", target.Descriptor().FullName(), plainError(err))
+		return resource.Invalid("body", "the JSON body does not fit %s: %s", x.called(target.Descriptor()), plainError(err))
 	}
 	return nil
+}
+
+// called is the name of a message in the caller's version.
+func (x *exchange) called(d protoreflect.MessageDescriptor) string {
+	name := string(d.FullName())
+	if rest, ok := strings.CutPrefix(name, packageV1beta1+"."); ok && x.route.method.version == resource.V1 {
+		return packageV1 + "." + rest
+	}
+	return name
 }
 
 // plainError drops the prefix with its deliberately unstable space.

@@ -36,6 +36,7 @@ type method struct {
 	listed  bool
 	api     api.Method
 	request protoreflect.MessageType // what the handler takes
+	direct  bool                     // JSON of in is read as request, which has all that in has
 	fields  *requestPlan
 }
 
@@ -142,8 +143,68 @@ func (ms *methods) newMethod(desc protoreflect.MethodDescriptor, table *api.Tabl
 	if m.request, err = ms.messageType(request); err != nil {
 		return nil, err
 	}
+	m.direct = covers(m.request.Descriptor(), m.in.Descriptor(), map[protoreflect.FullName]bool{})
 	m.fields, err = ms.planners[m.version].request(m)
 	return m, err
+}
+
+// covers reports that JSON of a v1 message can be read as the v1beta1 message d: every
+// field and every name of an enum is there. Of all messages only those of models and
+// some lists are not so.
+func covers(d, called protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if d == called || seen[called.FullName()] || called.ParentFile().Package() != packageV1 && !called.IsMapEntry() {
+		return true
+	}
+	seen[called.FullName()] = true
+	for i := range called.Fields().Len() {
+		if !fieldCovers(d.Fields().ByNumber(called.Fields().Get(i).Number()), called.Fields().Get(i), seen) {
+			return false
+		}
+	}
+	return true
+}
+
+func fieldCovers(f, called protoreflect.FieldDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if f == nil || f.Name() != called.Name() || f.Kind() != called.Kind() || f.Cardinality() != called.Cardinality() {
+		return false
+	}
+	if e := called.Enum(); e != nil {
+		for i := range e.Values().Len() {
+			v := e.Values().Get(i)
+			if have := f.Enum().Values().ByName(v.Name()); have == nil || have.Number() != v.Number() {
+				return false
+			}
+		}
+	}
+	return called.Message() == nil || covers(f.Message(), called.Message(), seen)
+}
+
+// newRequest is an empty message for JSON to be read into.
+func (m *method) newRequest() protoreflect.Message {
+	if m.direct {
+		return m.request.New()
+	}
+	return m.in.New()
+}
+
+// prune clears what is not in d, which is the message as the caller's version has it:
+// fields that it does not know are left out, as everywhere.
+func prune(m protoreflect.Message, d protoreflect.MessageDescriptor) {
+	if m.Descriptor() == d {
+		return
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		called := d.Fields().ByNumber(f.Number())
+		if called == nil {
+			m.Clear(f)
+			return true
+		}
+		each(f, v, called, func(m protoreflect.Message, d protoreflect.MessageDescriptor) bool {
+			prune(m, d)
+			return true
+		})
+		return true
+	})
 }
 
 func (ms *methods) messageType(d protoreflect.MessageDescriptor) (protoreflect.MessageType, error) {
@@ -195,9 +256,11 @@ func fits(m protoreflect.Message, d protoreflect.MessageDescriptor) bool {
 }
 
 func fieldFits(f protoreflect.FieldDescriptor, v protoreflect.Value, called protoreflect.FieldDescriptor) bool {
-	if called == nil {
-		return false
-	}
+	return called != nil && each(f, v, called, fits)
+}
+
+// each calls do with the messages of v1 in a field, until it gives false.
+func each(f protoreflect.FieldDescriptor, v protoreflect.Value, called protoreflect.FieldDescriptor, do func(protoreflect.Message, protoreflect.MessageDescriptor) bool) bool {
 	d := called.Message()
 	if f.IsMap() {
 		d = called.MapValue().Message()
@@ -209,17 +272,17 @@ func fieldFits(f protoreflect.FieldDescriptor, v protoreflect.Value, called prot
 	switch {
 	case f.IsMap():
 		v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-			ok = fits(v.Message(), d)
+			ok = do(v.Message(), d)
 			return ok
 		})
 	case f.IsList():
 		for i := range v.List().Len() {
-			if ok = fits(v.List().Get(i).Message(), d); !ok {
+			if ok = do(v.List().Get(i).Message(), d); !ok {
 				break
 			}
 		}
 	default:
-		ok = fits(v.Message(), d)
+		ok = do(v.Message(), d)
 	}
 	return ok
 }

@@ -3,6 +3,8 @@ package wire
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -296,5 +298,59 @@ func TestAnswerAs(t *testing.T) {
 	}
 	if strings.Contains(string(data), "rollout") || !strings.Contains(string(data), `"1"`) {
 		t.Errorf("a field of v1beta1 alone: %s", data)
+	}
+}
+
+// TestDirect: JSON of v1 is read into messages of v1beta1 where these have all that v1
+// has, and what v1 does not know is left out either way.
+func TestDirect(t *testing.T) {
+	t.Parallel()
+	ms, err := newMethods(everything(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := 0
+	for name, m := range ms.byName {
+		if m.version == resource.V1 && m.listed && m.direct {
+			direct++
+			if !strings.HasPrefix(string(m.request.Descriptor().FullName()), packageV1beta1) && strings.HasPrefix(string(m.in.Descriptor().FullName()), packageV1) {
+				t.Errorf("%s is read into %s", name, m.request.Descriptor().FullName())
+			}
+		}
+	}
+	if direct < 300 {
+		t.Errorf("%d methods of v1 are read directly", direct)
+	}
+	for name, want := range map[string]bool{
+		"PipelineService/CreatePipelineJob": true,
+		"EndpointService/DeployModel":       true,
+		"ModelService/UploadModel":          false, // Model.pipeline_job is of v1 alone
+	} {
+		m := ms.byName[packageV1+"."+name]
+		if m.direct != want {
+			t.Errorf("%s direct: %v", name, m.direct)
+		}
+		x := &exchange{route: &route{method: m, body: "*"}, types: ms.types}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://localhost/", strings.NewReader(
+			`{"deployedModel":{"id":"1","rolloutOptions":{"revisionNumber":3}},"trafficSplit":{"0":100},"model":{"displayName":"m","pipelineJob":"j"},"parent":"p","pipelineJob":{"displayName":"m"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := x.decode(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := alt{}.marshal(got, ms.types)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(data), " ", "")
+		if strings.Contains(text, "rollout") || len(text) < 10 || !want && !strings.Contains(text, `"pipelineJob":"j"`) {
+			t.Errorf("%s reads %s", name, text)
+		}
+		req.Body = io.NopCloser(strings.NewReader(`7`))
+		if _, err := x.decode(req); err == nil || !strings.Contains(err.Error(), packageV1+".") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
