@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
 	"os"
@@ -65,6 +66,10 @@ func request(ts *testscript.TestScript, method, path string, body []byte) string
 	ts.Check(resp.Body.Close())
 	if resp.StatusCode >= http.StatusMultipleChoices {
 		ts.Fatalf("%s %s: %s", method, path, text)
+	}
+	var compact bytes.Buffer // protobuf's JSON has spaces or not, as the build will have it
+	if json.Compact(&compact, text) == nil {
+		return compact.String()
 	}
 	return string(text)
 }
