@@ -97,6 +97,8 @@ def features(
             number_names.append(column)
         else:
             dummies = known[column].fillna("").astype(str).str.get_dummies(" ")
+            # Where pyarrow is installed, no tag at all is a column too.
+            dummies = dummies.drop(columns="", errors="ignore")
             tags = np.column_stack([tags, dummies.to_numpy(np.float32)])
     tag_share = tags / np.maximum(tags.sum(1, keepdims=True), 1)
 

@@ -156,24 +156,19 @@ def test_sql_of_inputs_and_outputs(own, model, lightgbm_model):
 
 def test_why_of_a_job_that_failed(own, receiver, model):
     put_lines(own, "bad.jsonl", ['"a"', '"b"'])
-    job = model.batch_predict(
-        job_display_name="bad",
-        gcs_source="gs://tables/bad.jsonl",
-        gcs_destination_prefix="gs://tables/out",
-        machine_type="n1-standard-2",
-        sync=False,
-    )
-    (name, event), *_ = receiver.of(job_once_made(job), 1)
+    with pytest.raises(RuntimeError, match="all 2 instances failed"):
+        model.batch_predict(
+            job_display_name="bad",
+            gcs_source="gs://tables/bad.jsonl",
+            gcs_destination_prefix="gs://tables/out",
+            machine_type="n1-standard-2",
+        )
+    jobs = aiplatform.BatchPredictionJob.list()
+    job = next(job for job in jobs if job.display_name == "bad")
+    (name, event), *_ = receiver.of(job, 1)
     assert name == event["id"]
     assert event["type"] == "tategu.batchPredictionJob.failed"
     text = own.command("why", job.name)
     assert "0 records have a result, 2 an error" in text
     assert "all 2 instances failed" in text
     assert "line 2 of gs://tables/bad.jsonl" in text
-    with pytest.raises(RuntimeError):
-        job.wait()
-
-
-def job_once_made(job):
-    job.wait_for_resource_creation()
-    return job
