@@ -288,3 +288,15 @@ func TestFileList(t *testing.T) {
 		t.Errorf("got %v", native.GetError())
 	}
 }
+
+// TestLinesThatAreNoJSON: of a model file's rows too, a line that is not JSON is told as
+// that, and not as an instance of the wrong form.
+func TestLinesThatAreNoJSON(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write("gs://b/in.jsonl", "x,1", `{"half":`)
+	job := w.ended(w.submit("native", "gs://b/in.jsonl", nil))
+	if got := job.GetError().GetMessage(); !strings.Contains(got, "all 2 instances failed") || !strings.Contains(got, "line 1 of gs://b/in.jsonl: the line is not valid JSON") {
+		t.Errorf("%s", got)
+	}
+}

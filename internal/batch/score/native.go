@@ -61,10 +61,10 @@ func (n *native) fill(in *rows) (more bool) {
 			continue
 		}
 		if err := n.block.Add(row.Instance); err != nil {
+			row.Err = err
 			if in.spec.Input != CSV && !json.Valid(row.record) {
 				row.bad()
 			}
-			row.Err = err
 		}
 	}
 	return true
