@@ -17,9 +17,6 @@ import (
 	"tategu/internal/resource"
 )
 
-// statusClientClosed is what the cloud answers for CANCELLED.
-const statusClientClosed = 499
-
 // internalError tells the caller where to look and nothing of what happened.
 func internalError(id string) error {
 	return resource.Errorf(codes.Internal, "internal error in request %s", id).
@@ -67,32 +64,7 @@ func httpStatus(err error) int {
 	if errors.Is(err, syscall.ENOSPC) {
 		return http.StatusInsufficientStorage
 	}
-	switch resource.CodeOf(err) {
-	case codes.OK:
-		return http.StatusOK
-	case codes.Canceled:
-		return statusClientClosed
-	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
-		return http.StatusBadRequest
-	case codes.DeadlineExceeded:
-		return http.StatusGatewayTimeout
-	case codes.NotFound:
-		return http.StatusNotFound
-	case codes.AlreadyExists, codes.Aborted:
-		return http.StatusConflict
-	case codes.PermissionDenied:
-		return http.StatusForbidden
-	case codes.Unauthenticated:
-		return http.StatusUnauthorized
-	case codes.ResourceExhausted:
-		return http.StatusTooManyRequests
-	case codes.Unimplemented:
-		return http.StatusNotImplemented
-	case codes.Unavailable:
-		return http.StatusServiceUnavailable
-	default:
-		return http.StatusInternalServerError
-	}
+	return resource.HTTPStatus(resource.CodeOf(err))
 }
 
 // codeOfHTTP is the other way round, for answers that plain handlers wrote.
@@ -116,7 +88,7 @@ func codeOfHTTP(status int) codes.Code {
 		return codes.Unimplemented
 	case http.StatusServiceUnavailable:
 		return codes.Unavailable
-	case statusClientClosed:
+	case resource.StatusClientClosed:
 		return codes.Canceled
 	}
 	switch {

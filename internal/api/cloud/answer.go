@@ -36,7 +36,7 @@ func (s *Service) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 // writeError writes {"error": {code, message, status, details}}.
 func writeError(w http.ResponseWriter, err error) {
 	st := status.Convert(err)
-	answer := httpStatus(st.Code())
+	answer := resource.HTTPStatus(st.Code())
 	if errors.Is(err, syscall.ENOSPC) {
 		answer = http.StatusInsufficientStorage
 	}
@@ -70,37 +70,4 @@ func writeStatus(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json; charset=UTF-8")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // the client went away: nobody to tell
-}
-
-// statusClientClosed is what the cloud answers for CANCELLED.
-const statusClientClosed = 499
-
-// httpStatus follows google/rpc/code.proto.
-func httpStatus(c codes.Code) int {
-	switch c {
-	case codes.OK:
-		return http.StatusOK
-	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange:
-		return http.StatusBadRequest
-	case codes.Unauthenticated:
-		return http.StatusUnauthorized
-	case codes.PermissionDenied:
-		return http.StatusForbidden
-	case codes.NotFound:
-		return http.StatusNotFound
-	case codes.AlreadyExists, codes.Aborted:
-		return http.StatusConflict
-	case codes.ResourceExhausted:
-		return http.StatusTooManyRequests
-	case codes.Unimplemented:
-		return http.StatusNotImplemented
-	case codes.Unavailable:
-		return http.StatusServiceUnavailable
-	case codes.DeadlineExceeded:
-		return http.StatusGatewayTimeout
-	case codes.Canceled:
-		return statusClientClosed
-	default:
-		return http.StatusInternalServerError
-	}
 }

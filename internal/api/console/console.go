@@ -112,9 +112,6 @@ type Console struct {
 	closing chan struct{} // closed when the server goes down
 }
 
-// statusClientClosed is for the log and metrics: the caller is gone.
-const statusClientClosed = 499
-
 // New builds the handler. warn gives what keeps the server from its whole work, in
 // words for people.
 func New(rows Rows, auth Authorizer, logs Logs, machine Machine, version string, warn func() []string, log *slog.Logger, now func() time.Time) (*Console, error) {
@@ -188,7 +185,7 @@ func (c *Console) handle(h func(w http.ResponseWriter, r *http.Request) error) h
 		}
 		if r.Context().Err() != nil {
 			if !answer.begun {
-				w.WriteHeader(statusClientClosed)
+				w.WriteHeader(resource.StatusClientClosed)
 			}
 			return
 		}

@@ -62,14 +62,10 @@ func (f *failureView) why() string {
 
 // failed goes on after the name of what failed.
 func (f *failureView) failed() string {
-	text := "failed"
 	if f.Cause != "" {
-		text += " · cause: " + f.Cause
+		return "failed · " + f.why()
 	}
-	if f.Exit != "" {
-		text += " · exit code " + f.Exit
-	}
-	return text
+	return "failed" + f.why()
 }
 
 // whole is the address of the whole log.

@@ -39,9 +39,6 @@ func (e *rangeError) Error() string {
 	return "the requested range is outside of the object's " + strconv.FormatInt(e.size, 10) + " bytes"
 }
 
-// statusClientClosed answers a cancelled upload, and clients that left.
-const statusClientClosed = 499
-
 // answerOf gives HTTP status and the API's short reason
 // (cloud.google.com/storage/docs/json_api/v1/status-codes).
 func answerOf(err error) (status int, reason string) {
@@ -62,7 +59,7 @@ func answerOf(err error) (status int, reason string) {
 	case errors.Is(err, blob.ErrHeld):
 		return http.StatusForbidden, "retentionPolicyNotMet"
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return statusClientClosed, "clientClosedRequest"
+		return resource.StatusClientClosed, "clientClosedRequest"
 	}
 	switch resource.CodeOf(err) {
 	case codes.InvalidArgument, codes.OutOfRange:

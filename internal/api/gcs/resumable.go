@@ -87,7 +87,7 @@ func (h *Handler) cancel(c *call) error {
 		return err
 	}
 	c.w.Header().Set("Content-Length", "0")
-	c.w.WriteHeader(statusClientClosed)
+	c.w.WriteHeader(resource.StatusClientClosed)
 	return nil
 }
 
