@@ -26,8 +26,8 @@ func layers() [][]string {
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},
-		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule"},
-		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring"},
+		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule", "internal/torchserve"},
+		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/mar", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring"},
 		{"internal/blob", "internal/runtime", "internal/warehouse"},
 		{"internal/identity"},
 		{"internal/store"},
@@ -65,6 +65,7 @@ func private() map[string][]string {
 		"internal/runtime/process/oci":     {"internal/runtime/process"},
 		"internal/runtime/process/box":     {"internal/runtime/process", "bench/containers"},
 		"internal/runtime/process/wrapper": {"internal/runtime/process", "cmd/wrapper", "bench/containers"},
+		"internal/torchserve/worker":       {"internal/torchserve"},
 		"internal/runtime/scheduler":       {"internal/app"},
 		"internal/runtime/inventory":       {"internal/app"},
 	}

@@ -1,0 +1,366 @@
+package torchserve
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Defaults is the configuration of a server that is told nothing.
+func Defaults() Config {
+	return Config{
+		Python: "python3", AllowedURLs: []string{"file://.*", "http(s)?://.*", "gs://.*", "s3://.*"},
+		ResponseTimeout: 120 * time.Second, StartupTimeout: 120 * time.Second, UnregisterTime: 120 * time.Second,
+		JobQueueSize: 100, GPUs: -1, LimitPixels: true, DecodeRequests: true, MaxResponse: 6553500, MasterPort: 29500, Zygote: true,
+		Listen: Listen{
+			Inference: "http://127.0.0.1:8080", Management: "http://127.0.0.1:8081", MetricsAddress: "http://127.0.0.1:8082",
+			GRPCInference: "127.0.0.1", GRPCManagement: "127.0.0.1", GRPCInferencePort: 7070, GRPCManagementPort: 7071,
+			KeystorePass: "changeit", KeystoreType: "PKCS12", MaxRequest: 6553500, TokenLife: time.Hour,
+			MetricsAPI: true, MetricsMode: "log", MetricsEvery: time.Minute,
+			SequenceIDHeader: "ts_request_sequence_id", SequenceStartHeader: "ts_request_sequence_start", SequenceEndHeader: "ts_request_sequence_end",
+		},
+	}
+}
+
+// key is one key of config.properties: what it sets.
+type key struct {
+	name string
+	set  func(c *Config, v string) error
+}
+
+func text(f func(c *Config) *string) func(*Config, string) error {
+	return func(c *Config, v string) error { *f(c) = v; return nil }
+}
+
+func boolean(f func(c *Config) *bool) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		switch strings.ToLower(v) {
+		case "true":
+			*f(c) = true
+		case "false":
+			*f(c) = false
+		default:
+			return errors.New("want true or false")
+		}
+		return nil
+	}
+}
+
+func count(least int, f func(c *Config) *int) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		n, err := strconv.ParseInt(v, 10, 32)
+		if err != nil || int(n) < least {
+			return fmt.Errorf("want a whole number from %d", least)
+		}
+		*f(c) = int(n)
+		return nil
+	}
+}
+
+func size(f func(c *Config) *int64) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < 1 {
+			return errors.New("want a number of bytes")
+		}
+		*f(c) = n
+		return nil
+	}
+}
+
+func span(unit time.Duration, f func(c *Config) *time.Duration) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		n, err := strconv.ParseFloat(v, 64)
+		if err != nil || n < 0 || n > float64(math.MaxInt64)/float64(unit)/2 {
+			return fmt.Errorf("want a number of %s", map[time.Duration]string{time.Millisecond: "milliseconds", time.Second: "seconds", time.Minute: "minutes"}[unit])
+		}
+		*f(c) = time.Duration(n * float64(unit))
+		return nil
+	}
+}
+
+func list(f func(c *Config) *[]string) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		*f(c) = nil
+		for s := range strings.SplitSeq(v, ",") {
+			if s = strings.TrimSpace(s); s != "" {
+				*f(c) = append(*f(c), s)
+			}
+		}
+		return nil
+	}
+}
+
+// keys lists every key that has an effect.
+func keys() []key {
+	return slices.Concat(engineKeys(), listenKeys())
+}
+
+func engineKeys() []key {
+	return []key{
+		{"model_store", text(func(c *Config) *string { return &c.ModelStore })},
+		{"workflow_store", text(func(c *Config) *string { return &c.WorkflowStore })},
+		{"python", text(func(c *Config) *string { return &c.Python })},
+		{"allowed_urls", list(func(c *Config) *[]string { return &c.AllowedURLs })},
+		{"blacklist_env_vars", func(c *Config, v string) error {
+			c.DenyEnv = v
+			if _, err := regexp.Compile(v); err != nil {
+				return fmt.Errorf("no regular expression: %w", err)
+			}
+			return nil
+		}},
+		{"load_models", list(func(c *Config) *[]string { return &c.LoadModels })},
+		{"model_snapshot", func(c *Config, v string) error {
+			c.ModelSnapshot = json.RawMessage(v)
+			if !json.Valid(c.ModelSnapshot) {
+				return errors.New("no JSON")
+			}
+			return nil
+		}},
+		{"models", func(c *Config, v string) error {
+			c.Models = nil
+			if err := json.Unmarshal([]byte(v), &c.Models); err != nil {
+				return fmt.Errorf("no JSON object: %w", err)
+			}
+			return nil
+		}},
+		{"default_workers_per_model", count(0, func(c *Config) *int { return &c.DefaultWorkers })},
+		{"default_response_timeout", span(time.Second, func(c *Config) *time.Duration { return &c.ResponseTimeout })},
+		{"default_startup_timeout", span(time.Second, func(c *Config) *time.Duration { return &c.StartupTimeout })},
+		{"unregister_model_timeout", span(time.Second, func(c *Config) *time.Duration { return &c.UnregisterTime })},
+		{"job_queue_size", count(1, func(c *Config) *int { return &c.JobQueueSize })},
+		{"default_service_handler", text(func(c *Config) *string { return &c.DefaultHandler })},
+		{"service_envelope", text(func(c *Config) *string { return &c.Envelope })},
+		{"number_of_gpu", count(0, func(c *Config) *int { return &c.GPUs })},
+		{"install_py_dep_per_model", boolean(func(c *Config) *bool { return &c.Requirements })},
+		{"limit_max_image_pixels", boolean(func(c *Config) *bool { return &c.LimitPixels })},
+		{"decode_input_request", boolean(func(c *Config) *bool { return &c.DecodeRequests })},
+		{"max_response_size", size(func(c *Config) *int64 { return &c.MaxResponse })},
+		{"metrics_config", text(func(c *Config) *string { return &c.MetricsConfig })},
+		{"initial_distribution_port", count(1, func(c *Config) *int { return &c.MasterPort })},
+	}
+}
+
+func listenKeys() []key {
+	return []key{
+		{"inference_address", text(func(c *Config) *string { return &c.Listen.Inference })},
+		{"management_address", text(func(c *Config) *string { return &c.Listen.Management })},
+		{"metrics_address", text(func(c *Config) *string { return &c.Listen.MetricsAddress })},
+		{"grpc_inference_address", text(func(c *Config) *string { return &c.Listen.GRPCInference })},
+		{"grpc_management_address", text(func(c *Config) *string { return &c.Listen.GRPCManagement })},
+		{"grpc_inference_port", count(0, func(c *Config) *int { return &c.Listen.GRPCInferencePort })},
+		{"grpc_management_port", count(0, func(c *Config) *int { return &c.Listen.GRPCManagementPort })},
+		{"grpc_inference_max_connection_age_ms", span(time.Millisecond, func(c *Config) *time.Duration { return &c.Listen.GRPCInferenceAge })},
+		{"grpc_management_max_connection_age_ms", span(time.Millisecond, func(c *Config) *time.Duration { return &c.Listen.GRPCManagementAge })},
+		{"grpc_inference_max_connection_age_grace_ms", span(time.Millisecond, func(c *Config) *time.Duration { return &c.Listen.GRPCInferenceGrace })},
+		{"grpc_management_max_connection_age_grace_ms", span(time.Millisecond, func(c *Config) *time.Duration { return &c.Listen.GRPCManagementGrace })},
+		{"enable_grpc_ssl", boolean(func(c *Config) *bool { return &c.Listen.GRPCTLS })},
+		{"ts_open_inference_protocol", func(c *Config, v string) error {
+			c.Listen.OpenInference = v == "oip" || v == "true"
+			return nil
+		}},
+		{"keystore", text(func(c *Config) *string { return &c.Listen.Keystore })},
+		{"keystore_pass", text(func(c *Config) *string { return &c.Listen.KeystorePass })},
+		{"keystore_type", text(func(c *Config) *string { return &c.Listen.KeystoreType })},
+		{"certificate_file", text(func(c *Config) *string { return &c.Listen.CertificateFile })},
+		{"private_key_file", text(func(c *Config) *string { return &c.Listen.PrivateKeyFile })},
+		{"max_request_size", size(func(c *Config) *int64 { return &c.Listen.MaxRequest })},
+		{"cors_allowed_origin", text(func(c *Config) *string { return &c.Listen.CORSOrigin })},
+		{"cors_allowed_methods", text(func(c *Config) *string { return &c.Listen.CORSMethods })},
+		{"cors_allowed_headers", text(func(c *Config) *string { return &c.Listen.CORSHeaders })},
+		{"disable_token_authorization", boolean(func(c *Config) *bool { return &c.Listen.TokensDisabled })},
+		{"token_expiration_min", span(time.Minute, func(c *Config) *time.Duration { return &c.Listen.TokenLife })},
+		{"enable_model_api", boolean(func(c *Config) *bool { return &c.Listen.ModelAPI })},
+		{"enable_metrics_api", boolean(func(c *Config) *bool { return &c.Listen.MetricsAPI })},
+		{"metrics_mode", text(func(c *Config) *string { return &c.Listen.MetricsMode })},
+		{"metric_time_interval", span(time.Second, func(c *Config) *time.Duration { return &c.Listen.MetricsEvery })},
+		{"ts_header_key_sequence_id", text(func(c *Config) *string { return &c.Listen.SequenceIDHeader })},
+		{"ts_header_key_sequence_start", text(func(c *Config) *string { return &c.Listen.SequenceStartHeader })},
+		{"ts_header_key_sequence_end", text(func(c *Config) *string { return &c.Listen.SequenceEndHeader })},
+		{"debug", boolean(func(c *Config) *bool { return &c.Listen.Debug })},
+	}
+}
+
+// ignoredKeys have a meaning in TorchServe that is about its JVM, its plugins or
+// software that tategu does not start.
+func ignoredKeys() []string {
+	return []string{
+		"number_of_netty_threads", "netty_client_threads", "use_native_io", "io_ratio", "prefer_direct_buffer", "vmargs", "async_logging",
+		"ipex_enable", "ipex_gpu_enable", "cpu_launcher_enable", "cpu_launcher_args", "cpp_log_config", "model_server_home",
+		"model_metrics_auto_detect", "system_metrics_cmd", "plugins_path", "initial_worker_port", "snapshot_store", "version", "tsConfigFile",
+	}
+}
+
+// ReadProperties reads config.properties over c. env gives environment variables:
+// those that values name as $$NAME$$, and with enable_envvars_config=true those that
+// are called TS_ and the key in capitals, which then go before the file.
+func ReadProperties(c Config, data []byte, env func(string) (string, bool)) (Config, error) {
+	props, err := parseProperties(data)
+	if err != nil {
+		return c, err
+	}
+	for k, v := range props {
+		if props[k], err = expand(v, env); err != nil {
+			return c, fmt.Errorf("%s: %w", k, err)
+		}
+	}
+	known := map[string]func(*Config, string) error{}
+	for _, k := range keys() {
+		known[k.name] = k.set
+	}
+	if props["enable_envvars_config"] == "true" {
+		for name := range known {
+			if v, ok := env("TS_" + strings.ToUpper(strings.TrimPrefix(name, "ts_"))); ok {
+				props[name] = v
+			}
+		}
+	}
+	c.Properties = maps.Clone(c.Properties)
+	if c.Properties == nil {
+		c.Properties = map[string]string{}
+	}
+	for _, k := range slices.Sorted(maps.Keys(props)) {
+		c.Properties[k] = props[k]
+		switch set := known[k]; {
+		case set != nil:
+			if err := set(&c, strings.TrimSpace(props[k])); err != nil {
+				return c, fmt.Errorf("%s=%s: %w", k, props[k], err)
+			}
+		case k == "enable_envvars_config", k == "use_env_allowed_urls", k == "disable_system_metrics":
+		case slices.Contains(ignoredKeys(), k):
+			c.Ignored = append(c.Ignored, k)
+		default:
+			c.Unknown = append(c.Unknown, k)
+		}
+	}
+	if v, ok := env("TS_ALLOWED_URLS"); ok && props["use_env_allowed_urls"] == "true" {
+		_ = list(func(c *Config) *[]string { return &c.AllowedURLs })(&c, v) // a list has no form to miss
+	}
+	if props["disable_system_metrics"] == "true" {
+		c.Listen.MetricsEvery = 0
+	}
+	return c, nil
+}
+
+// expand puts variables of the environment in the place of $$NAME$$.
+func expand(v string, env func(string) (string, bool)) (string, error) {
+	var b strings.Builder
+	for {
+		i := strings.Index(v, "$$")
+		if i < 0 {
+			break
+		}
+		name, rest, ok := strings.Cut(v[i+2:], "$$")
+		if !ok {
+			break
+		}
+		value, ok := env(name)
+		if !ok {
+			return "", fmt.Errorf("the environment has no variable %s", name)
+		}
+		b.WriteString(v[:i])
+		b.WriteString(value)
+		v = rest
+	}
+	b.WriteString(v)
+	return b.String(), nil
+}
+
+// parseProperties reads the format of java.util.Properties.
+func parseProperties(data []byte) (map[string]string, error) {
+	if !utf8.Valid(data) {
+		return nil, errors.New("the configuration is not UTF-8")
+	}
+	props := map[string]string{}
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data)), "\n")
+	for i := 0; i < len(lines); i++ {
+		at, line := i, strings.TrimLeft(lines[i], " \t\f")
+		if line == "" || line[0] == '#' || line[0] == '!' {
+			continue
+		}
+		for continues(line) {
+			line = line[:len(line)-1]
+			if i++; i >= len(lines) {
+				break
+			}
+			line += strings.TrimLeft(lines[i], " \t\f")
+		}
+		end := keyEnd(line)
+		name, err := unescape(line[:end])
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", at+1, err)
+		}
+		rest := strings.TrimLeft(line[end:], " \t\f")
+		if rest != "" && (rest[0] == '=' || rest[0] == ':') {
+			rest = strings.TrimLeft(rest[1:], " \t\f")
+		}
+		if props[name], err = unescape(rest); err != nil {
+			return nil, fmt.Errorf("line %d: %w", at+1, err)
+		}
+	}
+	return props, nil
+}
+
+// continues says that a line ends in an odd number of backslashes.
+func continues(line string) bool {
+	return (len(line)-len(strings.TrimRight(line, `\`)))%2 == 1
+}
+
+func keyEnd(line string) int {
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '\\':
+			i++
+		case '=', ':', ' ', '\t', '\f':
+			return i
+		}
+	}
+	return len(line)
+}
+
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, `\`) {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || i+1 == len(s) {
+			if s[i] != '\\' {
+				b.WriteByte(s[i])
+			}
+			continue
+		}
+		i++
+		switch s[i] {
+		case 't':
+			b.WriteByte('\t')
+		case 'n':
+			b.WriteByte('\n')
+		case 'r':
+			b.WriteByte('\r')
+		case 'f':
+			b.WriteByte('\f')
+		case 'u':
+			if i+4 >= len(s) {
+				return "", errors.New(`\u needs four hexadecimal digits`)
+			}
+			n, err := strconv.ParseUint(s[i+1:i+5], 16, 16)
+			if err != nil {
+				return "", errors.New(`\u needs four hexadecimal digits`)
+			}
+			b.WriteRune(rune(n))
+			i += 4
+		default:
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,32 @@
+package torchserve
+
+// Pair is a header, or a metric's dimension.
+type Pair struct{ Name, Value string }
+
+// Part is one input of a request: a body is the part "body"; forms and query strings
+// give one a field.
+type Part struct {
+	Name        string
+	ContentType string
+	Value       []byte
+}
+
+// Request is what a handler is given. Headers are passed on as they are; the engine
+// adds none but those of Explain and Path.
+type Request struct {
+	Explain bool   // the handler is told "explain": "True"
+	Path    string // what follows the model and version in the URL, "" = nothing; "url_path" to the handler
+	Headers []Pair
+	Parts   []Part
+}
+
+// Frame is an answer, or a piece of a streamed one. Status, Reason, ContentType and
+// Headers are those of the first frame in a stream.
+type Frame struct {
+	Status      int // of HTTP
+	Reason      string
+	ContentType string
+	Headers     []Pair
+	Body        []byte
+	More        bool // frames follow
+}
