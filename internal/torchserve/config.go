@@ -70,6 +70,7 @@ type Listen struct {
 	ModelAPI                                bool          // enable_model_api: models may be registered and removed
 	MetricsAPI                              bool          // enable_metrics_api
 	MetricsMode                             string        // metrics_mode: "log", "prometheus", "legacy"
+	MetricsDetect                           bool          // model_metrics_auto_detect: metrics of handlers need no definition
 	MetricsEvery                            time.Duration // metric_time_interval of system metrics; 0 = none (disable_system_metrics)
 	SequenceIDHeader                        string        // ts_header_key_sequence_id
 	SequenceStartHeader                     string        // ts_header_key_sequence_start

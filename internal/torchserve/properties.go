@@ -181,6 +181,7 @@ func listenKeys() []key {
 		{"enable_model_api", boolean(func(c *Config) *bool { return &c.Listen.ModelAPI })},
 		{"enable_metrics_api", boolean(func(c *Config) *bool { return &c.Listen.MetricsAPI })},
 		{"metrics_mode", text(func(c *Config) *string { return &c.Listen.MetricsMode })},
+		{"model_metrics_auto_detect", boolean(func(c *Config) *bool { return &c.Listen.MetricsDetect })},
 		{"metric_time_interval", span(time.Second, func(c *Config) *time.Duration { return &c.Listen.MetricsEvery })},
 		{"ts_header_key_sequence_id", text(func(c *Config) *string { return &c.Listen.SequenceIDHeader })},
 		{"ts_header_key_sequence_start", text(func(c *Config) *string { return &c.Listen.SequenceStartHeader })},
@@ -195,7 +196,7 @@ func ignoredKeys() []string {
 	return []string{
 		"number_of_netty_threads", "netty_client_threads", "use_native_io", "io_ratio", "prefer_direct_buffer", "vmargs", "async_logging",
 		"ipex_enable", "ipex_gpu_enable", "cpu_launcher_enable", "cpu_launcher_args", "cpp_log_config", "model_server_home",
-		"model_metrics_auto_detect", "system_metrics_cmd", "plugins_path", "initial_worker_port", "snapshot_store", "version", "tsConfigFile",
+		"system_metrics_cmd", "plugins_path", "initial_worker_port", "snapshot_store", "version", "tsConfigFile",
 	}
 }
 
