@@ -27,7 +27,7 @@ func layers() [][]string {
 		{"internal/api/*"},
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule", "internal/torchserve"},
-		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/mar", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring"},
+		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/mar", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring", "internal/vector/ann"},
 		{"internal/blob", "internal/runtime", "internal/warehouse"},
 		{"internal/identity"},
 		{"internal/store"},
@@ -56,6 +56,7 @@ func private() map[string][]string {
 		"internal/warehouse/load":          {}, // adapters share it
 		"internal/warehouse/warehousetest": {},
 		"internal/store/storetest":         {},
+		"internal/vector/ann/kernel":       {"internal/vector/ann"},
 		"internal/wire/apiv1":              {"internal/wire"},
 		"internal/blob/blobtest":           {},
 		"internal/runtime/runtimetest":     {},

@@ -1,0 +1,108 @@
+package ann
+
+import (
+	"slices"
+	"strings"
+)
+
+// Allowed puts the rows that pass a filter into a bitmap and says how many they are.
+func (s *Segment) Allowed(f Filter, into *Bitmap) int {
+	into.Reset(s.Rows)
+	into.Fill()
+	one := NewBitmap(s.Rows)
+	for _, r := range f.Restricts {
+		if len(r.Allow) > 0 {
+			one.Reset(s.Rows)
+			for _, t := range r.Allow {
+				for _, row := range s.posting(allowToken, r.Namespace, t) {
+					one.Set(row)
+				}
+			}
+			into.And(one)
+		}
+		for _, t := range r.Deny {
+			for _, row := range s.posting(allowToken, r.Namespace, t) {
+				into.Clear(row)
+			}
+		}
+		for _, t := range r.Allow {
+			for _, row := range s.posting(denyToken, r.Namespace, t) {
+				into.Clear(row)
+			}
+		}
+	}
+	for _, t := range f.Tests {
+		one.Reset(s.Rows)
+		s.test(t, one)
+		into.And(one)
+	}
+	return into.Count()
+}
+
+// Tokens and columns are found by their names in order.
+const (
+	allowToken = "a"
+	denyToken  = "d"
+)
+
+func tokenKey(list, namespace, token string) string {
+	return string(appendString([]byte(list), namespace)) + token
+}
+
+func columnKey(namespace string, k Kind) string { return string(rune('0'+k)) + namespace }
+
+func find(l lists[byte], key string) (int, bool) {
+	lo, hi := 0, l.len()
+	for lo < hi {
+		m := int(uint(lo+hi) >> 1)
+		if strings.Compare(string(l.at(m)), key) < 0 {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	return lo, lo < l.len() && string(l.at(lo)) == key
+}
+
+func (s *Segment) posting(list, namespace, token string) []uint32 {
+	i, ok := find(s.tokens, tokenKey(list, namespace, token))
+	if !ok {
+		return nil
+	}
+	return s.postings.at(i)
+}
+
+// test puts the rows that pass into a bitmap.
+func (s *Segment) test(t Test, into *Bitmap) {
+	i, ok := find(s.columns, columnKey(t.Namespace, t.Kind))
+	if !ok {
+		return
+	}
+	keys, rows := s.keys.at(i), s.keyRows[s.keys.ends[i]:s.keys.ends[i+1]]
+	key := t.key()
+	lo, _ := slices.BinarySearch(keys, key)
+	hi := lo
+	for hi < len(keys) && keys[hi] == key {
+		hi++
+	}
+	set := func(rows []uint32) {
+		for _, r := range rows {
+			into.Set(r)
+		}
+	}
+	switch t.Operator {
+	case Less:
+		set(rows[:lo])
+	case LessEqual:
+		set(rows[:hi])
+	case Equal:
+		set(rows[lo:hi])
+	case GreaterEqual:
+		set(rows[lo:])
+	case Greater:
+		set(rows[hi:])
+	case NotEqual:
+		set(rows[:lo])
+		set(rows[hi:])
+	}
+}

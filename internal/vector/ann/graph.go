@@ -1,0 +1,3 @@
+package ann
+
+func (s *Segment) bindGraph(b *binder) { b.fail(secGraph) }

@@ -1,0 +1,6 @@
+//go:build !amd64 && !arm64
+
+package kernel
+
+// Available are the sets that this processor runs, the fastest last.
+func Available() []Set { return []Set{Plain()} }

@@ -1,0 +1,160 @@
+package ann
+
+import (
+	"math"
+	"slices"
+	"sync"
+
+	"tategu/internal/vector/ann/kernel"
+)
+
+// layout is an order of rows with leaves: what the methods differ in.
+type layout struct {
+	method    Method
+	rows      []uint32 // the row as it came of each row of the segment; nil is as they came
+	leaves    []uint32
+	centroids []byte
+	norms     []float32 // of the centroids
+}
+
+// quantizer finds the mean of the rows and the scale of codes, from a sample: the scale is
+// of the 99.99th percentile, since the largest values are too rare to give up precision for.
+func (b *builder) quantizer() {
+	d := b.o.Dimensions
+	b.mean = make([]float32, d)
+	sample := min(b.n, 20_000)
+	sums := make([]float64, d)
+	tmp := make([]float32, d)
+	for t := range sample {
+		for j, x := range b.row(t*b.n/sample, tmp) {
+			sums[j] += float64(x)
+		}
+	}
+	for j, s := range sums {
+		b.mean[j] = float32(s / float64(sample))
+	}
+	few := min(sample, max(1, 1_000_000/d))
+	all := make([]float32, 0, few*d)
+	for t := range few {
+		for j, x := range b.row(t*b.n/few, tmp) {
+			all = append(all, max(x-b.mean[j], b.mean[j]-x))
+		}
+	}
+	slices.Sort(all)
+	b.scale = all[int(float64(len(all)-1)*0.9999)] / 127
+	if b.scale == 0 || b.scale-b.scale != 0 {
+		b.scale = 1
+	}
+}
+
+// encode puts the codes of n rows into blocks, and gives their squared lengths.
+func (b *builder) encode(n int, row func(i int, tmp []float32) []float32, norms bool) ([]byte, []float32) {
+	blocks := (n + kernel.Lanes - 1) / kernel.Lanes
+	codes := aligned[byte](blocks * 64 * b.groups)
+	var lengths []float32
+	if norms {
+		lengths = aligned[float32](blocks * kernel.Lanes)
+	}
+	parallel(b.o.Threads, blocks, func(block int) {
+		tmp := make([]float32, b.o.Dimensions)
+		base := codes[block*64*b.groups : (block+1)*64*b.groups]
+		for i := range base {
+			base[i] = 128
+		}
+		for l := range kernel.Lanes {
+			i := block*kernel.Lanes + l
+			if i >= n {
+				return
+			}
+			var sum float64
+			for j, x := range row(i, tmp) {
+				x -= b.mean[j]
+				base[64*(j/4)+4*l+j%4] = b.code(x)
+				sum += float64(x) * float64(x)
+			}
+			if norms {
+				lengths[i] = float32(sum)
+			}
+		}
+	})
+	return codes, lengths
+}
+
+// code of a value that is less the mean.
+func (b *builder) code(x float32) byte {
+	return byte(128 + int(math.Round(float64(max(-127, min(127, x/b.scale))))))
+}
+
+// parallel calls f for 0 to n-1 on some threads, in runs of numbers that follow each other.
+func parallel(threads, n int, f func(i int)) {
+	const run = 64
+	if threads <= 1 || n <= run {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range threads {
+		wg.Go(func() {
+			for i := range next {
+				for j := i; j < min(i+run, n); j++ {
+					f(j)
+				}
+			}
+		})
+	}
+	for i := 0; i < n; i += run {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+// source is which row came as row i of the layout.
+func (l *layout) source(i int) int {
+	if l.rows == nil {
+		return i
+	}
+	return int(l.rows[i])
+}
+
+// segment makes one that can be searched, in this layout. It takes the rows' floats if it
+// needs no other order.
+func (b *builder) segment(l *layout) *Segment {
+	s := &Segment{measure: b.o.Measure, kernels: b.kernels, stride: b.stride, groups: b.groups}
+	s.meta = meta{
+		Rows: b.n, Dimensions: b.o.Dimensions, Distance: b.o.Measure.Distance, UnitNorm: b.o.Measure.UnitNorm,
+		Method: l.method, Scale: b.scale, Leaves: max(0, len(l.leaves)-1),
+	}
+	s.floats, s.scales = b.floats[:b.n*b.stride:b.n*b.stride], b.scales
+	if l.rows != nil {
+		s.floats = aligned[float32](b.n * b.stride)
+		parallel(b.o.Threads, b.n, func(i int) {
+			copy(s.floats[i*b.stride:(i+1)*b.stride], b.floats[int(l.rows[i])*b.stride:])
+		})
+		if b.scales != nil {
+			s.scales = make([]float32, b.n)
+			for i, r := range l.rows {
+				s.scales[i] = b.scales[r]
+			}
+		}
+	}
+	if l.method == Exact {
+		return s
+	}
+	s.mean, s.leaves, s.centroids, s.centroidNorms = b.mean, l.leaves, l.centroids, l.norms
+	s.codes, s.norms = b.encode(b.n, func(i int, tmp []float32) []float32 { return b.row(l.source(i), tmp) }, b.norms())
+	return s
+}
+
+// norms says whether scores need the lengths of rows.
+func (b *builder) norms() bool {
+	return b.o.Measure.Distance == SquaredL2 || b.o.Measure.Distance == L1
+}
+
+// flat is the layout of rows as they came, in one leaf.
+func (b *builder) flat() *layout {
+	return &layout{method: Flat, leaves: []uint32{0, uint32(b.n)}}
+}

@@ -1,0 +1,131 @@
+package ann
+
+import "tategu/internal/vector/ann/kernel"
+
+// scanLeaves fills the pool with the rows of the best leaves that score highest.
+func (sc *scratch) scanLeaves(leaves, candidates int) {
+	s, p := sc.s, &sc.pool
+	p.reset(min(candidates, s.Rows))
+	sc.scan = kernel.Scan{Query: &sc.code[0], Groups: s.groups, Beta: sc.beta}
+	if leaves >= s.Leaves {
+		sc.scanRows(0, s.Rows)
+		sc.endScan()
+		return
+	}
+	sc.nearest(leaves)
+	for i, leaf := range sc.probe.rows[:sc.probe.n] {
+		sc.scanRows(int(s.leaves[leaf]), int(s.leaves[leaf+1]))
+		if i == 0 {
+			p.shrink()
+		}
+	}
+	sc.endScan()
+}
+
+func (sc *scratch) endScan() {
+	if sc.pool.n > sc.pool.want {
+		sc.pool.shrink()
+	}
+}
+
+// nearest fills probe with the leaves whose centres score highest, the best first.
+func (sc *scratch) nearest(leaves int) {
+	s, p, a := sc.s, &sc.probe, &sc.scan
+	p.reset(leaves)
+	blocks := (s.Leaves + kernel.Lanes - 1) / kernel.Lanes
+	const step = 256 / kernel.Lanes
+	for b := 0; b < blocks; b += step {
+		a.Blocks, a.First, a.Threshold = min(step, blocks-b), uint32(b*kernel.Lanes), p.threshold
+		a.Codes = &s.centroids[b*64*s.groups]
+		a.Norms = nil
+		if s.centroidNorms != nil {
+			a.Norms = &s.centroidNorms[b*kernel.Lanes]
+		}
+		a.Rows, a.Scores = p.room()
+		p.n += s.kernels.Scan(a)
+		if b+step >= blocks { // the last block has room for more leaves than there are
+			p.drop(uint32(s.Leaves))
+		}
+		if p.n >= 2*p.want {
+			p.shrink()
+		}
+	}
+	if p.n > p.want {
+		p.shrink()
+	}
+	top := 0
+	for i, v := range p.scores[:p.n] {
+		if v > p.scores[top] {
+			top = i
+		}
+	}
+	if p.n > 0 {
+		p.rows[0], p.rows[top] = p.rows[top], p.rows[0]
+	}
+}
+
+// drop takes out rows from a number on, which are at the end.
+func (p *pool) drop(from uint32) {
+	for p.n > 0 && p.rows[p.n-1] >= from {
+		p.n--
+	}
+}
+
+// scanRows scans the codes of rows [lo, hi) into the pool.
+func (sc *scratch) scanRows(lo, hi int) {
+	s, p, a := sc.s, &sc.pool, &sc.scan
+	for b := lo / kernel.Lanes; b*kernel.Lanes < hi; b += chunk / kernel.Lanes {
+		end := min((hi+kernel.Lanes-1)/kernel.Lanes, b+chunk/kernel.Lanes)
+		a.Blocks, a.First, a.Threshold = end-b, uint32(b*kernel.Lanes), p.threshold
+		a.Codes = &s.codes[b*64*s.groups]
+		a.Norms = nil
+		if s.norms != nil {
+			a.Norms = &s.norms[b*kernel.Lanes]
+		}
+		a.Rows, a.Scores = p.room()
+		n := s.kernels.Scan(a)
+		sc.admit(n, uint32(lo), uint32(hi))
+		if p.n >= 2*p.want {
+			p.shrink()
+		}
+	}
+}
+
+// admit keeps those of the n rows just found that are of the leaf and pass.
+func (sc *scratch) admit(n int, lo, hi uint32) {
+	p := &sc.pool
+	rows, scores := p.rows[p.n:p.n+n], p.scores[p.n:p.n+n]
+	for len(rows) > 0 && rows[len(rows)-1] >= hi {
+		rows = rows[:len(rows)-1]
+	}
+	skip := 0
+	for skip < len(rows) && rows[skip] < lo {
+		skip++
+	}
+	if sc.query.Allowed == nil && sc.dead == nil {
+		if skip > 0 {
+			copy(rows, rows[skip:])
+			copy(scores, scores[skip:len(rows)])
+		}
+		p.n += len(rows) - skip
+		return
+	}
+	k := 0
+	for i := skip; i < len(rows); i++ {
+		if sc.passes(rows[i]) {
+			rows[k], scores[k] = rows[i], scores[i]
+			k++
+		}
+	}
+	p.n += k
+}
+
+// rerank compares the pool's rows exactly.
+func (sc *scratch) rerank(k int) {
+	rows := sc.pool.rows[:sc.pool.n]
+	for len(rows) > 0 {
+		n := min(len(rows), chunk)
+		sc.compare(rows[:n], k)
+		rows = rows[n:]
+	}
+}

@@ -1,0 +1,193 @@
+package ann
+
+import (
+	"math"
+	"slices"
+)
+
+// Query asks for the rows nearest to a vector.
+type Query struct {
+	Vector []float32
+	K      int
+	// Candidates are compared exactly, at least K (approximate_neighbor_count); 0 leaves it
+	// to the segment's tuning.
+	Candidates int
+	// Fraction of the leaves to scan (fraction_leaf_nodes_to_search); 0 leaves it to the
+	// tuning. A graph widens its beam likewise; flat and exact segments look at all rows anyway.
+	Fraction float64
+	// PerCrowd is how many neighbours of one crowding tag there may be; 0 is no limit.
+	// Rows without a tag are not limited.
+	PerCrowd int
+	// Allowed rows, as Segment.Allowed gives them; nil is all.
+	Allowed *Bitmap
+	// Exact compares every row that is allowed.
+	Exact bool
+}
+
+// Results of one call. The zero value is ready, and may be used again: then no memory is
+// taken.
+type Results struct {
+	found []Neighbor
+	ends  []int
+}
+
+// Len is how many queries were answered.
+func (r *Results) Len() int { return len(r.ends) }
+
+// At are the neighbours of query i, the nearest first; of equal ones the lower row first.
+func (r *Results) At(i int) []Neighbor {
+	start := 0
+	if i > 0 {
+		start = r.ends[i-1]
+	}
+	return r.found[start:r.ends[i]:r.ends[i]]
+}
+
+// Search answers queries. Rows in dead are passed over (nil: none). Fewer than K neighbours
+// mean that there are no more that are allowed; or, of an approximate method, that no more
+// were found near. An error is of a query that cannot be asked.
+func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
+	out.found, out.ends = out.found[:0], out.ends[:0]
+	for i := range queries {
+		if err := CheckVector(queries[i].Vector, s.meta.Dimensions); err != nil {
+			return err
+		}
+	}
+	sc := s.take()
+	defer s.scratch.Put(sc)
+	for i := range queries {
+		sc.prepare(&queries[i], dead)
+		if queries[i].K > 0 && s.Rows > 0 {
+			sc.run()
+			out.found = append(out.found, sc.best...)
+		}
+		out.ends = append(out.ends, len(out.found))
+	}
+	return nil
+}
+
+// run fills best. With a limit a crowding tag it looks wider until there are enough.
+func (sc *scratch) run() {
+	q := sc.query
+	if q.PerCrowd <= 0 || sc.s.crowding == nil {
+		sc.fill(q.K, sc.leavesFor(q), sc.candidatesFor(q))
+		return
+	}
+	leaves, candidates, want := sc.leavesFor(q), sc.candidatesFor(q), 4*q.K
+	for {
+		candidates = max(candidates, want)
+		sc.fill(want, leaves, candidates)
+		full := len(sc.best) < want && (leaves >= sc.s.Leaves || sc.exact)
+		sc.limit()
+		if len(sc.best) >= q.K || full || want >= sc.s.Rows {
+			sc.best = sc.best[:min(len(sc.best), q.K)]
+			return
+		}
+		want, leaves = min(4*want, sc.s.Rows), min(2*leaves, sc.s.Leaves)
+	}
+}
+
+// limit takes out neighbours beyond the limit of their tag.
+func (sc *scratch) limit() {
+	clear(sc.crowd)
+	keep := sc.best[:0]
+	for _, n := range sc.best {
+		if tag := sc.s.crowding[n.Row]; tag != 0 {
+			if sc.crowd[tag] >= sc.query.PerCrowd {
+				continue
+			}
+			sc.crowd[tag]++
+		}
+		keep = append(keep, n)
+	}
+	sc.best = keep
+}
+
+func (sc *scratch) fill(k, leaves, candidates int) {
+	s := sc.s
+	sc.best = sc.best[:0]
+	sc.exact = false
+	switch {
+	case s.Method == Exact || sc.query.Exact || s.measure.Distance == L1 && s.Method == Flat || sc.few(leaves):
+		sc.exact = true
+		sc.scanExact(k)
+	default:
+		sc.scanLeaves(leaves, max(k, candidates))
+		sc.rerank(k)
+	}
+}
+
+// few says that comparing the rows that are allowed costs less than finding candidates. A
+// comparison costs about as much as scanning 12 codes.
+func (sc *scratch) few(leaves int) bool {
+	if sc.query.Allowed == nil {
+		return false
+	}
+	scanned := float64(sc.s.Rows) * min(1, float64(leaves)/float64(max(1, sc.s.Leaves)))
+	return float64(sc.allowed)*12 <= max(scanned, 4096)
+}
+
+func (sc *scratch) candidatesFor(q *Query) int {
+	if q.Candidates > 0 {
+		return max(q.Candidates, q.K)
+	}
+	t := max(sc.s.Tuning.Candidates, 10)
+	if q.K > 10 { // tuned for 10 neighbours
+		t = q.K + (t-10)*int(math.Ceil(math.Sqrt(float64(q.K)/10)))
+	}
+	return t
+}
+
+// leavesFor is how many leaves to scan. Where few rows are allowed, near ones are spread
+// over more leaves.
+func (sc *scratch) leavesFor(q *Query) int {
+	n := float64(sc.s.Tuning.Leaves)
+	if q.Fraction > 0 {
+		n = math.Ceil(q.Fraction * float64(sc.s.Leaves))
+	} else if q.K > 10 {
+		n *= math.Sqrt(float64(q.K) / 10)
+	}
+	if q.Allowed != nil && sc.allowed > 0 {
+		n *= float64(sc.s.Rows) / float64(sc.allowed)
+	}
+	return max(1, int(min(n, float64(sc.s.Leaves))))
+}
+
+// passes says whether a row may be a neighbour.
+func (sc *scratch) passes(row uint32) bool {
+	return (sc.query.Allowed == nil || sc.query.Allowed.Has(row)) && (sc.dead == nil || !sc.dead.Has(row))
+}
+
+// keepBest puts a row into the k best, in order.
+func (sc *scratch) keepBest(n Neighbor, k int) {
+	b := sc.best
+	if len(b) == k {
+		if !less(n, b[k-1]) {
+			return
+		}
+		b = b[:k-1]
+	}
+	i := len(b)
+	if i > 16 {
+		i, _ = slices.BinarySearchFunc(b, n, compare)
+	} else {
+		for i > 0 && less(n, b[i-1]) {
+			i--
+		}
+	}
+	sc.best = slices.Insert(b, i, n)
+}
+
+func less(a, b Neighbor) bool {
+	return a.Distance < b.Distance || a.Distance == b.Distance && a.Row < b.Row
+}
+
+func compare(a, b Neighbor) int {
+	if less(a, b) {
+		return -1
+	}
+	if less(b, a) {
+		return 1
+	}
+	return 0
+}
