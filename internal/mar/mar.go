@@ -68,12 +68,12 @@ type Archive struct {
 
 // Workflow is an unpacked workflow archive.
 type Workflow struct {
-	URL    string
-	Dir    string
-	Name   string // workflowName of the manifest
-	Spec   Spec
-	owned  bool
-	Handle string // the Python file of its functions, "" = none
+	URL     string
+	Dir     string
+	Name    string // workflowName of the manifest
+	Spec    Spec
+	owned   bool
+	Handler string // path of the Python file of its functions, "" = none
 }
 
 // Spec is the workflow's YAML.

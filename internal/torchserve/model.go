@@ -2,8 +2,8 @@ package torchserve
 
 import "time"
 
-// Registration asks for a model. Nil and zero values are what the archive, then the
-// configuration says.
+// Registration asks for a model. Nil and zero values are what the configuration says.
+// What the archive's model-config.yaml says goes before both, as in TorchServe.
 type Registration struct {
 	URL             string // file of the model store, file://, http(s)://, gs:// or s3://
 	ModelName       string
@@ -13,8 +13,8 @@ type Registration struct {
 	MaxBatchDelay   *time.Duration // 0 = a batch is what waits when a worker is free
 	InitialWorkers  *int
 	Synchronous     bool // wait for the workers
-	ResponseTimeout time.Duration
-	StartupTimeout  time.Duration
+	ResponseTimeout *time.Duration
+	StartupTimeout  *time.Duration // 0 = no worker can start, as in TorchServe
 }
 
 // Registered is a model that was taken, before or (Synchronous) after its workers started.
@@ -98,7 +98,7 @@ type WorkflowRegistration struct {
 	URL  string
 	Name string // "" = that of the archive
 	// ResponseTimeout and StartupTimeout are those of its models.
-	ResponseTimeout, StartupTimeout time.Duration
+	ResponseTimeout, StartupTimeout *time.Duration
 }
 
 // Workflow is a registered one.

@@ -1,15 +1,13 @@
 package torchserve
 
+import "tategu/internal/torchserve/worker"
+
 // Pair is a header, or a metric's dimension.
-type Pair struct{ Name, Value string }
+type Pair = worker.Pair
 
 // Part is one input of a request: a body is the part "body"; forms and query strings
 // give one a field.
-type Part struct {
-	Name        string
-	ContentType string
-	Value       []byte
-}
+type Part = worker.Part
 
 // Request is what a handler is given. Headers are passed on as they are; the engine
 // adds none but those of Explain and Path.

@@ -1,0 +1,97 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// Conn is the one connection of a worker.
+type Conn struct {
+	c   net.Conn
+	dec *Decoder
+	buf []byte
+}
+
+// Dial connects to a worker that is ready.
+func Dial(ctx context.Context, socket string, bodyLimit int64) (*Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	return NewConn(c, bodyLimit), nil
+}
+
+// NewConn speaks the protocol over c.
+func NewConn(c net.Conn, bodyLimit int64) *Conn {
+	return &Conn{c: c, dec: NewDecoder(c, bodyLimit)}
+}
+
+// Close ends the worker as well: it lives for its connection.
+func (c *Conn) Close() error { return c.c.Close() }
+
+// Load has the worker load a model and gives what it says to that.
+func (c *Conn) Load(l Load, patience time.Duration) (Answer, error) {
+	if err := c.write(AppendLoad(c.buf[:0], l), patience); err != nil {
+		return Answer{}, err
+	}
+	return c.Receive(patience)
+}
+
+// Send has it run a batch.
+func (c *Conn) Send(batch []Request, patience time.Duration) error {
+	return c.write(AppendBatch(c.buf[:0], batch), patience)
+}
+
+func (c *Conn) write(b []byte, patience time.Duration) error {
+	if cap(b) <= 1<<20 {
+		c.buf = b
+	}
+	if err := c.c.SetWriteDeadline(deadline(patience)); err != nil {
+		return err
+	}
+	_, err := c.c.Write(b)
+	return err
+}
+
+// Receive gives the next answer. A worker that takes longer than patience (0 = any
+// time) gives an error that IsTimeout knows; the connection is of no use then.
+func (c *Conn) Receive(patience time.Duration) (Answer, error) {
+	if err := c.c.SetReadDeadline(deadline(patience)); err != nil {
+		return Answer{}, err
+	}
+	return c.dec.Read()
+}
+
+// Interrupt has a Receive that waits return.
+func (c *Conn) Interrupt() error { return c.c.SetReadDeadline(time.Unix(1, 0)) }
+
+func deadline(patience time.Duration) time.Time {
+	if patience <= 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(patience)
+}
+
+// IsTimeout says that a worker took too long.
+func IsTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+// Await waits until a worker listens.
+func (p *Process) Await(ctx context.Context, patience time.Duration) error {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-p.ready:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("the worker ended before it was ready: %s", p.Exit())
+	case <-timer.C:
+		return fmt.Errorf("the worker was not ready within %s", patience)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
