@@ -118,7 +118,7 @@ func (b *bench) proxy(ctx context.Context) ([]string, error) {
 // zero measures the first request of a model that has no replica.
 func (b *bench) zero(ctx context.Context) ([]string, error) {
 	var out []string
-	for _, m := range [][3]string{{"onnx", "3001", "zero_native_ms"}, {"sklearn", "3002", "zero_python_ms"}} {
+	for _, m := range [][3]string{{"onnx", "3001", "zero_native_ms"}, {"sklearn", "3002", "zero_python_ms"}, {"cpr", "3003", "zero_cpr_ms"}} {
 		best, err := b.fromZero(ctx, m[0], m[1])
 		if err != nil {
 			say("from zero, %s: %v\n", m[0], err)
@@ -290,8 +290,11 @@ func (b *bench) ours(ctx context.Context, kind string, rows []byte) ([]*contesta
 
 // imageOf is the image that a model is uploaded with; "" where the file alone says it.
 func imageOf(kind string) string {
-	if kind == "sklearn" {
+	switch kind {
+	case "sklearn":
 		return "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-6:latest"
+	case "cpr":
+		return "tategu/cpr:3.11"
 	}
 	return ""
 }

@@ -25,7 +25,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   Of autoscaling_metric_specs cpu/utilization is known. WebSockets, shared_resources, rollout_options and spot are not served.
   predict_request_response_logging_config writes JSON lines to a bucket; labels ` + "`tategu-canary`" + ` and ` + "`tategu-shadow`" + ` of an endpoint put a deployed model on trial ([serving](guide/serving.md)).
   Prebuilt images sklearn-cpu and xgboost-cpu with a pickle
-  (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image; other prebuilt images with files of their own are refused by name.
+  (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image, and so do custom prediction routines (` + "`tategu/cpr`" + `: sources and requirements in the artifact); other prebuilt images with files of their own are refused by name.
 - **Other prediction protocols**, at an endpoint's own path ([serving](guide/serving.md#other-protocols)): ` + "`/invocations` and `/ping`" + ` (MLflow, SageMaker), and of the Open Inference Protocol
   v2 over REST ` + "`/v2`, health, models, `infer`" + ` with the binary tensor extension. OIP over gRPC, its repository and its other extensions are refused by name.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.

@@ -7,7 +7,8 @@
 // tategu/lightgbm or tategu/xgboost (any registry and tag), or is one of Vertex AI's
 // prebuilt prediction images, unless the artifact has a file that such an image
 // would load instead. An ONNX model is served by the program tategu-runner under the
-// same conditions (tategu/onnx). An image that the configuration has a rule for, and every
+// same conditions (tategu/onnx), and a custom prediction routine by the SDK's own server
+// in a Python environment (tategu/cpr). An image that the configuration has a rule for, and every
 // other image, is started as it is: a server of the user's own may do more than
 // evaluate the file.
 package modelformat
@@ -103,6 +104,10 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 	image := spec.GetImageUri()
 	ruled := image != "" && p.HasImage != nil && p.HasImage(image)
 	prebuilt := prebuiltImage(image)
+	if python, ok := routineImage(image); ok && !ruled {
+		c, err := p.routine(ctx, model, python, t)
+		return Plan{Container: c}, err
+	}
 	want, named := nativeImage(image)
 	if ruled || image != "" && !named && !prebuilt {
 		c, err := container(model, t)

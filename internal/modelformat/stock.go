@@ -139,13 +139,12 @@ func stock(model *pb.Model, s stockImage, t Target) (*Container, error) {
 	for name, value := range map[string]string{
 		// One thread for each of the predictions that go on at a time.
 		"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1",
-		// scikit-learn sets these when it is imported: a parent that did could not be shared.
-		"KMP_DUPLICATE_LIB_OK": "True", "KMP_INIT_AT_FORK": "FALSE",
 	} {
 		if _, ok := c.Env[name]; !ok {
 			c.Env[name] = value
 		}
 	}
+	quietImports(c.Env)
 	c.Image = ""
 	c.Python = &runtime.Python{Version: r.python, Packages: r.packages, Script: pickledServer, Preload: s.preload()}
 	c.Args = []string{
@@ -155,6 +154,16 @@ func stock(model *pb.Model, s stockImage, t Target) (*Container, error) {
 	}
 	c.Note = fmt.Sprintf("the image's server is stood in for: %s in Python %s, %d predictions at a time", strings.Join(r.packages, ", "), r.python, slots)
 	return c, nil
+}
+
+// quietImports sets what scikit-learn sets when it is imported: a parent that did that
+// could not be shared.
+func quietImports(env map[string]string) {
+	for name, value := range map[string]string{"KMP_DUPLICATE_LIB_OK": "True", "KMP_INIT_AT_FORK": "FALSE"} {
+		if _, ok := env[name]; !ok {
+			env[name] = value
+		}
+	}
 }
 
 // noPickle says that the artifact has nothing that the image loads.

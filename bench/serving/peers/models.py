@@ -13,6 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+PREDICTOR = """
+from google.cloud.aiplatform.prediction.sklearn.predictor import SklearnPredictor
+
+
+class Linear(SklearnPredictor):
+    pass
+"""
+
 
 def folder(root, kind, rows):
     """Make the folder of a model and write the rows that it is asked with."""
@@ -77,6 +85,10 @@ def main():
     booster.save_model(folder(root, "lgbm", rows[:64]) / "model.txt")
     linear = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, target > 0)
     joblib.dump(linear, folder(root, "sklearn", rows[:64]) / "model.joblib")
+    routine = folder(root, "cpr", rows[:64])
+    joblib.dump(linear, routine / "model.joblib")
+    (routine / "predictor.py").write_text(PREDICTOR)
+    (routine / "requirements.txt").write_text("scikit-learn==1.6.1\njoblib\n")
     pictures = folder(root, "onnx", random.random((64, 64)))
     onnx.save(convolutions(random), pictures / "model.onnx")
 

@@ -3,6 +3,7 @@ package process_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -165,5 +166,36 @@ func TestWarmImports(t *testing.T) {
 		if i == 0 && got != "False" {
 			t.Errorf("loaded before it was seen: %q", got)
 		}
+	}
+}
+
+// TestWarmReaders: a module that keeps what variables say, and is known to do no more,
+// is loaded beforehand, and each program has its own values in it.
+func TestWarmReaders(t *testing.T) {
+	t.Parallel()
+	cfg := warmConfig(t)
+	r := open(t, cfg)
+	folder := t.TempDir()
+	for name, source := range map[string]string{
+		"google/__init__.py": "", "google/auth/__init__.py": "", "google/auth/compute_engine/__init__.py": "",
+		"google/auth/compute_engine/_metadata.py": "import os\nvalue = os.getenv('TMPDIR')\ndef told(): return value\n",
+		"cloud.py": "import os\nfrom google.auth.compute_engine._metadata import told\nparent = os.getpid()\n",
+		"late.py":  "import os\nfrom google.auth.compute_engine import _metadata\nparent = os.getpid()\nvalue = os.getenv('TMPDIR')\n",
+	} {
+		file := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeScript(t, file, source)
+	}
+	w := script("up", "import os, tempfile, cloud, late\nprint(cloud.parent != os.getpid(), late.parent != os.getpid(), cloud.told() == tempfile.gettempdir())\n")
+	w.Env = map[string]string{"PYTHONPATH": folder}
+	warmUp(t, r, w)
+	w.ID = "warm"
+	if exit := runToEnd(t, r, w); !exit.OK() {
+		t.Fatalf("%+v", exit)
+	}
+	if got := strings.TrimSpace(output(t, cfg, "warm")); got != "True False True" {
+		t.Errorf("loaded beforehand, loaded although it reads a variable itself, with the right value: %s", got)
 	}
 }

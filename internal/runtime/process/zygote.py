@@ -32,18 +32,39 @@ NEWNS, NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 PATIENCE = 60  # seconds for all imports, then SIGALRM ends us
 
 
+# Modules that keep what variables say when they are imported, in their own globals
+# and nowhere else: a program runs their bodies again, with variables of its own.
+READERS = {"google.auth.compute_engine._metadata"}
+
+
 class Watched(dict):
     """The environment while imports run: keeps which names they read."""
 
     read = set()
+    again = set()  # those of READERS that read some
+
+    def note(self, names):
+        body = importing()
+        if body in READERS:
+            Watched.again.add(body)
+        else:
+            Watched.read.update(names)
 
     def __getitem__(self, name):
-        Watched.read.add(name)
+        self.note([name])
         return dict.__getitem__(self, name)
 
     def __iter__(self):
-        Watched.read.update(dict.keys(self))
+        self.note(dict.keys(self))
         return dict.__iter__(self)
+
+
+def importing():
+    """The name of the module whose body runs."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return frame and frame.f_globals.get("__name__")
 
 
 class Unfit(Exception):
@@ -296,6 +317,8 @@ class Program:
             os.environ.setdefault("LC_CTYPE", self.settings["Locale"])
         for path in [p for p in sys.path_importer_cache if old in p]:
             del sys.path_importer_cache[path]
+        for name in self.settings["Again"]:
+            importlib.reload(sys.modules[name])
         sys.executable = os.path.join(os.path.dirname(sys.executable), command[0])
         reseed()
         os.write(self.link, b"r")
@@ -484,6 +507,7 @@ def prepare():
         os._exit(2)
     os.environ._data = plain
     signal.alarm(0)
+    settings["Again"] = sorted(Watched.again)
     settings["Holders"] = holders(settings["Dir"])
     with open("/proc/self/statm") as f:
         resident = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
