@@ -82,6 +82,7 @@ type Spec struct {
 	Defaults Node
 	Nodes    []Node              // in the order of the file
 	Edges    map[string][]string // node to those that take its output
+	JSON     []byte              // the whole YAML, as JSON
 }
 
 // Node is a model or a function of a workflow.

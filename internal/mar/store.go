@@ -80,6 +80,9 @@ func (a *Archive) Remove() error {
 	return os.RemoveAll(a.Dir)
 }
 
+// ReadFile gives a small file of the archive.
+func (a *Archive) ReadFile(name string) ([]byte, error) { return readSmall(a.Dir, name) }
+
 func (a *Archive) read() error {
 	data, err := readSmall(a.Dir, "MAR-INF/MANIFEST.json")
 	if err != nil {

@@ -90,6 +90,10 @@ func ParseSpec(data []byte) (Spec, error) {
 		return Spec{}, fmt.Errorf("no YAML: %w", err)
 	}
 	s := Spec{Defaults: Node{MinWorkers: 1, MaxWorkers: 1, BatchSize: 1, MaxBatchDelay: 50 * time.Millisecond, RetryAttempts: 1, Timeout: 10 * time.Second}, Edges: map[string][]string{}}
+	var err error
+	if s.JSON, err = asJSON(data); err != nil {
+		return Spec{}, err
+	}
 	models, err := readModels(&s, &doc.Models)
 	if err != nil {
 		return Spec{}, fmt.Errorf("models: %w", err)
@@ -135,6 +139,19 @@ func ParseSpec(data []byte) (Spec, error) {
 		}
 	}
 	return s, s.check()
+}
+
+// asJSON gives a YAML document as JSON.
+func asJSON(data []byte) ([]byte, error) {
+	var all map[string]any
+	if err := yaml.Unmarshal(data, &all); err != nil {
+		return nil, fmt.Errorf("no mapping of names to values: %w", err)
+	}
+	out, err := json.Marshal(all)
+	if err != nil {
+		return nil, fmt.Errorf("it has what JSON cannot hold: %w", err)
+	}
+	return out, nil
 }
 
 func readModels(s *Spec, doc *yaml.Node) (map[string]Node, error) {

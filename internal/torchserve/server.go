@@ -1,14 +1,20 @@
 // Package torchserve is the engine of a TorchServe server: it registers model
 // archives, keeps their worker processes (the stock Python workers of the torchserve
 // package) running, gathers requests into batches, and runs workflows. It speaks no
-// HTTP and no gRPC: its callers do. What is declared here answers "not yet" until its
-// body lands: workers, batches, workflows and snapshots, in that order.
+// HTTP and no gRPC: its callers do.
 package torchserve
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"sync"
 
 	"tategu/internal/mar"
 )
@@ -16,8 +22,32 @@ import (
 // Server keeps models and their workers. Its methods may be called concurrently,
 // while Run runs.
 type Server struct {
-	cfg  Config
-	deps Deps
+	cfg     Config
+	deps    Deps
+	store   mar.Store
+	deny    *regexp.Regexp // names of variables that workers do not see
+	host    string
+	gpus    int
+	sockets string // folder of them, short as socket names must be
+	py      pythons
+	jobs    chan func(context.Context) // what Run is to run
+	started chan struct{}
+	stopped chan struct{} // closed when Run ends
+
+	mu        sync.Mutex
+	models    map[string]*family
+	workflows map[string]*workflow
+	pending   map[string]bool // names of workflows that are being registered
+	workers   int             // ids handed out
+	gpu       int             // the last GPU handed out
+
+	snapMu sync.Mutex // one snapshot at a time
+}
+
+// family is the versions of a model.
+type family struct {
+	versions map[string]*version
+	byDef    string // the default version
 }
 
 // Deps are what a server works with.
@@ -28,71 +58,199 @@ type Deps struct {
 	HTTP    *http.Client
 }
 
+// firstWorker is the id of the first worker, as TorchServe counts its ports.
+const firstWorker = 9000
+
 // New makes a server; Run starts it.
 func New(cfg Config, deps Deps) (*Server, error) {
-	return &Server{cfg: cfg, deps: deps}, nil
+	allowed, err := mar.ParseAllowed(cfg.AllowedURLs)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, deps: deps, jobs: make(chan func(context.Context)), started: make(chan struct{}), stopped: make(chan struct{}),
+		models: map[string]*family{}, workflows: map[string]*workflow{}, pending: map[string]bool{}, workers: firstWorker, gpu: -1,
+		gpus: cfg.GPUs,
+	}
+	s.py.built = map[string]*sync.Mutex{}
+	if s.gpus < 0 {
+		s.gpus = countGPUs()
+	}
+	if cfg.DenyEnv != "" {
+		if s.deny, err = regexp.Compile("^(?:" + cfg.DenyEnv + ")$"); err != nil {
+			return nil, fmt.Errorf("blacklist_env_vars: %w", err)
+		}
+	}
+	if s.host, err = os.Hostname(); err != nil {
+		s.host = "Unknown" // TorchServe's word
+	}
+	if s.cfg.Work == "" {
+		return nil, errors.New("a TorchServe server needs a folder for unpacked archives")
+	}
+	if s.cfg.Work, err = filepath.Abs(s.cfg.Work); err != nil {
+		return nil, err
+	}
+	archives := filepath.Join(s.cfg.Work, "archives")
+	// What an earlier server unpacked is of no use to this one.
+	if err := errors.Join(os.RemoveAll(archives), os.MkdirAll(archives, 0o700)); err != nil {
+		return nil, err
+	}
+	s.store = mar.Store{Models: cfg.ModelStore, Workflows: cfg.WorkflowStore, Work: archives, Allowed: allowed, Objects: deps.Objects, HTTP: deps.HTTP}
+	return s, nil
 }
 
-var errSoon = &Error{Code: http.StatusNotImplemented, Type: InternalServer, Message: "not yet"}
+// countGPUs counts NVIDIA's device nodes.
+func countGPUs() int {
+	found, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is right
+	return len(found)
+}
+
+func (s *Server) nextGPU() int {
+	if s.gpus <= 0 {
+		return -1
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gpu = (s.gpu + 1) % s.gpus
+	return s.gpu
+}
+
+func (s *Server) nextWorker() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.workers++
+	return strconv.Itoa(s.workers - 1)
+}
+
+func (s *Server) observe(m Metric) {
+	if s.deps.Metrics == nil {
+		return
+	}
+	if m.Host == "" {
+		m.Host = s.host
+	}
+	s.deps.Metrics.Observe(m)
+}
 
 // Run restores the snapshot or loads the models that the configuration names, then
 // keeps all workers until ctx is done. It has stopped them all when it returns.
-func (s *Server) Run(ctx context.Context) error { return errSoon }
+func (s *Server) Run(ctx context.Context) (err error) {
+	defer close(s.stopped)
+	if s.sockets, err = os.MkdirTemp("", "tsw-"); err != nil {
+		return fmt.Errorf("make a folder for the sockets of workers: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer func() {
+		cancel()
+		wg.Wait()
+		s.closeZygote()
+		s.closeModels()
+		err = errors.Join(err, os.RemoveAll(s.sockets))
+	}()
+	begun := make(chan error, 1)
+	wg.Go(func() { begun <- s.begin(ctx) })
+	for {
+		select {
+		case f := <-s.jobs:
+			wg.Go(func() { f(ctx) })
+		case err := <-begun:
+			if err != nil {
+				return err
+			}
+			close(s.started)
+		case <-ctx.Done():
+			s.snapshot("shutdown")
+			return nil
+		}
+	}
+}
+
+// spawn has Run run f.
+func (s *Server) spawn(ctx context.Context, f func(context.Context)) error {
+	select {
+	case s.jobs <- f:
+		return nil
+	case <-s.stopped:
+		return errorf(http.StatusServiceUnavailable, ServiceUnavailable, "the server is stopping")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// closeModels removes what was unpacked; the workers have gone.
+func (s *Server) closeModels() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.models {
+		for _, v := range f.versions {
+			v.queue.flush(errorf(http.StatusServiceUnavailable, ServiceUnavailable, "the server is stopping"), true)
+			if err := v.archive.Remove(); err != nil {
+				s.deps.Log.Warn("An unpacked archive is left behind", slog.Any("error", err))
+			}
+		}
+	}
+	for _, w := range s.workflows {
+		if err := w.archive.Remove(); err != nil {
+			s.deps.Log.Warn("An unpacked archive is left behind", slog.Any("error", err))
+		}
+	}
+}
 
 // Started is closed once the models of the start are registered and their workers
 // were tried.
-func (s *Server) Started() <-chan struct{} { return nil }
+func (s *Server) Started() <-chan struct{} { return s.started }
 
-// Register takes a model.
-func (s *Server) Register(ctx context.Context, r Registration) (Registered, error) {
-	return Registered{}, errSoon
-}
-
-// Unregister stops a model's workers and removes it. Version "" is the default one,
-// which goes only when it is the last.
-func (s *Server) Unregister(ctx context.Context, model, version string) error { return errSoon }
-
-// Scale changes the number of workers. With Synchronous it returns once they run;
-// a worker that cannot start is then its error.
-func (s *Server) Scale(ctx context.Context, w Scaling) error { return errSoon }
-
-// SetDefault makes a version the one of requests that name none.
-func (s *Server) SetDefault(ctx context.Context, model, version string) error { return errSoon }
-
-// Models lists the default version of each model, by name, without those of workflows.
-func (s *Server) Models() []Model { return nil }
-
-// Describe gives a version ("" = the default, "all" = every one). With customized the
-// handler is asked to describe the model as well.
-func (s *Server) Describe(ctx context.Context, model, version string, customized bool) ([]Model, error) {
-	return nil, errSoon
-}
-
-// Predict runs one request and calls emit for each frame of its answer, from the
-// caller's goroutine. Nothing was emitted when an error is an *Error of the engine's
-// own; an error of emit ends the request and is returned.
-func (s *Server) Predict(ctx context.Context, model, version string, r Request, emit func(Frame) error) error {
-	return errSoon
-}
-
-// RegisterWorkflow takes a workflow and registers its models and functions.
-func (s *Server) RegisterWorkflow(ctx context.Context, r WorkflowRegistration) (Workflow, error) {
-	return Workflow{}, errSoon
-}
-
-// UnregisterWorkflow removes it with its models.
-func (s *Server) UnregisterWorkflow(ctx context.Context, name string) error { return errSoon }
-
-// Workflows lists all by name.
-func (s *Server) Workflows() []Workflow { return nil }
-
-// DescribeWorkflow gives one.
-func (s *Server) DescribeWorkflow(name string) (Workflow, error) { return Workflow{}, errSoon }
-
-// PredictWorkflow runs the graph of a workflow for one request.
-func (s *Server) PredictWorkflow(ctx context.Context, name string, r Request, emit func(Frame) error) error {
-	return errSoon
+// find gives a version; "" is the default one.
+func (s *Server) find(name, id string) (*version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.models[name]
+	if f == nil {
+		return nil, modelNotFound(name)
+	}
+	if id == "" {
+		id = f.byDef
+	}
+	v := f.versions[id]
+	if v == nil {
+		return nil, versionNotFound(name, id)
+	}
+	return v, nil
 }
 
 // Health says whether models have their workers.
-func (s *Server) Health() Health { return Healthy }
+func (s *Server) Health() Health {
+	s.mu.Lock()
+	var all []*version
+	for _, f := range s.models {
+		for _, v := range f.versions {
+			all = append(all, v)
+		}
+	}
+	s.mu.Unlock()
+	health := Healthy
+	for _, v := range all {
+		m := v.describe()
+		ready := 0
+		for _, w := range m.Workers {
+			if w.State == WorkerReady {
+				ready++
+			}
+		}
+		switch {
+		case m.MinWorkers == 0 || ready >= m.MinWorkers:
+		case ready > 0:
+			if health == Healthy {
+				health = PartialHealthy
+			}
+		case m.Trying && m.LastError == "": // they are being started
+			if health == Healthy {
+				health = PartialHealthy
+			}
+		default:
+			return Unhealthy
+		}
+	}
+	return health
+}

@@ -1,0 +1,98 @@
+package torchserve
+
+import (
+	"context"
+	"net/http"
+)
+
+// Predict runs one request and calls emit for each frame of its answer, from the
+// caller's goroutine. Nothing was emitted when an error is an *Error of the engine's
+// own, unless a stream broke off; an error of emit ends the request and is returned.
+func (s *Server) Predict(ctx context.Context, model, id string, r Request, emit func(Frame) error) error {
+	v, err := s.find(model, id)
+	if err != nil {
+		return err
+	}
+	return s.runJob(ctx, v, newJob(withHeaders(r)), emit)
+}
+
+// withHeaders adds what handlers are told by headers.
+func withHeaders(r Request) Request {
+	headers := make([]Pair, 0, len(r.Headers)+2)
+	headers = append(headers, r.Headers...)
+	explain := "False"
+	if r.Explain {
+		explain = "True"
+	}
+	headers = append(headers, Pair{Name: "explain", Value: explain})
+	if r.Path != "" {
+		headers = append(headers, Pair{Name: "url_path", Value: r.Path})
+	}
+	r.Headers = headers
+	return r
+}
+
+// runJob queues a job and hands out its frames.
+func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame) error) error {
+	v.requests.Add(1)
+	v.mu.Lock()
+	has, last := v.hasWorker(), v.lastErr
+	v.mu.Unlock()
+	if !has {
+		v.rejected.Add(1)
+		e := errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has no worker to serve inference request. Please use scale workers API to add workers.", v.name, v.id)
+		if last != "" {
+			e.Message += " The last one ended: " + last
+		}
+		return e
+	}
+	s.observe(Metric{
+		Name: "ts_inference_requests_total", Unit: "Count", Kind: "COUNTER", Value: 1,
+		Dimensions: []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: v.id}, {Name: "hostname", Value: s.host}}, RequestIDs: j.req.ID,
+	})
+	if t := v.set.ClientTimeout; t > 0 {
+		j.expires = j.arrived.Add(t)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, t, errorf(http.StatusRequestTimeout, RequestTimeout, "the model's clientTimeoutInMills of %s is over", t))
+		defer cancel()
+	}
+	ok, err := v.queue.put(j, v.set.Ticket)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		v.rejected.Add(1)
+		if v.set.Ticket {
+			return errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has no free worker, and takes no request without one (useJobTicket)", v.name, v.id)
+		}
+		return errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has %d requests waiting, which is all that its queue takes (job_queue_size)", v.name, v.id, v.set.QueueSize)
+	}
+	defer func() {
+		j.leave()
+		v.queue.remove(j)
+	}()
+	return s.handOut(ctx, j, emit)
+}
+
+func (s *Server) handOut(ctx context.Context, j *job, emit func(Frame) error) error {
+	for {
+		frames, err := j.next(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return err
+		}
+		if len(frames) == 0 {
+			return nil
+		}
+		for _, f := range frames {
+			if err := emit(f); err != nil {
+				return err
+			}
+			if !f.More {
+				return nil
+			}
+		}
+	}
+}
