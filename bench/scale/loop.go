@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -68,7 +69,7 @@ func (b *bench) loop(ctx context.Context, s *server) error {
 // watch follows a loop to its last task: the memory at an early one, and when half of
 // them had run.
 func (b *bench) watch(ctx context.Context, s *server, mark string, reads *reader) (atEarly int64, half time.Duration, err error) {
-	began, told := time.Now(), 0
+	began, told, looked := time.Now(), 0, time.Now()
 	err = until(ctx, time.Hour, 20*time.Millisecond, "all tasks have run", func() (bool, error) {
 		n := int(marks(mark))
 		if atEarly == 0 && n >= early {
@@ -85,6 +86,12 @@ func (b *bench) watch(ctx context.Context, s *server, mark string, reads *reader
 			say("%d tasks have run, %.1f MB", n, mb(rss))
 			if err := reads.one(ctx, told == b.tasks/2000); err != nil { // a get amid the loop, as memory is measured at its end
 				return false, err
+			}
+		}
+		if time.Since(looked) > 5*time.Second { // a run that has failed makes no more
+			looked = time.Now()
+			if job, err := s.look(ctx, project, "loop"); err != nil || job.State == pb.PipelineState_PIPELINE_STATE_FAILED {
+				return false, cmp.Or(err, fmt.Errorf("the loop failed after %d tasks: %s", n, job.GetError().GetMessage()))
 			}
 		}
 		return n >= b.tasks, nil

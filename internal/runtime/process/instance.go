@@ -348,8 +348,12 @@ func (in *instance) begun(ctx context.Context) (bool, error) {
 	}
 }
 
-// locked reports a wrapper at work on the directory.
+// locked reports a wrapper at work on the directory. No child may be forked
+// meanwhile: it would hold our lock until it has become its program, and a wrapper
+// that comes by then would think that another is at it.
 func (in *instance) locked() bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	f, err := os.Open(in.dir)
 	if err != nil {
 		return false

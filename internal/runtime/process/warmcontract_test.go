@@ -140,11 +140,12 @@ func TestWarmImports(t *testing.T) {
 		"secret.py": "import os\nparent = os.getpid()\nvalue = os.environ.get('TMPDIR')\n", "loud.py": "import os\nparent = os.getpid()\nprint('loud')\n",
 		"handler.py": "import os, signal\nparent = os.getpid()\nsignal.signal(signal.SIGUSR1, lambda *a: None)\n", "opens.py": "import os\nparent = os.getpid()\nf = open('/dev/zero')\n",
 		"fails.py": "import os\nraise OSError('no')\n", "copies.py": "import os\nparent = os.getpid()\nall = dict(os.environ)\n", "more.py": "import os\nparent = os.getpid()\n",
+		"walks.py": "import os\nparent = os.getpid()\nfound = [v for k, v in os.environ.items() if k.startswith('TORCH_')]\n", "hides.py": "import os\nparent = os.getpid()\ndef hide():\n    held = os.environ.copy()\n    return lambda: held\nf = hide()\n",
 	} {
 		writeScript(t, filepath.Join(folder, name), source)
 	}
 	says := "    print(m.parent != os.getpid())\n"
-	body := "import os, good\ndef f():\n    import threads, secret, loud, handler, opens, copies\n    try:\n        import fails\n    except OSError: pass\n    for m in (good, threads, secret, loud, handler, opens, copies):\n    " + says + "f()\n"
+	body := "import os, good\ndef f():\n    import threads, secret, loud, handler, opens, copies, walks, hides\n    try:\n        import fails\n    except OSError: pass\n    for m in (good, threads, secret, loud, handler, opens, copies, walks, hides):\n    " + says + "f()\n"
 	w := script("up", body)
 	w.Env = map[string]string{"PYTHONPATH": folder}
 	warmUp(t, r, w)
@@ -152,7 +153,7 @@ func TestWarmImports(t *testing.T) {
 	if exit := runToEnd(t, r, w); !exit.OK() {
 		t.Fatalf("%+v", exit)
 	}
-	if got := strings.Fields(output(t, cfg, "warm")); strings.Join(got, " ") != "loud True False False False False False False" {
+	if got := strings.Fields(output(t, cfg, "warm")); strings.Join(got, " ") != "loud True False False False False False False True False" {
 		t.Errorf("loaded beforehand: %q", got)
 	}
 	w.Python = &runtime.Python{Version: "3.11", Script: "import os\nimport more as m\nfor i in [1]:\n" + says}

@@ -16,6 +16,7 @@ import importlib
 import json
 import locale  # argparse wants this one, and shutil
 import os
+import re
 import runpy
 import shutil  # noqa: F401
 import signal
@@ -38,25 +39,27 @@ READERS = {"google.auth.compute_engine._metadata"}
 
 
 class Watched(dict):
-    """The environment while imports run: keeps which names they read."""
+    """The environment while imports run: keeps which names they read. Who walks
+    through all of it, as os.environ.copy() does, asks for none of them."""
 
-    read = set()
+    read, walk, walked = set(), [], False
     again = set()  # those of READERS that read some
 
-    def note(self, names):
+    def __getitem__(self, name):
         body = importing()
-        if body in READERS:
+        if Watched.walk and Watched.walk[-1] == name:
+            Watched.walk.pop()
+            Watched.walked = True
+        elif body in READERS:
             Watched.again.add(body)
         else:
-            Watched.read.update(names)
-
-    def __getitem__(self, name):
-        self.note([name])
+            Watched.read.add(name)
         return dict.__getitem__(self, name)
 
     def __iter__(self):
-        self.note(dict.keys(self))
-        return dict.__iter__(self)
+        names = list(dict.keys(self))
+        Watched.walk = names[::-1]
+        return iter(names)
 
 
 def importing():
@@ -139,11 +142,55 @@ def load(entry):
                 raise
 
 
-def preload(entry, private):
+class Keepers:
+    """Who holds values of private variables: all objects are looked through."""
+
+    plain = (dict, list, tuple, set, frozenset)
+
+    def __init__(self, settings):
+        self.own = {id(settings), id(os.environ._data)}
+        # A directory that Python itself knows is held for other reasons.
+        known = {sys.prefix, sys.exec_prefix, os.getcwd(), *sys.path}
+        values = {os.environ.get(name, ""): name for name in settings["Private"]}
+        self.names = {value: name for value, name in values.items() if value and value not in known}
+        # Of ours and of short ones, such as a port, parts are found everywhere.
+        whole = [v for v in self.names if len(v) < 8 or settings["Dir"] in v]
+        words = "|".join(r"\A%s\Z" % re.escape(v) if v in whole else re.escape(v) for v in self.names)
+        self.text, self.data = re.compile(words), re.compile(os.fsencode(words))
+        self.before = set(self.found())
+
+    def found(self, ours=()):
+        """The holders' ids, and what each holds."""
+        if not self.names:
+            return {}
+        found, seen, todo = {}, set(), gc.get_objects()
+        finders = [f for finder in sys.path_importer_cache.values() for f in (finder, getattr(finder, "__dict__", None))]
+        again = [sys.modules[name].__dict__ for name in Watched.again if name in sys.modules]
+        own = self.own.union(map(id, (todo, self.names, self.__dict__, sys.path_importer_cache, ours, *finders, *again, *ours)))
+        for holder in todo:  # grows
+            if id(holder) in own or type(holder) is type(sys._getframe()):
+                continue
+            for part in gc.get_referents(holder):
+                if type(part) in self.plain and not gc.is_tracked(part) and id(part) not in seen:
+                    seen.add(id(part))
+                    todo.append(part)
+                    continue
+                pattern = self.text if type(part) is str else self.data if type(part) is bytes else None
+                match = pattern and pattern.search(part)
+                if match:
+                    found[id(holder)] = "%s in a %s" % (self.names[os.fsdecode(match.group())], type(holder).__name__)
+        return found
+
+    def new(self, ours):
+        """What somebody holds who did not before; ours do not count."""
+        return sorted({name for holder, name in self.found(ours).items() if holder not in self.before})
+
+
+def preload(entry, private, keepers):
     """Imports and looks at what that did besides. What is not there is left to the
     program, which will say so."""
     before = state()
-    Watched.read = set()
+    Watched.read, Watched.walk, Watched.walked = set(), [], False
     try:
         load(entry)
     except ModuleNotFoundError as e:
@@ -154,6 +201,9 @@ def preload(entry, private):
     read = sorted(os.fsdecode(n) for n in Watched.read if os.fsdecode(n) in private)
     if read:
         raise Unfit("it reads %s, which differs from task to task" % ", ".join(read))
+    kept = keepers.new((before, *before.values())) if Watched.walked else []
+    if kept:
+        raise Unfit("it keeps %s, and that differs from task to task" % ", ".join(kept))
     if not alone():
         raise Unfit("it starts threads")
     if cuda():
@@ -497,11 +547,13 @@ def prepare():
     signal.alarm(PATIENCE)
     sysconfig.get_config_vars()  # keeps PYTHONUSERBASE, where we find and replace it
     plain = os.environ._data
+    keepers = Keepers(settings)
     os.environ._data = Watched(plain)
+    keepers.own.add(id(os.environ._data))
     entry = ""
     try:
         for entry in settings["Imports"]:
-            preload(entry, settings["Private"])
+            preload(entry, settings["Private"], keepers)
     except Unfit as e:
         control.sendall(json.dumps({"Unfit": entry, "Why": str(e)}).encode() + b"\n")
         os._exit(2)
