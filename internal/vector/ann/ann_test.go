@@ -298,3 +298,74 @@ func TestDeadRowsAndCrowding(t *testing.T) {
 		}
 	}
 }
+
+// Recall of 10 neighbours for queries that are no rows, with filters that let through half to
+// one of 10,000 rows. Counts, not times.
+func TestRecall(t *testing.T) {
+	const n, d, asked = 12_000, 24, 25
+	rows := points(n+asked, d, 7)
+	rows, queries := rows[:n], rows[n:]
+	for i := range rows {
+		rows[i].Restricts = nil
+		for _, every := range selective() {
+			rows[i].Restricts = append(rows[i].Restricts, ann.Restrict{Namespace: strconv.Itoa(every), Allow: []string{strconv.Itoa(i * 7919 % n % every)}})
+		}
+	}
+	for _, m := range []ann.Measure{{Distance: ann.Cosine}, {Distance: ann.SquaredL2}} {
+		exact := build(t, rows, ann.Options{Measure: m, Method: ann.Exact})
+		for _, method := range []ann.Method{ann.Auto, ann.Flat, ann.IVF, ann.HNSW} {
+			s := build(t, rows, ann.Options{Measure: m, Method: method})
+			for _, every := range selective() {
+				f := ann.Filter{Restricts: []ann.Restrict{{Namespace: strconv.Itoa(every), Allow: []string{"0"}}}}
+				want, got := answers(t, exact, queries, f), answers(t, s, queries, f)
+				var sum float64
+				for i := range queries {
+					sum += recall(want[i], got[i]) / asked
+				}
+				if sum < 0.95 {
+					t.Errorf("%v %v (%v), one of %d rows is allowed: recall %.4f", method, m.Distance, s.Tuned(), every, sum)
+				}
+			}
+		}
+	}
+}
+
+func answers(t *testing.T, s *ann.Segment, queries []ann.Row, f ann.Filter) [][]string {
+	t.Helper()
+	var allowed ann.Bitmap
+	s.Allowed(f, &allowed)
+	asked := make([]ann.Query, 0, len(queries))
+	for _, q := range queries {
+		asked = append(asked, ann.Query{Vector: q.Vector, K: 10, Allowed: &allowed})
+	}
+	var out ann.Results
+	if err := s.Search(asked, nil, &out); err != nil {
+		t.Fatal(err)
+	}
+	found := make([][]string, 0, len(queries))
+	for i := range queries {
+		found = append(found, ids(s, out.At(i)))
+	}
+	return found
+}
+
+func selective() []int { return []int{1, 2, 4, 10, 20, 100, 1000, 10000} }
+
+// A search whose results are used again takes no memory.
+func TestSearchTakesNoMemory(t *testing.T) {
+	rows := points(6000, 20, 8)
+	for _, method := range []ann.Method{ann.Exact, ann.Flat, ann.IVF, ann.HNSW} {
+		s := build(t, rows, ann.Options{Measure: ann.Measure{Distance: ann.SquaredL2}, Method: method})
+		var allowed ann.Bitmap
+		s.Allowed(ann.Filter{Restricts: []ann.Restrict{{Namespace: "half", Allow: []string{"1"}}}}, &allowed)
+		queries := []ann.Query{{Vector: rows[1].Vector, K: 10}, {Vector: rows[2].Vector, K: 10, Allowed: &allowed}, {Vector: rows[3].Vector, K: 5, PerCrowd: 2}}
+		var out ann.Results
+		if n := testing.AllocsPerRun(50, func() {
+			if err := s.Search(queries, nil, &out); err != nil {
+				t.Fatal(err)
+			}
+		}); n >= 1 { // the pool of scratch may be emptied by a collection in between
+			t.Errorf("%v: %v allocations", method, n)
+		}
+	}
+}

@@ -56,6 +56,7 @@ func (s *Segment) bindCodes(b *binder) {
 	}
 	if m.Method == HNSW {
 		s.bindGraph(b)
+		s.bindCentroids(b)
 		return
 	}
 	s.codes = want[byte](b, secCodes, blocks*64*s.groups)
@@ -70,11 +71,15 @@ func (s *Segment) bindCodes(b *binder) {
 		}
 	}
 	if m.Method == IVF {
-		blocks = (m.Leaves + 15) / 16
-		s.centroids = want[byte](b, secCentroids, blocks*64*s.groups)
-		if s.norms != nil {
-			s.centroidNorms = want[float32](b, secCentroidNorm, blocks*16)
-		}
+		s.bindCentroids(b)
+	}
+}
+
+func (s *Segment) bindCentroids(b *binder) {
+	blocks := (s.Leaves + 15) / 16
+	s.centroids = want[byte](b, secCentroids, blocks*64*s.groups)
+	if s.norms != nil {
+		s.centroidNorms = want[float32](b, secCentroidNorm, blocks*16)
 	}
 }
 

@@ -1,18 +1,83 @@
 package ann
 
-import "context"
+import (
+	"context"
+	"math"
+	"slices"
+)
+
+// Fewer rows than this are scanned faster than leaves are chosen.
+const flatRows = 4000
+
+// graphBytes of codes scanned a query make it worth to see whether a graph is faster, which
+// costs about three times as much to build as leaves.
+const graphBytes = 4 << 20
 
 // choose builds the segment with the method that was asked for, or the fastest one.
 func (b *builder) choose(ctx context.Context, order []uint32) (*Segment, error) {
-	if err := ctx.Err(); err != nil {
+	s, l, err := b.pick(ctx)
+	if err != nil {
 		return nil, err
 	}
-	l := b.flat()
-	if b.o.Method == Exact || b.n == 0 || b.o.Measure.Distance == L1 {
-		l = &layout{method: Exact}
-	}
-	s := b.segment(l)
-	s.Tuning = Tuning{Leaves: 1, Candidates: max(b.o.Candidates, 100)}
-	s.meta.Stats = Stats{Rows: b.n, Method: l.method.String(), Kernel: b.kernels.Name, Recall: b.o.Recall}
+	st := &s.meta.Stats
+	st.Rows, st.Method, st.Leaves, st.Kernel, st.Recall = b.n, s.Method.String(), s.Leaves, b.kernels.Name, b.o.Recall
 	return s, b.attach(s, l, order)
+}
+
+func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
+	method := b.o.Method
+	switch {
+	case b.n == 0 || method == Exact || b.o.Measure.Distance == L1: // codes say too little of sums of absolute differences
+		l := &layout{method: Exact}
+		return b.segment(l), l, nil
+	case method == Flat || method == Auto && b.n <= flatRows:
+		l := b.flat()
+		s := b.segment(l)
+		return s, l, b.tune(ctx, s)
+	}
+	l, err := b.ivf(ctx, b.leafCount())
+	if err != nil {
+		return nil, nil, err
+	}
+	ivf := b.segment(l)
+	b.floats = nil // they are in the segment, in its order
+	if method != HNSW {
+		if err := b.tune(ctx, ivf); err != nil {
+			return nil, nil, err
+		}
+		scanned := float64(b.n) * float64(ivf.Tuning.Leaves) / float64(ivf.Leaves) * float64(4*b.groups)
+		if method == IVF || b.o.LeafSize > 0 || b.o.Fraction > 0 || scanned < graphBytes {
+			return ivf, l, nil
+		}
+	}
+	graph, err := b.graph(ctx, ivf)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.tune(ctx, graph); err != nil {
+		return nil, nil, err
+	}
+	curve := slices.Concat(ivf.meta.Stats.Curve, graph.meta.Stats.Curve)
+	if method == Auto && !faster(graph, ivf, b.o.Recall) {
+		graph = ivf
+	}
+	graph.meta.Stats.Curve = curve
+	return graph, l, nil
+}
+
+// faster says whether a segment with its tuning finds enough, in less time than another.
+func faster(a, b *Segment, wanted float64) bool {
+	if a.Tuning.Recall < wanted {
+		return false
+	}
+	return a.Tuning.micros < b.Tuning.micros || b.Tuning.Recall < wanted
+}
+
+// leafCount is how many leaves there will be.
+func (b *builder) leafCount() int {
+	size := b.o.LeafSize
+	if size <= 0 {
+		size = int(max(64, min(400, math.Sqrt(float64(b.n))/2.5)))
+	}
+	return min(b.n, (b.n+size-1)/size)
 }

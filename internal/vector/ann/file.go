@@ -41,8 +41,7 @@ const (
 	secCentroidNorm            // float32 a leaf
 	secMean                    // float32 a dimension, taken off before coding
 	secGraph                   // uint32: neighbours of each row, row by row
-	secUpper                   // uint32: neighbours at upper levels
-	secUpperAt                 // uint32 a row: where its upper levels are
+	secEntries                 // uint32 a leaf: the row where walks begin
 )
 
 type section struct {

@@ -15,6 +15,7 @@ type scratch struct {
 	query   *Query
 	dead    *Bitmap
 	allowed int  // rows in query.Allowed
+	widen   int  // of a beam
 	exact   bool // the last fill compared all
 
 	vector []float32 // at length 1 where vectors are compared so; zeros up to the stride
@@ -26,18 +27,30 @@ type scratch struct {
 	best  []Neighbor
 	crowd map[uint32]int
 
+	walk  walk
 	rows  []uint32
 	dists []float32
 	scan  kernel.Scan
 	rank  kernel.Rank
 }
 
-// take is scratch of the pool.
+// take is scratch that nobody uses, or new.
 func (s *Segment) take() *scratch {
-	if sc, ok := s.scratch.Get().(*scratch); ok {
+	select {
+	case sc := <-s.free:
 		return sc
+	default:
+		return newScratch(s)
 	}
-	return newScratch(s)
+}
+
+// give keeps scratch for the next search, unless there is enough.
+func (s *Segment) give(sc *scratch) {
+	sc.query, sc.dead = nil, nil
+	select {
+	case s.free <- sc:
+	default:
+	}
 }
 
 func newScratch(s *Segment) *scratch {
@@ -188,7 +201,7 @@ func (s *Segment) Distances(vector []float32, rows []uint32, out []float32) erro
 		return err
 	}
 	sc := s.take()
-	defer s.scratch.Put(sc)
+	defer s.give(sc)
 	sc.prepare(&Query{Vector: vector}, nil)
 	s.distances(&sc.rank, sc.vector, rows, out)
 	return nil

@@ -15,6 +15,8 @@ type Query struct {
 	// Fraction of the leaves to scan (fraction_leaf_nodes_to_search); 0 leaves it to the
 	// tuning. A graph widens its beam likewise; flat and exact segments look at all rows anyway.
 	Fraction float64
+	// Beam is how many rows the walk of a graph keeps; 0 leaves it to the tuning.
+	Beam int
 	// PerCrowd is how many neighbours of one crowding tag there may be; 0 is no limit.
 	// Rows without a tag are not limited.
 	PerCrowd int
@@ -54,7 +56,7 @@ func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
 		}
 	}
 	sc := s.take()
-	defer s.scratch.Put(sc)
+	defer s.give(sc)
 	for i := range queries {
 		sc.prepare(&queries[i], dead)
 		if queries[i].K > 0 && s.Rows > 0 {
@@ -69,6 +71,7 @@ func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
 // run fills best. With a limit a crowding tag it looks wider until there are enough.
 func (sc *scratch) run() {
 	q := sc.query
+	sc.widen = 1
 	if q.PerCrowd <= 0 || sc.s.crowding == nil {
 		sc.fill(q.K, sc.leavesFor(q), sc.candidatesFor(q))
 		return
@@ -77,13 +80,13 @@ func (sc *scratch) run() {
 	for {
 		candidates = max(candidates, want)
 		sc.fill(want, leaves, candidates)
-		full := len(sc.best) < want && (leaves >= sc.s.Leaves || sc.exact)
+		full := len(sc.best) < want && (leaves >= sc.s.Leaves && sc.s.Method != HNSW || sc.exact)
 		sc.limit()
 		if len(sc.best) >= q.K || full || want >= sc.s.Rows {
 			sc.best = sc.best[:min(len(sc.best), q.K)]
 			return
 		}
-		want, leaves = min(4*want, sc.s.Rows), min(2*leaves, sc.s.Leaves)
+		want, leaves, sc.widen = min(4*want, sc.s.Rows), min(2*leaves, sc.s.Leaves), 2*sc.widen
 	}
 }
 
@@ -108,13 +111,27 @@ func (sc *scratch) fill(k, leaves, candidates int) {
 	sc.best = sc.best[:0]
 	sc.exact = false
 	switch {
-	case s.Method == Exact || sc.query.Exact || s.measure.Distance == L1 && s.Method == Flat || sc.few(leaves):
+	case s.Method == Exact || sc.query.Exact || sc.few(leaves):
 		sc.exact = true
 		sc.scanExact(k)
 	default:
-		sc.scanLeaves(leaves, max(k, candidates))
-		sc.rerank(k)
+		sc.search(k, effort{leaves, candidates, sc.beamFor(sc.query) * sc.widen})
 	}
+}
+
+// search is one approximate search: candidates by their codes, then the best of them exactly.
+func (sc *scratch) search(k int, e effort) {
+	sc.best = sc.best[:0]
+	switch sc.s.Method {
+	case Exact:
+		sc.scanExact(k)
+		return
+	case HNSW:
+		sc.scanGraph(e.beam, max(k, e.candidates))
+	default:
+		sc.scanLeaves(e.leaves, max(k, e.candidates))
+	}
+	sc.rerank(k)
 }
 
 // few says that comparing the rows that are allowed costs less than finding candidates. A
@@ -124,6 +141,9 @@ func (sc *scratch) few(leaves int) bool {
 		return false
 	}
 	scanned := float64(sc.s.Rows) * min(1, float64(leaves)/float64(max(1, sc.s.Leaves)))
+	if sc.s.Method == HNSW { // a row of a walk costs about as much as one that is compared
+		scanned = float64(12 * 16 * sc.beamFor(sc.query))
+	}
 	return float64(sc.allowed)*12 <= max(scanned, 4096)
 }
 
@@ -131,12 +151,16 @@ func (sc *scratch) candidatesFor(q *Query) int {
 	if q.Candidates > 0 {
 		return max(q.Candidates, q.K)
 	}
-	t := max(sc.s.Tuning.Candidates, 10)
+	t := max(sc.s.Tuning.Candidates, tuneK)
 	if q.K > 10 { // tuned for 10 neighbours
 		t = q.K + (t-10)*int(math.Ceil(math.Sqrt(float64(q.K)/10)))
 	}
 	return t
 }
+
+// perNeighbor rows that pass a filter are scanned for each neighbour wanted, at least: those
+// that pass may all be far from where near rows are.
+const perNeighbor = 50
 
 // leavesFor is how many leaves to scan. Where few rows are allowed, near ones are spread
 // over more leaves.
@@ -148,7 +172,7 @@ func (sc *scratch) leavesFor(q *Query) int {
 		n *= math.Sqrt(float64(q.K) / 10)
 	}
 	if q.Allowed != nil && sc.allowed > 0 {
-		n *= float64(sc.s.Rows) / float64(sc.allowed)
+		n = max(n, float64(perNeighbor*q.K)/float64(sc.s.Rows)*float64(sc.s.Leaves)) * float64(sc.s.Rows) / float64(sc.allowed)
 	}
 	return max(1, int(min(n, float64(sc.s.Leaves))))
 }

@@ -26,6 +26,8 @@ func (b *builder) sections(s *Segment) []section {
 		{secKeys, s.keys.bytes()},
 		{secKeyRows, raw(s.keyRows)},
 		{secCrowding, raw(s.crowding)},
+		{secGraph, raw(s.links)},
+		{secEntries, raw(s.entries)},
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"sync"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -24,9 +24,7 @@ type meta struct {
 	Tokens     int      `json:"tokens"`
 	Columns    int      `json:"columns"`
 	Crowded    bool     `json:"crowded"`
-	Degree     int      `json:"degree,omitempty"` // of the graph at its lowest level
-	Entry      uint32   `json:"entry,omitempty"`
-	Top        int      `json:"top,omitempty"` // the graph's highest level
+	Degree     int      `json:"degree,omitempty"` // of the graph
 	Tuning     Tuning   `json:"tuning"`
 	Stats      Stats    `json:"stats"`
 }
@@ -37,6 +35,8 @@ type Tuning struct {
 	Candidates int     `json:"candidates,omitempty"` // rows that are compared exactly, at least (10 neighbours)
 	Beam       int     `json:"beam,omitempty"`       // HNSW: rows kept while walking
 	Recall     float64 `json:"recall,omitempty"`     // share of true neighbours that this found when it was built
+
+	micros float64 // a query took then
 }
 
 // Point of the curve that was measured at build.
@@ -70,7 +70,7 @@ type Segment struct {
 	mapped  bool
 	closed  atomic.Bool
 	kernels kernel.Set
-	scratch sync.Pool
+	free    chan *scratch
 
 	stride, groups int // of floats; of codes
 	floats         []float32
@@ -90,6 +90,9 @@ type Segment struct {
 	centroids      []byte
 	centroidNorms  []float32
 	mean           []float32
+	links          []uint32
+	entries        []uint32
+	lines          int // of a row's codes
 }
 
 // Open maps a file and checks it: its form, and the checksum of every section. What is wrong
@@ -118,7 +121,7 @@ func Read(b []byte) (*Segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Segment{file: b, kernels: kernel.Best()}
+	s := &Segment{file: b, kernels: kernel.Best(), free: make(chan *scratch, 2*runtime.GOMAXPROCS(0))}
 	dec := json.NewDecoder(bytes.NewReader(sections[secMeta]))
 	if err := dec.Decode(&s.meta); err != nil {
 		return nil, fmt.Errorf("%w: its description: %w", ErrDamaged, err)

@@ -1,0 +1,437 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+DATA lanes<>+0(SB)/8, $0x0000000100000000
+DATA lanes<>+8(SB)/8, $0x0000000300000002
+DATA lanes<>+16(SB)/8, $0x0000000500000004
+DATA lanes<>+24(SB)/8, $0x0000000700000006
+DATA lanes<>+32(SB)/8, $0x0000000900000008
+DATA lanes<>+40(SB)/8, $0x0000000b0000000a
+DATA lanes<>+48(SB)/8, $0x0000000d0000000c
+DATA lanes<>+56(SB)/8, $0x0000000f0000000e
+GLOBL lanes<>(SB), RODATA|NOPTR, $64
+
+// EMIT writes the rows of one block (sums in acc) that score more than the threshold.
+// R8: norms or 0. R9, R10: out. R11: how many. Z24: beta. Z25: threshold. Z26: row numbers.
+#define EMIT(acc, norm, skip) \
+	VCVTDQ2PS acc, acc \
+	TESTQ R8, R8 \
+	JZ norm \
+	VFNMADD231PS (R8), Z24, acc \
+	ADDQ $64, R8 \
+norm: \
+	VCMPPS $14, Z25, acc, K1 \
+	KMOVW K1, AX \
+	TESTL AX, AX \
+	JZ skip \
+	VCOMPRESSPS acc, K1, Z28 \
+	VMOVUPS Z28, (R10)(R11*4) \
+	VPCOMPRESSD Z26, K1, Z28 \
+	VMOVDQU32 Z28, (R9)(R11*4) \
+	POPCNTL AX, AX \
+	ADDQ AX, R11 \
+skip: \
+	VPADDD Z27, Z26, Z26
+
+// func scanAVX512(a *Scan) int
+// Four blocks at a time, each with two sums, so that eight products are under way.
+TEXT ·scanAVX512(SB), NOSPLIT, $0-16
+	MOVQ a+0(FP), BX
+	MOVQ Scan_Query(BX), SI
+	MOVQ Scan_Codes(BX), DI
+	MOVQ Scan_Norms(BX), R8
+	MOVQ Scan_Rows(BX), R9
+	MOVQ Scan_Scores(BX), R10
+	MOVQ Scan_Blocks(BX), R12
+	VBROADCASTSS Scan_Beta(BX), Z24
+	VBROADCASTSS Scan_Threshold(BX), Z25
+	VPBROADCASTD Scan_First(BX), Z26
+	VPADDD lanes<>(SB), Z26, Z26
+	MOVL $16, AX
+	VPBROADCASTD AX, Z27
+	MOVQ Scan_Groups(BX), BX
+	MOVQ BX, R13
+	SHLQ $6, R13 // bytes of a block
+	XORQ R11, R11
+	SUBQ $4, R12
+	JLT rest
+
+four:
+	LEAQ (DI)(R13*1), DX
+	LEAQ (DI)(R13*2), CX
+	LEAQ (DX)(R13*2), AX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	MOVQ SI, R15
+	MOVQ BX, R14
+	SUBQ $2, R14
+	JLT odd4
+
+pair4:
+	VPBROADCASTD (R15), Z16
+	VPBROADCASTD 4(R15), Z17
+	VMOVDQU64 (DI), Z8
+	VMOVDQU64 (DX), Z9
+	VMOVDQU64 (CX), Z10
+	VMOVDQU64 (AX), Z11
+	VMOVDQU64 64(DI), Z12
+	VMOVDQU64 64(DX), Z13
+	VMOVDQU64 64(CX), Z14
+	VMOVDQU64 64(AX), Z15
+	VPDPBUSD Z16, Z8, Z0
+	VPDPBUSD Z16, Z9, Z1
+	VPDPBUSD Z16, Z10, Z2
+	VPDPBUSD Z16, Z11, Z3
+	VPDPBUSD Z17, Z12, Z4
+	VPDPBUSD Z17, Z13, Z5
+	VPDPBUSD Z17, Z14, Z6
+	VPDPBUSD Z17, Z15, Z7
+	ADDQ $8, R15
+	ADDQ $128, DI
+	ADDQ $128, DX
+	ADDQ $128, CX
+	ADDQ $128, AX
+	SUBQ $2, R14
+	JGE pair4
+
+odd4:
+	ADDQ $2, R14
+	JZ sum4
+	VPBROADCASTD (R15), Z16
+	VMOVDQU64 (DI), Z8
+	VMOVDQU64 (DX), Z9
+	VMOVDQU64 (CX), Z10
+	VMOVDQU64 (AX), Z11
+	VPDPBUSD Z16, Z8, Z0
+	VPDPBUSD Z16, Z9, Z1
+	VPDPBUSD Z16, Z10, Z2
+	VPDPBUSD Z16, Z11, Z3
+	ADDQ $64, AX
+
+sum4:
+	MOVQ AX, DI // the end of the fourth block
+	VPADDD Z4, Z0, Z0
+	VPADDD Z5, Z1, Z1
+	VPADDD Z6, Z2, Z2
+	VPADDD Z7, Z3, Z3
+	EMIT(Z0, n0, s0)
+	EMIT(Z1, n1, s1)
+	EMIT(Z2, n2, s2)
+	EMIT(Z3, n3, s3)
+	SUBQ $4, R12
+	JGE four
+
+rest:
+	ADDQ $4, R12
+	JZ done
+
+one:
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	MOVQ SI, R15
+	MOVQ BX, R14
+	SUBQ $4, R14
+	JLT odd1
+
+quad1:
+	VMOVDQU64 (DI), Z8
+	VMOVDQU64 64(DI), Z9
+	VMOVDQU64 128(DI), Z10
+	VMOVDQU64 192(DI), Z11
+	VPDPBUSD.BCST (R15), Z8, Z0
+	VPDPBUSD.BCST 4(R15), Z9, Z1
+	VPDPBUSD.BCST 8(R15), Z10, Z2
+	VPDPBUSD.BCST 12(R15), Z11, Z3
+	ADDQ $16, R15
+	ADDQ $256, DI
+	SUBQ $4, R14
+	JGE quad1
+
+odd1:
+	ADDQ $4, R14
+	JZ sum1
+
+single1:
+	VMOVDQU64 (DI), Z8
+	VPDPBUSD.BCST (R15), Z8, Z0
+	ADDQ $4, R15
+	ADDQ $64, DI
+	DECQ R14
+	JNZ single1
+
+sum1:
+	VPADDD Z1, Z0, Z0
+	VPADDD Z3, Z2, Z2
+	VPADDD Z2, Z0, Z0
+	EMIT(Z0, n4, s4)
+	DECQ R12
+	JNZ one
+
+done:
+	VZEROUPPER
+	MOVQ R11, ret+8(FP)
+	RET
+
+// func pickAVX512(a *Pick)
+TEXT ·pickAVX512(SB), NOSPLIT, $0-8
+	MOVQ a+0(FP), BX
+	MOVQ Pick_Query(BX), SI
+	MOVQ Pick_Codes(BX), DI
+	MOVQ Pick_Rows(BX), R9
+	MOVQ Pick_Out(BX), R11
+	MOVQ Pick_Count(BX), R10
+	MOVQ Pick_Lines(BX), R12
+	MOVQ Pick_Stride(BX), R8
+	MOVQ Pick_Next(BX), R13
+	TESTQ R10, R10
+	JZ pickdone
+	TESTQ R13, R13
+	JZ warm
+	PREFETCHT0 (R13)
+	PREFETCHT0 64(R13)
+
+warm: // the first rows
+	XORQ CX, CX
+	MOVQ $6, DX
+	CMPQ R10, DX
+	CMOVQLT R10, DX
+
+warmrow:
+	MOVL (R9)(CX*4), AX
+	IMULQ R8, AX
+	ADDQ DI, AX
+	MOVQ R12, R15
+
+warmline:
+	PREFETCHT0 (AX)
+	ADDQ $64, AX
+	DECQ R15
+	JNZ warmline
+	INCQ CX
+	CMPQ CX, DX
+	JLT warmrow
+	XORQ CX, CX
+
+row:
+	LEAQ 6(CX), AX
+	CMPQ AX, R10
+	JGE near
+	MOVL (R9)(AX*4), AX
+	IMULQ R8, AX
+	ADDQ DI, AX
+	MOVQ R12, R15
+
+ahead:
+	PREFETCHT0 (AX)
+	ADDQ $64, AX
+	DECQ R15
+	JNZ ahead
+
+near:
+	MOVL (R9)(CX*4), AX
+	IMULQ R8, AX
+	ADDQ DI, AX
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	MOVQ SI, BX
+	MOVQ R12, R15
+	SUBQ $2, R15
+	JLT tail
+
+two:
+	VMOVDQU64 (AX), Z2
+	VMOVDQU64 64(AX), Z3
+	VPDPBUSD (BX), Z2, Z4
+	VPDPBUSD 64(BX), Z3, Z5
+	ADDQ $128, AX
+	ADDQ $128, BX
+	SUBQ $2, R15
+	JGE two
+
+tail:
+	ADDQ $2, R15
+	JZ reduce
+	VMOVDQU64 (AX), Z2
+	VPDPBUSD (BX), Z2, Z4
+
+reduce:
+	VPADDD Z4, Z5, Z4
+	VEXTRACTI64X4 $1, Z4, Y5
+	VPADDD Y4, Y5, Y4
+	VEXTRACTI128 $1, Y4, X5
+	VPADDD X4, X5, X4
+	VPSHUFD $0x4e, X4, X5
+	VPADDD X4, X5, X4
+	VPSHUFD $0xb1, X4, X5
+	VPADDD X4, X5, X4
+	VMOVD X4, (R11)(CX*4)
+	INCQ CX
+	CMPQ CX, R10
+	JLT row
+
+pickdone:
+	VZEROUPPER
+	RET
+
+// What the loops over rows of float32 share: registers, and memory asked for before it is
+// wanted, four rows ahead.
+#define RANKBEGIN \
+	MOVQ a+0(FP), BX \
+	MOVQ Rank_Query(BX), SI \
+	MOVQ Rank_Base(BX), DI \
+	MOVQ Rank_Rows(BX), R9 \
+	MOVQ Rank_Out(BX), R11 \
+	MOVQ Rank_Count(BX), R10 \
+	MOVQ Rank_Stride(BX), R12 \
+	MOVQ R12, R8 \
+	SHLQ $2, R8 \
+	SHRQ $4, R12 \
+	TESTQ R10, R10 \
+	JZ end \
+	XORQ CX, CX \
+	MOVQ $4, DX \
+	CMPQ R10, DX \
+	CMOVQLT R10, DX \
+warmrow: \
+	MOVL (R9)(CX*4), AX \
+	IMULQ R8, AX \
+	ADDQ DI, AX \
+	MOVQ R12, R15 \
+warmline: \
+	PREFETCHT0 (AX) \
+	ADDQ $64, AX \
+	DECQ R15 \
+	JNZ warmline \
+	INCQ CX \
+	CMPQ CX, DX \
+	JLT warmrow \
+	XORQ CX, CX \
+row: \
+	LEAQ 4(CX), AX \
+	CMPQ AX, R10 \
+	JGE near \
+	MOVL (R9)(AX*4), AX \
+	IMULQ R8, AX \
+	ADDQ DI, AX \
+	MOVQ R12, R15 \
+ahead: \
+	PREFETCHT0 (AX) \
+	ADDQ $64, AX \
+	DECQ R15 \
+	JNZ ahead \
+near: \
+	MOVL (R9)(CX*4), AX \
+	IMULQ R8, AX \
+	ADDQ DI, AX \
+	MOVQ SI, BX \
+	VPXORD Z0, Z0, Z0 \
+	VPXORD Z1, Z1, Z1 \
+	MOVQ R12, R15 \
+	SUBQ $2, R15 \
+	JLT tail
+
+#define RANKEND \
+	VADDPS Z1, Z0, Z0 \
+	VEXTRACTF64X4 $1, Z0, Y1 \
+	VADDPS Y1, Y0, Y0 \
+	VEXTRACTF128 $1, Y0, X1 \
+	VADDPS X1, X0, X0 \
+	VPSHUFD $0x4e, X0, X1 \
+	VADDPS X1, X0, X0 \
+	VPSHUFD $0xb1, X0, X1 \
+	VADDPS X1, X0, X0 \
+	VMOVSS X0, (R11)(CX*4) \
+	INCQ CX \
+	CMPQ CX, R10 \
+	JLT row \
+end: \
+	VZEROUPPER \
+	RET
+
+// func dotAVX512(a *Rank)
+TEXT ·dotAVX512(SB), NOSPLIT, $0-8
+	RANKBEGIN
+
+two:
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VFMADD231PS (BX), Z2, Z0
+	VFMADD231PS 64(BX), Z3, Z1
+	ADDQ $128, AX
+	ADDQ $128, BX
+	SUBQ $2, R15
+	JGE two
+
+tail:
+	ADDQ $2, R15
+	JZ reduce
+	VMOVUPS (AX), Z2
+	VFMADD231PS (BX), Z2, Z0
+
+reduce:
+	RANKEND
+
+// func l2AVX512(a *Rank)
+TEXT ·l2AVX512(SB), NOSPLIT, $0-8
+	RANKBEGIN
+
+two:
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VSUBPS (BX), Z2, Z2
+	VSUBPS 64(BX), Z3, Z3
+	VFMADD231PS Z2, Z2, Z0
+	VFMADD231PS Z3, Z3, Z1
+	ADDQ $128, AX
+	ADDQ $128, BX
+	SUBQ $2, R15
+	JGE two
+
+tail:
+	ADDQ $2, R15
+	JZ reduce
+	VMOVUPS (AX), Z2
+	VSUBPS (BX), Z2, Z2
+	VFMADD231PS Z2, Z2, Z0
+
+reduce:
+	RANKEND
+
+// func l1AVX512(a *Rank)
+TEXT ·l1AVX512(SB), NOSPLIT, $0-8
+	MOVL $0x7fffffff, AX
+	VPBROADCASTD AX, Z31
+	RANKBEGIN
+
+two:
+	VMOVUPS (AX), Z2
+	VMOVUPS 64(AX), Z3
+	VSUBPS (BX), Z2, Z2
+	VSUBPS 64(BX), Z3, Z3
+	VPANDD Z31, Z2, Z2
+	VPANDD Z31, Z3, Z3
+	VADDPS Z2, Z0, Z0
+	VADDPS Z3, Z1, Z1
+	ADDQ $128, AX
+	ADDQ $128, BX
+	SUBQ $2, R15
+	JGE two
+
+tail:
+	ADDQ $2, R15
+	JZ reduce
+	VMOVUPS (AX), Z2
+	VSUBPS (BX), Z2, Z2
+	VPANDD Z31, Z2, Z2
+	VADDPS Z2, Z0, Z0
+
+reduce:
+	RANKEND
