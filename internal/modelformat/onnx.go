@@ -50,6 +50,7 @@ func (p *Planner) onnx(model *pb.Model, t Target, found listing) (*Container, er
 	c.Image, c.Args = "", nil
 	c.Command = []string{program, runtime.GCSRoot + "/" + file.bucket + "/" + file.name}
 	c.Note = "tategu-runner, with ONNX Runtime"
+	c.Frames = true
 	c.InvokePrefix = "/*" // the routes of the Open Inference Protocol
 	if p.Runner.Library != "" {
 		c.Env[libraryVariable] = p.Runner.Library

@@ -79,6 +79,7 @@ type Container struct {
 	InvokePrefix  string
 	Concurrency   int           // requests that it takes at a time, as it declares; 0 = it does not
 	Start         time.Duration // until the first good health answer
+	Frames        bool          // it is a program of ours that takes predictions in frames
 }
 
 // concurrencyVariable in the env of a model's container says how many requests a

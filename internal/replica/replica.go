@@ -68,6 +68,9 @@ type Config struct {
 	// requests. Its error is that of a start which another would not cure; nil = no check.
 	Check func(ctx context.Context, b Backend) error
 	Drain time.Duration // requests of a replica that goes may take so long; 0 = 30 s
+	// Frames is the route of predictions of a program of ours, which may ask for many over
+	// one connection (package frame); "" = it is another's. Headers do not reach it then.
+	Frames string
 
 	// Client reaches replicas; nil = a pool of plain HTTP/1.1 connections.
 	Client Client

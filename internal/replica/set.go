@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"tategu/internal/replica/frame"
 	"tategu/internal/replica/http1"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -43,7 +44,11 @@ func New(cfg Config) *Set {
 		return s
 	}
 	if s.client = cfg.Client; s.client == nil {
-		s.client = &http1.Client{MaxIdle: max(cfg.Concurrency, idleConnections)}
+		plain := &http1.Client{MaxIdle: max(cfg.Concurrency, idleConnections)}
+		s.client = plain
+		if cfg.Frames != "" {
+			s.client = &frame.Client{HTTP: plain, Route: cfg.Frames}
+		}
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -119,6 +120,10 @@ func (b *batcher) next() []*job {
 				return nil
 			}
 			b.ready.Wait()
+			// Who is about to ask does so first: they share the run.
+			b.mu.Unlock()
+			runtime.Gosched()
+			b.mu.Lock()
 		}
 		if batch := b.take(nil); len(batch) > 0 {
 			return batch

@@ -59,15 +59,16 @@ func New(cfg Config) *Server { return &Server{cfg: cfg} }
 // Run answers on the listener until ctx ends, and loads the model meanwhile: until it is
 // there and warm, the health routes answer 503. An error of loading ends it.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{Handler: s.routes(), ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var frames sync.WaitGroup
+	srv := &http.Server{Handler: s.framing(ctx, &frames, s.routes()), ReadHeaderTimeout: time.Minute, ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn)}
 	served := make(chan error, 1)
 	go func() {
 		served <- srv.Serve(l)
 		cancel() // also when the listener broke
 	}()
-	err := s.work(ctx, srv)
+	err := s.work(ctx, srv, &frames)
 	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
 		err = errors.Join(err, end)
 	}
@@ -75,7 +76,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 }
 
 // work loads the model and runs batches until the server has ended.
-func (s *Server) work(ctx context.Context, srv *http.Server) error {
+func (s *Server) work(ctx context.Context, srv *http.Server, frames *sync.WaitGroup) error {
 	begin := time.Now()
 	model, runs, err := open(s.cfg.Load, s.cfg.Samples, s.cfg.Threads, s.cfg.Cores)
 	if err != nil {
@@ -92,7 +93,7 @@ func (s *Server) work(ctx context.Context, srv *http.Server) error {
 	// Requests under way are answered first, by the workers that end after them.
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
-	err = srv.Shutdown(ending)
+	err = errors.Join(srv.Shutdown(ending), drained(ending, frames))
 	stop()
 	wg.Wait()
 	return errors.Join(err, closeEngine(model.engine))
@@ -145,7 +146,7 @@ func answer(w http.ResponseWriter, status int, content string, body []byte) {
 	w.Header().Set("Content-Type", content)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that is gone misses nothing
+	_, _ = w.Write(body) //nolint:gosec // never HTML; a client that is gone misses nothing
 }
 
 func fail(w http.ResponseWriter, status int, text string) {
@@ -174,7 +175,9 @@ func (s *Server) model(w http.ResponseWriter) *loaded {
 }
 
 // failed answers with what went wrong.
-func failed(w http.ResponseWriter, err error) {
+func failed(w http.ResponseWriter, err error) { fail(w, statusOf(err), err.Error()) }
+
+func statusOf(err error) int {
 	status := http.StatusInternalServerError
 	_, request := errors.AsType[*requestError](err)
 	_, syntax := errors.AsType[*scan.SyntaxError](err)
@@ -189,15 +192,12 @@ func failed(w http.ResponseWriter, err error) {
 	case errors.Is(err, errLoading), errors.Is(err, errClosed):
 		status = http.StatusServiceUnavailable
 	}
-	fail(w, status, err.Error())
+	return status
 }
 
 // body reads a request's. The memory goes back with put, if nothing uses it any more.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) (*[]byte, error) {
-	b, ok := s.bodies.Get().(*[]byte)
-	if !ok {
-		b = &[]byte{}
-	}
+	b := s.memory()
 	in := http.MaxBytesReader(w, r.Body, s.cfg.Body)
 	var err error
 	if n := r.ContentLength; n >= 0 && n <= s.cfg.Body {
@@ -210,6 +210,13 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) (*[]byte, error) {
 		return nil, fmt.Errorf("read the request: %w", err)
 	}
 	return b, nil
+}
+
+func (s *Server) memory() *[]byte {
+	if b, ok := s.bodies.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
 }
 
 // mostKept bounds the memory of a request that is kept for the next.
@@ -228,7 +235,11 @@ func (s *Server) predict(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.stats.requests.Add(1)
-	out, err := s.predictions(w, r, l)
+	body, err := s.body(w, r)
+	var out []byte
+	if err == nil {
+		out, err = s.predictions(r.Context(), body, l)
+	}
 	if err != nil {
 		s.stats.failed.Add(1)
 		failed(w, err)
@@ -237,11 +248,8 @@ func (s *Server) predict(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, oip.ContentJSON, out)
 }
 
-func (s *Server) predictions(w http.ResponseWriter, r *http.Request, l *loaded) ([]byte, error) {
-	body, err := s.body(w, r)
-	if err != nil {
-		return nil, err
-	}
+// predictions takes the memory of the request over.
+func (s *Server) predictions(ctx context.Context, body *[]byte, l *loaded) ([]byte, error) {
 	in, ok := s.readers.Get().(*instances)
 	if !ok {
 		in = newInstances(l.model)
@@ -251,9 +259,9 @@ func (s *Server) predictions(w http.ResponseWriter, r *http.Request, l *loaded) 
 		s.readers.Put(in)
 		return nil, err
 	}
-	answers, err := l.batch.all(r.Context(), in.parts)
-	if r.Context().Err() != nil {
-		return nil, r.Context().Err() // a run may still read the memory
+	answers, err := l.batch.all(ctx, in.parts)
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // a run may still read the memory
 	}
 	var out []byte
 	if err == nil {

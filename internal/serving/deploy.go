@@ -94,6 +94,9 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	} else {
 		c := plan.Container
 		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
+		if c.Frames {
+			cfg.Frames = c.PredictRoute
+		}
 		if c.Note != "" {
 			a.log.InfoContext(ctx, c.Note, slog.String("image", model.GetContainerSpec().GetImageUri()))
 		}
