@@ -317,3 +317,5 @@ func wantCode(tb testing.TB, err error, code int, words string) {
 		tb.Fatalf("the error is %#v (%v), want code %d with %q", e, err, code, words)
 	}
 }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
