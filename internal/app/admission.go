@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
-	"tategu/internal/api/gcs"
+	"tategu/internal/access"
 	"tategu/internal/api/registry"
 	"tategu/internal/blob"
 	"tategu/internal/identity"
@@ -100,27 +100,21 @@ func (a *admission) MayRun(ctx context.Context, reference string) error {
 // MayRead implements aiplatform.ModelChecker: the server reads a model's files with
 // rights of its own, so the caller must have those of a reader of the bucket.
 func (a *admission) MayRead(ctx context.Context, uri string) error {
-	return a.mayUse(ctx, uri, "storage.objects.get")
+	return a.mayUse(ctx, uri, access.Get)
 }
 
 // MayWrite implements aiplatform.BatchChecker.
 func (a *admission) MayWrite(ctx context.Context, uri string) error {
-	return a.mayUse(ctx, uri, "storage.objects.create")
+	return a.mayUse(ctx, uri, access.Create)
 }
 
-// mayUse asks for a permission on a URI's bucket. One that does not exist shows nothing;
-// who may not know that is told the same as of others'.
+// mayUse asks for a permission on a URI's bucket. One that does not exist is not
+// found; who may not know that is told the same as of others'.
 func (a *admission) mayUse(ctx context.Context, uri, permission string) error {
 	name, _, _ := strings.Cut(strings.TrimPrefix(uri, "gs://"), "/")
-	p := identity.FromContext(ctx)
-	b, err := a.blobs.GetBucket(ctx, name)
-	if resource.IsNotFound(err) {
-		err = a.authority.AuthorizeMissing(p, name, permission)
-	} else if err == nil {
-		var access identity.Bucket
-		if access, err = gcs.AccessOf(b); err == nil {
-			err = a.authority.AuthorizeBucket(ctx, p, access, permission)
-		}
+	_, err := access.Bucket(ctx, a.blobs, a.authority, identity.FromContext(ctx), name, permission)
+	if e, ok := errors.AsType[*resource.Error](err); ok && resource.IsNotFound(err) {
+		err = e.WithCause(resource.CauseInput).WithHint("make it first, with a storage client (`storage.Client().create_bucket(\"%s\")`) or `tategu serve --bucket %s`", name, name)
 	}
 	if err != nil {
 		return fmt.Errorf("use %s: %w", uri, err)

@@ -91,7 +91,8 @@ func TestMayRead(t *testing.T) {
 		{mine, "gs://my-bucket/m", codes.OK},
 		{mine, "gs://their-bucket/m", codes.PermissionDenied},
 		{mine, "gs://their-bucket", codes.PermissionDenied},
-		{mine, "gs://no-bucket/m", codes.OK}, // the deployment says so
+		{mine, "gs://no-bucket/m", codes.NotFound},
+		{identity.Principal{Email: "none@example.com"}, "gs://no-bucket/m", codes.PermissionDenied}, // or is it?
 		{both, "gs://their-bucket/m", codes.OK},
 		{identity.OperatorPrincipal(), "gs://their-bucket/m", codes.OK},
 		{identity.Principal{}, "gs://their-bucket/m", codes.Unauthenticated},
@@ -102,9 +103,9 @@ func TestMayRead(t *testing.T) {
 			t.Errorf("%q may read %q: %v, want %v", c.who.Email, c.uri, err, c.want)
 		}
 	}
-	for uri, want := range map[string]codes.Code{"gs://my-bucket/out": codes.OK, "gs://their-bucket/out": codes.PermissionDenied} {
+	for uri, want := range map[string]codes.Code{"gs://my-bucket/out": codes.OK, "gs://their-bucket/out": codes.PermissionDenied, "gs://no-bucket/out": codes.NotFound} {
 		if err := a.MayWrite(identity.NewContext(t.Context(), both), uri); resource.CodeOf(err) != want {
-			t.Errorf("a viewer of theirs may write %s: %v, want %v", uri, err, want)
+			t.Errorf("a user of mine and viewer of theirs may write %s: %v, want %v", uri, err, want)
 		}
 	}
 }

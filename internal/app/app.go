@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"tategu/internal/access"
 	"tategu/internal/api/aiplatform"
 	"tategu/internal/api/console"
 	"tategu/internal/blob"
@@ -55,6 +56,7 @@ type Main struct {
 	volume     *volume.Volume
 	store      *sqlite.Store
 	blobs      *blob.Store
+	objects    *access.Objects // blobs for what is done on behalf of workloads
 	content    *bucket.Content // nil when objects are on disk
 	registered *image.Store
 	pages      *console.Console
@@ -152,6 +154,7 @@ func (m *Main) openIdentity(context.Context) (err error) {
 	if m.authority, err = identity.NewAuthority(m.store, filepath.Join(m.cfg.Data, "identity"), m.now); err != nil {
 		return err
 	}
+	m.objects = access.New(m.blobs, m.authority)
 	hosts := m.cfg.Hosts
 	if m.cfg.Public != "" {
 		hosts = append([]string{m.cfg.Public}, hosts...)
@@ -238,7 +241,7 @@ func (m *Main) openRuntime(ctx context.Context) error {
 	programs, err := process.New(process.Config{
 		Dir: filepath.Join(m.cfg.Data, "workloads"), Volumes: filepath.Join(m.cfg.Data, "volumes"), CacheDir: m.cfg.Cache, Images: m.cfg.Images,
 		Schedule: m.schedule, ImageStore: m.images, ImageBytes: m.cfg.Limits.ImageBytes, Processes: m.cfg.Limits.Processes,
-		Files: m.blobs, Credentials: m.metadata, Logs: logs, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
+		Files: m.objects, Credentials: m.metadata, Logs: logs, Log: m.log, Now: m.now, UV: uv, InstallUV: install, ExtraEnv: m.state.taskEnv(),
 		Wrapper: process.Packed(), Zygotes: m.cfg.zygotes(), Idle: m.cfg.Python.Idle,
 	})
 	if err != nil {

@@ -58,7 +58,7 @@ func (m *Main) openEngine(ctx context.Context, programs *process.Runtime, logs r
 		return nil
 	}
 	engine, err := docker.New(docker.Config{
-		Dir: dir, Volumes: filepath.Join(m.cfg.Data, "volumes"), Socket: socket, Images: m.cfg.Images, Files: m.blobs, Credentials: m.metadata, Logs: logs, ImageStore: m.images,
+		Dir: dir, Volumes: filepath.Join(m.cfg.Data, "volumes"), Socket: socket, Images: m.cfg.Images, Files: m.objects, Credentials: m.metadata, Logs: logs, ImageStore: m.images,
 		Pull: m.cfg.Runtime.Pull == pullMissing, Log: m.log, Now: m.now, ExtraEnv: m.state.taskEnv(), Schedule: m.schedule,
 		Processes: m.cfg.Limits.Processes,
 	})

@@ -8,6 +8,8 @@ import (
 	"tategu/internal/api/aiplatform"
 	"tategu/internal/batch"
 	"tategu/internal/event"
+	"tategu/internal/identity"
+	"tategu/internal/modelformat"
 	"tategu/internal/pipeline"
 	"tategu/internal/schedule"
 	"tategu/internal/serving"
@@ -61,14 +63,14 @@ func (m *Main) openEngines(context.Context) (err error) {
 	m.engines = engines{
 		events: outbox,
 		pipeline: pipeline.New(pipeline.Config{
-			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), AtOnce: m.atOnce(), Launcher: self, Log: m.log, Now: m.now,
+			Store: m.store, Objects: func(as identity.Account) pipeline.Objects { return m.objects.As(as) }, Runtime: m.runtime, Volumes: m.runtime, Secrets: secretDir(m.cfg.Secrets), AtOnce: m.atOnce(), Launcher: self, Log: m.log, Now: m.now,
 		}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{
-			Store: m.store, Objects: m.blobs, Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Log: m.log, Now: m.now,
+			Store: m.store, Objects: func(as identity.Account) modelformat.Objects { return m.objects.As(as) }, Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Log: m.log, Now: m.now,
 		}),
 		batch: batch.New(batch.Config{
-			Store: m.store, Objects: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Worker: self, Warehouses: m.warehouses, Projects: m.cfg.warehouseProjects(), Temp: m.cfg.Cache, Ended: batchEnded(outbox), Log: m.log, Now: m.now,
+			Store: m.store, Objects: func(as identity.Account) batch.Objects { return m.objects.As(as) }, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Worker: self, Warehouses: m.warehouses, Projects: m.cfg.warehouseProjects(), Temp: m.cfg.Cache, Ended: batchEnded(outbox), Log: m.log, Now: m.now,
 		}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}

@@ -28,6 +28,7 @@ func layers() [][]string {
 		{"internal/api"},
 		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule", "internal/torchserve"},
 		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/mar", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring", "internal/vector/ann"},
+		{"internal/access"},
 		{"internal/blob", "internal/runtime", "internal/warehouse"},
 		{"internal/identity"},
 		{"internal/store"},
@@ -141,7 +142,7 @@ func checkImport(pkg, imp string) error {
 	case to < 0:
 		return errors.New("the target is in no layer")
 	case to <= from && !isChild:
-		return errors.New("against the flow (layers: cmd, app, wire, api, engines, mechanisms, ports, identity, store, volume, values)")
+		return errors.New("against the flow (layers: cmd, app, wire, api, engines, mechanisms, access, ports, identity, store, volume, values)")
 	}
 	return nil
 }

@@ -46,7 +46,7 @@ func (r *run) destination(ctx context.Context, model *pb.Model) (destination, er
 		return nil, err
 	}
 	kind := map[string]string{score.JSONL: "application/jsonl", score.CSV: "text/csv", score.Parquet: "application/vnd.apache.parquet"}[r.spec.Output]
-	return &objects{store: r.engine.cfg.Objects, dir: at, total: len(r.plan.Sections), kind: kind}, nil
+	return &objects{store: r.objects, dir: at, total: len(r.plan.Sections), kind: kind}, nil
 }
 
 func (o *objects) name(file string, n int) string {

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tategu/internal/blob"
+	"tategu/internal/identity"
 	"tategu/internal/modelformat"
 	"tategu/internal/replica"
 	"tategu/internal/resource"
@@ -42,8 +43,9 @@ type Objects interface {
 
 // Config names the ports of the engine.
 type Config struct {
-	Store   store.Store
-	Objects Objects
+	Store store.Store
+	// Objects gives the object store as the account of a job sees it.
+	Objects func(as identity.Account) Objects
 	Runtime runtime.Runtime
 	// Fits refuses replicas that can never run here at the same time; nil = the
 	// runtime's word on each of them is enough.
@@ -81,7 +83,7 @@ func New(cfg Config) *Engine {
 		cfg.Jobs = 4
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage, Runner: cfg.Runner},
+		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner},
 		slots: make(chan struct{}, cfg.Jobs), actors: map[string]context.CancelCauseFunc{},
 	}
 }
@@ -246,7 +248,7 @@ func (e *Engine) admit(ctx context.Context, log *slog.Logger, name string) resul
 	_ = volume.Retry(ctx, func(err error) {
 		log.WarnContext(ctx, "batch prediction job waits for the disk", slog.Any("error", err))
 	}, func() error {
-		r = (&run{engine: e, log: log, job: job}).do(ctx)
+		r = e.run(log, job).do(ctx)
 		return r.err
 	})
 	if ctx.Err() != nil && r.err != nil {
@@ -265,7 +267,7 @@ func (e *Engine) drop(ctx context.Context, log *slog.Logger, name string) {
 		return
 	}
 	if err == nil {
-		err = (&run{engine: e, log: log, job: job}).abort(ctx)
+		err = e.run(log, job).abort(ctx)
 	}
 	if err != nil {
 		log.WarnContext(ctx, "the unfinished tables of a batch prediction job stay in the warehouse", slog.Any("error", err))

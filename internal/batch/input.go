@@ -26,14 +26,14 @@ func parseURI(uri string) (object, error) {
 
 // inputs finds the objects that the URIs name, in order. A URI may end in a
 // directory, and may hold the wildcards * (within a segment) and ** (across).
-func (e *Engine) inputs(ctx context.Context, uris []string) ([]object, error) {
+func (r *run) inputs(ctx context.Context, uris []string) ([]object, error) {
 	var all []object
 	for _, uri := range uris {
 		at, err := parseURI(uri)
 		if err != nil {
 			return nil, err
 		}
-		found, err := e.expand(ctx, at)
+		found, err := r.expand(ctx, at)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +46,7 @@ func (e *Engine) inputs(ctx context.Context, uris []string) ([]object, error) {
 	return all, nil
 }
 
-func (e *Engine) expand(ctx context.Context, at object) ([]object, error) {
+func (r *run) expand(ctx context.Context, at object) ([]object, error) {
 	star := strings.IndexByte(at.name, '*')
 	prefix := at.name
 	if star >= 0 {
@@ -54,7 +54,7 @@ func (e *Engine) expand(ctx context.Context, at object) ([]object, error) {
 	}
 	var found []object
 	for q := (blob.ListQuery{Prefix: prefix}); ; {
-		page, err := e.cfg.Objects.List(ctx, at.bucket, q)
+		page, err := r.objects.List(ctx, at.bucket, q)
 		if err != nil {
 			return nil, fmt.Errorf("list input gs://%s/%s: %w", at.bucket, at.name, err)
 		}

@@ -97,7 +97,7 @@ func (r *run) planned(ctx context.Context, model *pb.Model) (*plan, error) {
 
 // look finds out what the inputs are.
 func (r *run) look(ctx context.Context, p *plan) error {
-	objects, err := r.engine.inputs(ctx, r.job.GetInputConfig().GetGcsSource().GetUris())
+	objects, err := r.inputs(ctx, r.job.GetInputConfig().GetGcsSource().GetUris())
 	if err != nil {
 		return err
 	}

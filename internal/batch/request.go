@@ -68,7 +68,7 @@ func (r *run) load(ctx context.Context, uri string) (_ []byte, err error) {
 		return nil, resource.Errorf(codes.PermissionDenied, "%s is in a bucket that gcs_source does not name", uri).
 			WithHint("a list names objects of the buckets of gcs_source alone, since who made the job was asked for the right to read these")
 	}
-	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, o.bucket, o.name)
+	attrs, rc, err := r.objects.OpenLive(ctx, o.bucket, o.name)
 	if err != nil {
 		return nil, err
 	}

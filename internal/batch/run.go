@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/batch/score"
+	"tategu/internal/identity"
 	"tategu/internal/modelformat"
 	"tategu/internal/replica"
 	"tategu/internal/resource"
@@ -31,13 +32,14 @@ const (
 
 // run is one job at work.
 type run struct {
-	engine *Engine
-	log    *slog.Logger
-	job    *pb.BatchPredictionJob
-	format string     // of the input
-	table  bool       // results go into a table
-	spec   score.Spec // of every section, but for its pieces
-	plan   *plan
+	engine  *Engine
+	objects Objects // as the job's account sees them
+	log     *slog.Logger
+	job     *pb.BatchPredictionJob
+	format  string     // of the input
+	table   bool       // results go into a table
+	spec    score.Spec // of every section, but for its pieces
+	plan    *plan
 
 	native *modelformat.Native // nil where a container serves the model
 	remote bool                // a container serves it
@@ -50,6 +52,14 @@ type run struct {
 
 	mu       sync.Mutex
 	finished map[int]score.Stats
+}
+
+func (e *Engine) run(log *slog.Logger, job *pb.BatchPredictionJob) *run {
+	project := ""
+	if name, err := resource.ParseName(job.GetName()); err == nil { // else nobody, who may nothing
+		project = name.Project()
+	}
+	return &run{engine: e, objects: e.cfg.Objects(identity.Account{Project: project, Email: job.GetServiceAccount()}), log: log, job: job}
 }
 
 // do brings the job to its end.
@@ -154,7 +164,7 @@ func (r *run) prepare(ctx context.Context, model *pb.Model) error {
 	if err := checkReplicas(res); err != nil { // jobs of earlier versions were not checked
 		return err
 	}
-	plan, err := r.engine.planner.Plan(ctx, model, modelformat.Target{
+	plan, err := r.engine.planner.Plan(ctx, r.objects, model, modelformat.Target{
 		Project: name.Project(), DeployedModel: name.ID(), Endpoint: "batch", Machine: res.GetMachineSpec(),
 	})
 	if err != nil {

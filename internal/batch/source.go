@@ -87,7 +87,7 @@ func (s *fileSource) section(ctx context.Context, sec section, buf []byte) (scor
 
 // inspect finds out what an object is.
 func (r *run) inspect(ctx context.Context, o object) (in input, err error) {
-	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, o.bucket, o.name)
+	attrs, rc, err := r.objects.OpenLive(ctx, o.bucket, o.name)
 	if err != nil {
 		return in, fmt.Errorf("read input gs://%s/%s: %w", o.bucket, o.name, err)
 	}
@@ -205,7 +205,7 @@ func (r *run) open(ctx context.Context, in input) (records, error) {
 }
 
 func (r *run) reader(ctx context.Context, in input) (io.ReadCloser, error) {
-	attrs, rc, err := r.engine.cfg.Objects.OpenLive(ctx, in.Bucket, in.Name)
+	attrs, rc, err := r.objects.OpenLive(ctx, in.Bucket, in.Name)
 	if err != nil {
 		return nil, fmt.Errorf("read input %s: %w", in.uri(), err)
 	}

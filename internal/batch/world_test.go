@@ -13,11 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tategu/internal/batch"
 	"tategu/internal/blob"
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/runtime/process"
@@ -90,6 +93,32 @@ func (f *files) Put(ctx context.Context, o blob.Object, r io.Reader, _ blob.Cond
 	return o, nil
 }
 
+// view is files as an account sees them: reader@p may not write, and nobody of
+// another project may read.
+type view struct {
+	*files
+	as identity.Account
+}
+
+func (v *view) OpenLive(ctx context.Context, bucket, name string) (blob.Object, io.ReadCloser, error) {
+	if v.as.Project != "p" || strings.HasSuffix(v.as.Email, "@theirs.iam.tategu.internal") {
+		return blob.Object{}, nil, resource.Errorf(codes.PermissionDenied, "%s may not read gs://%s/%s", v.as.Email, bucket, name).WithCause(resource.CauseInput)
+	}
+	return v.files.OpenLive(ctx, bucket, name)
+}
+
+func (v *view) ReadObject(ctx context.Context, bucket, name string) (io.ReadCloser, error) {
+	_, r, err := v.OpenLive(ctx, bucket, name)
+	return r, err
+}
+
+func (v *view) Put(ctx context.Context, o blob.Object, r io.Reader, conds blob.Conditions) (blob.Object, error) {
+	if v.as.Email == "reader@p.iam.tategu.internal" {
+		return o, resource.Errorf(codes.PermissionDenied, "%s may not write gs://%s/%s", v.as.Email, o.Bucket, o.Name).WithCause(resource.CauseInput)
+	}
+	return v.files.Put(ctx, o, r, conds)
+}
+
 // under gives the objects below a prefix, by the rest of their names.
 func (f *files) under(prefix string) map[string]string {
 	f.mu.Lock()
@@ -136,7 +165,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	engine := batch.New(batch.Config{
-		Store: st, Objects: w.objects, Runtime: w.runtime, Warehouses: w.warehouses, Projects: w.projects, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Store: st, Objects: func(as identity.Account) batch.Objects { return &view{w.objects, as} }, Runtime: w.runtime, Warehouses: w.warehouses, Projects: w.projects, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		HasImage: func(image string) bool { return image == "echo" },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -27,12 +27,9 @@ func (s *Store) Download(ctx context.Context, uri, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("download %s: %w", uri, err)
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := openDir(uri, dir)
 	if err != nil {
-		return fmt.Errorf("download %s: %w", uri, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	if name != "" && !strings.HasSuffix(name, "/") {
@@ -60,6 +57,31 @@ func (s *Store) Download(ctx context.Context, uri, dir string) (err error) {
 		}
 		q.After = page.Next
 	}
+}
+
+// DownloadObject is Download for one object, which must be there.
+func (s *Store) DownloadObject(ctx context.Context, uri, dir string) (err error) {
+	bucket, name, err := parseObject(uri)
+	if err != nil {
+		return err
+	}
+	root, err := openDir(uri, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	return s.downloadOne(ctx, root, bucket, name)
+}
+
+func openDir(uri, dir string) (*os.Root, error) {
+	err := os.MkdirAll(dir, 0o750)
+	if err == nil {
+		var root *os.Root
+		if root, err = os.OpenRoot(dir); err == nil {
+			return root, nil
+		}
+	}
+	return nil, fmt.Errorf("download %s: %w", uri, err)
 }
 
 // filePath gives the path of an object below a directory, or why it has none.
@@ -116,7 +138,7 @@ func (s *Store) downloadOne(ctx context.Context, root *os.Root, bucket, name str
 // UploadFile makes the local file the content of the object uri. The type is
 // guessed from the name. It is durable once a later write of the store is: files are
 // of programs, whose end is told after them (docs/adr/0004).
-func (s *Store) UploadFile(ctx context.Context, file, uri string) (err error) {
+func (s *Store) UploadFile(ctx context.Context, file, uri string, conds Conditions) (err error) {
 	bucket, name, err := parseObject(uri)
 	if err != nil {
 		return err
@@ -127,6 +149,6 @@ func (s *Store) UploadFile(ctx context.Context, file, uri string) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	o := Object{Bucket: bucket, Name: name, ContentType: mime.TypeByExtension(path.Ext(name))}
-	_, err = s.put(ctx, o, f, Conditions{}, true)
+	_, err = s.put(ctx, o, f, conds, true)
 	return err
 }

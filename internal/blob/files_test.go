@@ -91,7 +91,7 @@ func TestUploadFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.UploadFile(t.Context(), path, "gs://bucket/dir/x.json"); err != nil {
+	if err := f.UploadFile(t.Context(), path, "gs://bucket/dir/x.json", blob.Conditions{}); err != nil {
 		t.Fatal(err)
 	}
 	f.checkData(t, "dir/x.json", "{}")
@@ -99,10 +99,10 @@ func TestUploadFile(t *testing.T) {
 	if err != nil || o.ContentType != "application/json" {
 		t.Errorf("%+v, %v", o, err)
 	}
-	if err := f.UploadFile(t.Context(), path+"none", "gs://bucket/x"); err == nil {
+	if err := f.UploadFile(t.Context(), path+"none", "gs://bucket/x", blob.Conditions{}); err == nil {
 		t.Error("a missing file was uploaded")
 	}
-	checkCode(t, "a missing bucket", f.UploadFile(t.Context(), path, "gs://no-bucket/x"), codes.NotFound)
+	checkCode(t, "a missing bucket", f.UploadFile(t.Context(), path, "gs://no-bucket/x", blob.Conditions{}), codes.NotFound)
 }
 
 func FuzzParseURI(f *testing.F) {

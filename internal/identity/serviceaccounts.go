@@ -78,6 +78,37 @@ func (a *Authority) OnAccount(ctx context.Context, p Principal, email, permissio
 	return a.Authorize(ctx, p, project, permission)
 }
 
+// Account is whom a workload runs as. It must be known for whatever is done on the
+// workload's behalf; the zero value is nobody.
+type Account struct {
+	Project string // the workload's, by id or number
+	Email   string // its service account; "" = the project's default
+}
+
+// AccountPrincipal is the caller that a workload is, with the role that its service
+// account has: user, in the account's own project. Its tokens prove the same one.
+func (a *Authority) AccountPrincipal(ctx context.Context, account Account) (Principal, error) {
+	_, home, email, err := a.resolve(ctx, account)
+	if err != nil {
+		return Principal{}, err
+	}
+	return Principal{Email: email, Grants: accountGrants(home), Vouched: true}, nil
+}
+
+func accountGrants(home string) map[string]Role { return map[string]Role{home: User} }
+
+// resolve gives the project of a workload, and its account with its own project.
+func (a *Authority) resolve(ctx context.Context, account Account) (project, home, email string, err error) {
+	if project, err = a.ProjectID(ctx, account.Project); err != nil {
+		return "", "", "", err
+	}
+	if account.Email == "" {
+		return project, project, DefaultServiceAccount(project), nil
+	}
+	home, email, err = a.ServiceAccount(ctx, account.Email)
+	return project, home, email, err
+}
+
 // Task is the credential of one running workload.
 type Task struct {
 	ID      string // the workload's
@@ -100,19 +131,13 @@ type TaskSpec struct {
 // same Task, also after a restart, with the port it had first; another account
 // under the same id is an error.
 func (a *Authority) OpenTask(ctx context.Context, spec TaskSpec) (Task, error) {
-	project, err := a.ProjectID(ctx, spec.Project)
+	project, home, account, err := a.resolve(ctx, Account{Project: spec.Project, Email: spec.ServiceAccount})
 	if err != nil {
 		return Task{}, err
 	}
-	account, home := DefaultServiceAccount(project), project
-	if spec.ServiceAccount != "" {
-		if home, account, err = a.ServiceAccount(ctx, spec.ServiceAccount); err != nil {
-			return Task{}, err
-		}
-	}
 	row := tokenRow{
 		Token: Token{
-			ID: a.taskTokenID(spec.ID), Kind: TokenTask, Email: account, Grants: map[string]Role{home: User},
+			ID: a.taskTokenID(spec.ID), Kind: TokenTask, Email: account, Grants: accountGrants(home),
 			Created: a.now().UTC().Truncate(time.Second),
 		},
 		Salt: newTokenID(), Task: spec.ID, Project: project, Port: spec.Port,

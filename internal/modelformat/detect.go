@@ -67,7 +67,7 @@ func mayBeModel(name string) bool {
 
 // list looks for model files: the object uri itself, else the objects directly
 // under it.
-func (p *Planner) list(ctx context.Context, uri string, want library) (listing, error) {
+func list(ctx context.Context, objects Objects, uri string, want library) (listing, error) {
 	if uri == "" {
 		return listing{}, nil
 	}
@@ -77,13 +77,13 @@ func (p *Planner) list(ctx context.Context, uri string, want library) (listing, 
 	}
 	l := listing{dir: strings.TrimSuffix(at.name, "/")}
 	if l.dir != "" {
-		if err := p.look(ctx, &l, object{at.bucket, l.dir}, want); err != nil || len(l.files)+len(l.onnx) > 0 {
+		if err := look(ctx, objects, &l, object{at.bucket, l.dir}, want); err != nil || len(l.files)+len(l.onnx) > 0 {
 			return l, err
 		}
 		l.dir += "/"
 	}
 	for q := (blob.ListQuery{Prefix: l.dir, Delimiter: "/"}); ; {
-		page, err := p.Objects.List(ctx, at.bucket, q)
+		page, err := objects.List(ctx, at.bucket, q)
 		if err != nil {
 			return l, fmt.Errorf("look for a model file in %s: %w", uri, err)
 		}
@@ -93,7 +93,7 @@ func (p *Planner) list(ctx context.Context, uri string, want library) (listing, 
 				l.other = name
 			}
 			if mayBeModel(o.Name) || isONNX(o.Name) {
-				if err := p.look(ctx, &l, object{at.bucket, o.Name}, want); err != nil {
+				if err := look(ctx, objects, &l, object{at.bucket, o.Name}, want); err != nil {
 					return l, err
 				}
 			}
@@ -128,11 +128,11 @@ func (l listing) choose(uri string) (modelFile, error) {
 
 // look reads the first bytes of an object and adds it when it is a model. One that
 // does not exist is none.
-func (p *Planner) look(ctx context.Context, l *listing, o object, want library) (err error) {
+func look(ctx context.Context, objects Objects, l *listing, o object, want library) (err error) {
 	if isONNX(o.name) && want != anyLibrary && want != onnxModel {
 		return nil
 	}
-	r, err := p.Objects.ReadObject(ctx, o.bucket, o.name)
+	r, err := objects.ReadObject(ctx, o.bucket, o.name)
 	if resource.IsNotFound(err) {
 		return nil
 	}
@@ -173,8 +173,8 @@ func libraryOf(head []byte) library {
 	return anyLibrary
 }
 
-func (p *Planner) load(ctx context.Context, f modelFile) (n *Native, err error) {
-	r, err := p.Objects.ReadObject(ctx, f.bucket, f.name)
+func load(ctx context.Context, objects Objects, f modelFile) (n *Native, err error) {
+	r, err := objects.ReadObject(ctx, f.bucket, f.name)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.uri(), err)
 	}

@@ -39,12 +39,12 @@ func TestONNXModelsAreForTheRunner(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := &Planner{Runner: c.runner, Objects: objects{
+			p, files := &Planner{Runner: c.runner}, objects{
 				"gs://b/one/net.onnx": "x", "gs://b/one/notes.md": "x", "gs://b/one/net.onnx.data": "x", "gs://b/named/model.onnx": "x", "gs://b/named/other.onnx": "x",
 				"gs://b/two/a.onnx": "x", "gs://b/two/b.onnx": "x", "gs://b/trees/readme": "x",
-			}}
+			}
 			m := &pb.Model{ArtifactUri: c.artifact, ContainerSpec: &pb.ModelContainerSpec{ImageUri: c.image, Args: []string{"--of-the-image"}}}
-			plan, err := p.Plan(t.Context(), m, Target{Endpoint: "e", DeployedModel: "d"})
+			plan, err := p.Plan(t.Context(), files, m, Target{Endpoint: "e", DeployedModel: "d"})
 			if resource.CodeOf(err) != c.code {
 				t.Fatalf("error %v, want %v", err, c.code)
 			}
@@ -70,8 +70,8 @@ func TestONNXModelsAreForTheRunner(t *testing.T) {
 
 func TestTreesAreServedInProcessBesideAnONNXModel(t *testing.T) {
 	t.Parallel()
-	p := &Planner{Objects: objects{"gs://b/d/model.onnx": "x", "gs://b/d/model.txt": "tree\nversion=v4\n"}}
-	_, err := p.Plan(t.Context(), &pb.Model{ArtifactUri: "gs://b/d"}, Target{})
+	files := objects{"gs://b/d/model.onnx": "x", "gs://b/d/model.txt": "tree\nversion=v4\n"}
+	_, err := (&Planner{}).Plan(t.Context(), files, &pb.Model{ArtifactUri: "gs://b/d"}, Target{})
 	if resource.CodeOf(err) != codes.FailedPrecondition || err == nil {
 		t.Errorf("error %v, want that of the damaged LightGBM file: it is what is served", err)
 	}

@@ -31,7 +31,7 @@ import (
 	"tategu/internal/runtime"
 )
 
-// Objects is what is needed of the object store.
+// Objects is what is needed of the object store, as whom the model is served sees it.
 type Objects interface {
 	List(ctx context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error)
 	ReadObject(ctx context.Context, bucket, name string) (io.ReadCloser, error)
@@ -43,7 +43,6 @@ const defaultStart = 15 * time.Minute
 
 // Planner plans; the zero value of HasImage means that no image has a rule.
 type Planner struct {
-	Objects  Objects
 	HasImage func(image string) bool
 	Runner   Runner
 }
@@ -99,8 +98,8 @@ func (c *Container) Workload(id, owner, project, account string, res runtime.Res
 	return w
 }
 
-// Plan decides for a model.
-func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, error) {
+// Plan decides for a model, whose files it reads from objects.
+func (p *Planner) Plan(ctx context.Context, objects Objects, model *pb.Model, t Target) (Plan, error) {
 	spec := model.GetContainerSpec()
 	image := spec.GetImageUri()
 	ruled := image != "" && p.HasImage != nil && p.HasImage(image)
@@ -115,7 +114,7 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 		return Plan{Container: c}, err
 	}
 	uri := model.GetArtifactUri()
-	found, err := p.list(ctx, uri, want)
+	found, err := list(ctx, objects, uri, want)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -133,7 +132,7 @@ func (p *Planner) Plan(ctx context.Context, model *pb.Model, t Target) (Plan, er
 	if file.name == "" {
 		return Plan{}, notNative(model, image, prebuilt, want)
 	}
-	native, err := p.load(ctx, file)
+	native, err := load(ctx, objects, file)
 	return Plan{Native: native, File: file.uri()}, err
 }
 

@@ -54,16 +54,14 @@ func TestPlan(t *testing.T) {
 		}
 		booster[format] = string(text)
 	}
-	p := &Planner{
-		HasImage: func(image string) bool { return strings.HasPrefix(image, "ruled") },
-		Objects: objects{
-			"gs://b/dir/model.txt": model, "gs://b/dir/other.txt": model, "gs://b/dir/notes.txt": "tree of life",
-			"gs://b/one/x.lgb": model, "gs://b/one/deep/model.txt": model, "gs://b/file": model,
-			"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
-			"gs://b/json/model.json": booster["json"], "gs://b/json/package.json": `{"name": "other"}`, "gs://b/ubj/weights.ubj": booster["ubj"], "gs://b/bst/model.bst": booster["bst"],
-			"gs://b/wrong/model.txt": booster["ubj"], "gs://b/saved/model.bst": booster["ubj"], "gs://b/saved/model.json": booster["json"], "gs://b/saved/model.joblib": "x",
-			"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
-		},
+	p := &Planner{HasImage: func(image string) bool { return strings.HasPrefix(image, "ruled") }}
+	files := objects{
+		"gs://b/dir/model.txt": model, "gs://b/dir/other.txt": model, "gs://b/dir/notes.txt": "tree of life",
+		"gs://b/one/x.lgb": model, "gs://b/one/deep/model.txt": model, "gs://b/file": model,
+		"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
+		"gs://b/json/model.json": booster["json"], "gs://b/json/package.json": `{"name": "other"}`, "gs://b/ubj/weights.ubj": booster["ubj"], "gs://b/bst/model.bst": booster["bst"],
+		"gs://b/wrong/model.txt": booster["ubj"], "gs://b/saved/model.bst": booster["ubj"], "gs://b/saved/model.json": booster["json"], "gs://b/saved/model.joblib": "x",
+		"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
 	}
 	const prebuiltXGBoost = "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
 	const prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest"
@@ -113,7 +111,7 @@ func TestPlan(t *testing.T) {
 			if c.image != "" {
 				m.ContainerSpec = &pb.ModelContainerSpec{ImageUri: c.image}
 			}
-			plan, err := p.Plan(t.Context(), m, Target{})
+			plan, err := p.Plan(t.Context(), files, m, Target{})
 			if resource.CodeOf(err) != c.code {
 				t.Fatalf("got %v, want %v", err, c.code)
 			}
@@ -127,7 +125,7 @@ func TestPlan(t *testing.T) {
 func TestContainer(t *testing.T) {
 	t.Parallel()
 	p := &Planner{}
-	plan, err := p.Plan(t.Context(), &pb.Model{ArtifactUri: "gs://b/m", ContainerSpec: &pb.ModelContainerSpec{
+	plan, err := p.Plan(t.Context(), nil, &pb.Model{ArtifactUri: "gs://b/m", ContainerSpec: &pb.ModelContainerSpec{
 		ImageUri: "img:1", Command: []string{"serve", "--at=$(AIP_STORAGE_URI)"}, Args: []string{"$(A)", "--port=$(AIP_HTTP_PORT)"},
 		Env: []*pb.EnvVar{{Name: "A", Value: "a"}, {Name: "B", Value: "$(A)$$(A)"}},
 	}}, Target{Project: "p", Endpoint: "7", DeployedModel: "9", Machine: &pb.MachineSpec{MachineType: "n1-standard-2"}})
@@ -166,8 +164,8 @@ func TestExpand(t *testing.T) {
 
 func TestBadModelNamesTheLine(t *testing.T) {
 	t.Parallel()
-	p := &Planner{Objects: objects{"gs://b/model.txt": "tree\nversion=v9\nmax_feature_idx=0\nfeature_names=x\nTree=0\n"}}
-	_, err := p.Plan(t.Context(), &pb.Model{ArtifactUri: "gs://b"}, Target{})
+	files := objects{"gs://b/model.txt": "tree\nversion=v9\nmax_feature_idx=0\nfeature_names=x\nTree=0\n"}
+	_, err := (&Planner{}).Plan(t.Context(), files, &pb.Model{ArtifactUri: "gs://b"}, Target{})
 	e, ok := errors.AsType[*resource.Error](err)
 	if !ok || e.Cause != resource.CauseModel || !strings.Contains(e.Message, `line 2: version "v9"`) {
 		t.Fatalf("got %v", err)

@@ -15,11 +15,11 @@ import (
 // TestStock: a prebuilt image becomes a program in an environment with its library.
 func TestStock(t *testing.T) {
 	t.Parallel()
-	p := &Planner{Objects: objects{"gs://b/m/model.pkl": "x"}}
+	p, files := &Planner{}, objects{"gs://b/m/model.pkl": "x"}
 	model := &pb.Model{ArtifactUri: "gs://b/m/", ContainerSpec: &pb.ModelContainerSpec{
 		ImageUri: "asia-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-2@sha256:aa", Env: []*pb.EnvVar{{Name: "OMP_NUM_THREADS", Value: "3"}},
 	}}
-	plan, err := p.Plan(t.Context(), model, Target{Endpoint: "7", DeployedModel: "9", Threads: 2})
+	plan, err := p.Plan(t.Context(), files, model, Target{Endpoint: "7", DeployedModel: "9", Threads: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestStock(t *testing.T) {
 		t.Errorf("threads: %v", c.Env)
 	}
 	model.ContainerSpec.Command = []string{"x"}
-	if _, err := p.Plan(t.Context(), model, Target{}); resource.CodeOf(err) != codes.Unimplemented {
+	if _, err := p.Plan(t.Context(), files, model, Target{}); resource.CodeOf(err) != codes.Unimplemented {
 		t.Errorf("a command gives %v", err)
 	}
 }

@@ -131,7 +131,7 @@ func (j *job) gather(ctx context.Context, p *program, exit runtime.Exit) (outcom
 		}
 	}
 	for _, uri := range j.mentioned(p, said) {
-		there, err := j.cfg.Objects.Exists(ctx, uri)
+		there, err := j.objects.Exists(ctx, uri)
 		if err != nil {
 			return o, fmt.Errorf("look for output %s: %w", uri, err)
 		}
@@ -161,7 +161,7 @@ func (j *job) mentioned(p *program, said *executorOutput) []string {
 
 // read gives an object, nil when there is none.
 func (j *job) read(ctx context.Context, uri string) ([]byte, error) {
-	data, err := j.cfg.Objects.ReadAll(ctx, uri, maxOutput)
+	data, err := j.objects.ReadAll(ctx, uri, maxOutput)
 	if resource.IsNotFound(err) {
 		return nil, nil
 	}

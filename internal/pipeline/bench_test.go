@@ -20,8 +20,10 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tategu/internal/access"
 	"tategu/internal/blob"
 	"tategu/internal/blob/disk"
+	"tategu/internal/identity"
 	"tategu/internal/pipeline"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -44,6 +46,7 @@ type bench struct {
 	t       *testing.T
 	store   *sqlite.Store
 	objects *blob.Store
+	guarded *access.Objects
 	runtime runtime.Runtime
 	log     *slog.Logger
 	secrets pipeline.Secrets
@@ -63,7 +66,12 @@ func newBench(t *testing.T, makeRuntime func(b *bench) runtime.Runtime) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	authority, err := identity.NewAuthority(st, t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	b := &bench{t: t, store: st, objects: blob.New(st, content, time.Now), log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	b.guarded = access.New(b.objects, authority)
 	b.runtime = makeRuntime(b)
 	b.start()
 	return b
@@ -73,7 +81,7 @@ func newBench(t *testing.T, makeRuntime func(b *bench) runtime.Runtime) *bench {
 func (b *bench) start() {
 	b.t.Helper()
 	volumes, _ := b.runtime.(runtime.Volumes) // the fake has none
-	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: b.objects, Runtime: b.runtime, Volumes: volumes, Secrets: b.secrets, Launcher: "launcher", Log: b.log, Now: time.Now})
+	engine := pipeline.New(pipeline.Config{Store: b.store, Objects: func(as identity.Account) pipeline.Objects { return b.guarded.As(as) }, Runtime: b.runtime, Volumes: volumes, Secrets: b.secrets, Launcher: "launcher", Log: b.log, Now: time.Now})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- engine.Run(ctx) }()
@@ -95,7 +103,7 @@ func processRuntime(t *testing.T) func(b *bench) runtime.Runtime {
 			cache = filepath.Join(os.TempDir(), "tategu-test-cache")
 		}
 		r, err := process.New(process.Config{
-			Dir: filepath.Join(b.t.TempDir(), "workloads"), Volumes: filepath.Join(b.t.TempDir(), "volumes"), CacheDir: cache, Files: b.objects, Logs: b.objects,
+			Dir: filepath.Join(b.t.TempDir(), "workloads"), Volumes: filepath.Join(b.t.TempDir(), "volumes"), CacheDir: cache, Files: b.guarded, Logs: b.objects,
 			Images: []runtime.ImageRule{
 				{Match: "alpine*", Command: []string{"env"}},
 				{Match: "jetbrainsinfra/jq", Command: []string{"env"}}, // jq of the host

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+
 	ps "tategu/internal/pipeline/pipelinespec"
 	"tategu/internal/resource"
 )
@@ -85,7 +87,10 @@ func (j *job) findCached(ctx context.Context, key string) (*cacheEntry, error) {
 			if !a.Content {
 				continue
 			}
-			there, err := j.cfg.Objects.Exists(ctx, a.URI)
+			there, err := j.objects.Exists(ctx, a.URI)
+			if resource.CodeOf(err) == codes.PermissionDenied {
+				return nil, nil // the work of another account, which this one does not get
+			}
 			if err != nil {
 				return nil, fmt.Errorf("look for %s: %w", a.URI, err)
 			}

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
 	"tategu/internal/store"
@@ -31,7 +32,7 @@ const (
 	kindJobs  store.Kind = resource.KindPipelineJobs
 )
 
-// Objects is what the engine needs of the object store; *blob.Store has it.
+// Objects is what the engine needs of the object store; *access.View has it.
 type Objects interface {
 	// ReadAll gives the content of gs://BUCKET/NAME: NotFound when there is none,
 	// an error when it is longer than limit.
@@ -40,12 +41,15 @@ type Objects interface {
 	Exists(ctx context.Context, uri string) (bool, error)
 	// EnsureBucket makes a bucket that does not exist yet.
 	EnsureBucket(ctx context.Context, project, bucket string) error
+	// MayWrite is nil when the account may make the object uri.
+	MayWrite(ctx context.Context, uri string) error
 }
 
 // Config lists what the engine works with.
 type Config struct {
-	Store   store.Store
-	Objects Objects
+	Store store.Store
+	// Objects gives the object store as the account of a run sees it.
+	Objects func(as identity.Account) Objects
 	Runtime runtime.Runtime
 	Volumes runtime.Volumes // nil: the runtime has none
 	Secrets Secrets         // nil: there are none

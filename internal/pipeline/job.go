@@ -15,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 	"tategu/internal/volume"
@@ -39,6 +40,7 @@ func Finished(s pb.PipelineState) bool { return !slices.Contains(unfinished(), s
 type job struct {
 	*Engine
 	m        *machine
+	objects  Objects // as the run's account sees them
 	parent   string
 	events   chan event
 	attempts map[string]*attempt // by workload id
@@ -97,7 +99,7 @@ func (e *Engine) loadJob(ctx context.Context, name string) (*job, []event, error
 	if err != nil {
 		return nil, nil, err
 	}
-	j := &job{Engine: e, m: newMachine(plan, r), parent: row.Parent, events: make(chan event, 64), attempts: map[string]*attempt{}, unconfirmed: make(chan struct{}, 1)}
+	j := &job{Engine: e, m: newMachine(plan, r), objects: e.objectsOf(&r), parent: row.Parent, events: make(chan event, 64), attempts: map[string]*attempt{}, unconfirmed: make(chan struct{}, 1)}
 	j.started = msg.StartTime != nil
 	var tasks []*Task
 	err = eachTask(ctx, e.cfg.Store, name, func(t *Task, _ store.Row) error {
@@ -145,11 +147,28 @@ func (e *Engine) describe(ctx context.Context, plan *Plan, msg *pb.PipelineJob) 
 		}
 		r.artifacts[k] = []Artifact{a}
 	}
-	bucket, _, _ := strings.Cut(strings.TrimPrefix(r.root, "gs://"), "/")
-	if err := e.cfg.Objects.EnsureBucket(ctx, r.project, bucket); err != nil {
-		return run{}, fmt.Errorf("pipeline root %s: %w", r.root, err)
+	if msg.StartTime == nil {
+		if err := e.openRoot(ctx, &r); err != nil {
+			return run{}, fmt.Errorf("pipeline root %s: %w", r.root, err)
+		}
 	}
 	return r, nil
+}
+
+// objectsOf gives the object store as the account of a run sees it.
+func (e *Engine) objectsOf(r *run) Objects {
+	return e.cfg.Objects(identity.Account{Project: r.project, Email: r.account})
+}
+
+// openRoot makes the bucket of a run's root where there is none yet, and refuses a
+// run that could not write its outputs before its first task.
+func (e *Engine) openRoot(ctx context.Context, r *run) error {
+	objects := e.objectsOf(r)
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(r.root, "gs://"), "/")
+	if err := objects.EnsureBucket(ctx, r.project, bucket); err != nil {
+		return err
+	}
+	return objects.MayWrite(ctx, r.root+"/"+r.id)
 }
 
 // next waits for something to happen and takes all that has.

@@ -168,7 +168,7 @@ func (f *Failure) err() *resource.Error {
 	if p.ExitCode == 0 {
 		p.ExitCode = resource.NeverStarted // nothing to be told of the exit
 	}
-	return &resource.Error{Code: f.Cause.Code(), Message: f.Message, Hint: f.Hint, Cause: f.Cause, Reason: f.Reason, Program: p}
+	return &resource.Error{Code: f.Cause.CodeFor(f.Reason), Message: f.Message, Hint: f.Hint, Cause: f.Cause, Reason: f.Reason, Program: p}
 }
 
 // maxFailures is how many failed tasks the failure of a graph tells of.

@@ -21,6 +21,18 @@ const (
 	CausePlatform   Cause = "platform"   // tategu itself
 )
 
+// ReasonDenied is the reason of a job, task or deployment that may not do what it
+// needs to: its status code is PermissionDenied.
+const ReasonDenied = "PERMISSION_DENIED"
+
+// CodeFor is Code, but for the reasons that have a code of their own.
+func (c Cause) CodeFor(reason string) codes.Code {
+	if reason == ReasonDenied {
+		return codes.PermissionDenied
+	}
+	return c.Code()
+}
+
 // Code is the status code of a job, task or deployment that failed by the cause.
 func (c Cause) Code() codes.Code {
 	switch c {

@@ -192,7 +192,7 @@ func (e Exit) Err(what string) *resource.Error {
 		message = what + ": " + message
 	}
 	return &resource.Error{
-		Code: cause.Code(), Message: message, Hint: e.Hint, Cause: cause, Reason: e.Reason,
+		Code: cause.CodeFor(e.Reason), Message: message, Hint: e.Hint, Cause: cause, Reason: e.Reason,
 		Program: &resource.Program{ExitCode: e.Code, Signal: e.Signal, Tail: e.Tail},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 )
 
@@ -71,6 +72,11 @@ type Workload struct {
 	// Port hands out a free loopback port: env PORT and AIP_HTTP_PORT, which the
 	// command, arguments and environment may name as $(PORT), and Instance.Address.
 	Port bool
+}
+
+// Account is whom the workload runs as, and so whose rights count for its objects.
+func (w Workload) Account() identity.Account {
+	return identity.Account{Project: w.Project, Email: w.ServiceAccount}
 }
 
 // Volume is a directory that a program sees at an absolute path. One with a name
@@ -237,14 +243,17 @@ type Runtime interface {
 	List(ctx context.Context) ([]Instance, error)
 }
 
-// Files moves objects between gs:// and local files for runtimes; blob.Store
-// provides it (ports do not import each other).
+// Files moves objects between gs:// and local files for runtimes, as the account of
+// the workload that it is for; access.Objects provides it. What the account may not
+// do is PermissionDenied, of cause input.
 type Files interface {
 	// Download writes the object uri, or every object under the prefix uri, below
 	// dir as BUCKET/NAME. Missing objects are not an error.
-	Download(ctx context.Context, uri, dir string) error
+	Download(ctx context.Context, as identity.Account, uri, dir string) error
 	// UploadFile makes the local file the content of the object uri.
-	UploadFile(ctx context.Context, path, uri string) error
+	UploadFile(ctx context.Context, as identity.Account, path, uri string) error
+	// MayWrite is nil when the account may make the object uri.
+	MayWrite(ctx context.Context, as identity.Account, uri string) error
 }
 
 // Credentials gives a workload an identity; the identity layer provides it.

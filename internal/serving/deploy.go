@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"tategu/internal/identity"
 	"tategu/internal/modelformat"
 	"tategu/internal/operation"
 	"tategu/internal/replica"
@@ -59,14 +60,16 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		return err
 	}
 	machine := dm.GetDedicatedResources().GetMachineSpec()
-	plan, err := e.planner.Plan(ctx, model, modelformat.Target{
+	// Its files are read as whom its containers run as, in this process too.
+	objects := e.cfg.Objects(identity.Account{Project: endpoint.Project(), Email: dm.GetServiceAccount()})
+	plan, err := e.planner.Plan(ctx, objects, model, modelformat.Target{
 		Project: endpoint.Project(), Endpoint: endpoint.ID(), DeployedModel: dm.GetId(), Machine: machine,
 		Threads: int(coresOf(machine)) / max(1, e.cfg.Scaling.spec(dm).Max),
 	})
 	if err != nil {
 		return err
 	}
-	samples, err := sample.Load(ctx, e.cfg.Objects, model.GetArtifactUri())
+	samples, err := sample.Load(ctx, objects, model.GetArtifactUri())
 	switch {
 	case err != nil && !again:
 		return err

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"tategu/internal/identity"
 	"tategu/internal/modelformat"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -22,8 +23,9 @@ import (
 
 // Config names the ports of the engine.
 type Config struct {
-	Store   store.Store
-	Objects modelformat.Objects
+	Store store.Store
+	// Objects gives the object store as the account of a deployed model sees it.
+	Objects func(as identity.Account) modelformat.Objects
 	Runtime runtime.Runtime
 	// Fits refuses replicas that can never run here at the same time; nil = the
 	// runtime's word on each of them is enough.
@@ -74,7 +76,7 @@ func New(cfg Config) *Engine {
 		cfg.Random = rand.IntN
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{Objects: cfg.Objects, HasImage: cfg.HasImage, Runner: cfg.Runner}, metrics: newMetrics(),
+		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner}, metrics: newMetrics(),
 		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
 		judged: make(chan *canary, 16), shadowed: make(chan *exchange, copiesQueue), journaled: make(chan *exchange, copiesQueue),
 		reports: reports{byName: map[string]*shadow.Report{}, changed: map[string]bool{}},

@@ -14,11 +14,15 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"cloud.google.com/go/longrunning/autogen/longrunningpb"
 	"google.golang.org/protobuf/proto"
 
 	"tategu/internal/blob"
+	"tategu/internal/identity"
+	"tategu/internal/modelformat"
 	"tategu/internal/operation"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
@@ -36,12 +40,35 @@ const (
 // files are objects by gs:// URI.
 type files map[string]string
 
-// Download gives programs nothing: those of tests do not read their artifacts.
-func (files) Download(context.Context, string, string) error { return nil }
+// blind is an account that may read no objects.
+const blind = "blind@p.iam.tategu.internal"
 
-func (files) UploadFile(context.Context, string, string) error {
+func (f files) as(account identity.Account) modelformat.Objects {
+	if account.Email == blind {
+		return denied{}
+	}
+	return f
+}
+
+// denied refuses as package access does.
+type denied struct{}
+
+func (denied) List(context.Context, string, blob.ListQuery) (blob.ListPage, error) {
+	return blob.ListPage{}, resource.Errorf(codes.PermissionDenied, "%s may not list", blind).WithCause(resource.CauseInput)
+}
+
+func (denied) ReadObject(context.Context, string, string) (io.ReadCloser, error) {
+	return nil, resource.Errorf(codes.PermissionDenied, "%s may not read", blind).WithCause(resource.CauseInput)
+}
+
+// Download gives programs nothing: those of tests do not read their artifacts.
+func (files) Download(context.Context, identity.Account, string, string) error { return nil }
+
+func (files) UploadFile(context.Context, identity.Account, string, string) error {
 	return errors.New("nothing is uploaded")
 }
+
+func (files) MayWrite(context.Context, identity.Account, string) error { return nil }
 
 func (f files) List(_ context.Context, bucket string, q blob.ListQuery) (blob.ListPage, error) {
 	var page blob.ListPage
@@ -103,7 +130,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	w.engine = serving.New(serving.Config{
-		Store: st, Objects: w.objects, Journal: w.journal, Runtime: w.runtime, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
+		Store: st, Objects: w.objects.as, Journal: w.journal, Runtime: w.runtime, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
 		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits,
 		Random: func(n int) int {
 			if w.random < 0 {

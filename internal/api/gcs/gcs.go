@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"tategu/internal/access"
 	"tategu/internal/blob"
 	"tategu/internal/identity"
 	"tategu/internal/resource"
@@ -208,26 +209,7 @@ func isACL(pattern string) bool {
 // bucketFor gives the bucket after asking for permissions on it, one or more. A bucket that
 // does not exist looks closed to callers who could not have opened it.
 func (h *Handler) bucketFor(ctx context.Context, name string, permissions ...string) (blob.Bucket, error) {
-	p := identity.FromContext(ctx)
-	b, err := h.blobs.GetBucket(ctx, name)
-	if resource.IsNotFound(err) {
-		if denied := h.auth.AuthorizeMissing(p, name, permissions[0]); denied != nil {
-			return blob.Bucket{}, denied
-		}
-	}
-	if err != nil {
-		return blob.Bucket{}, err
-	}
-	access, err := AccessOf(b)
-	if err != nil {
-		return blob.Bucket{}, err
-	}
-	for _, permission := range permissions {
-		if err := h.auth.AuthorizeBucket(ctx, p, access, permission); err != nil {
-			return b, err
-		}
-	}
-	return b, nil
+	return access.Bucket(ctx, h.blobs, h.auth, identity.FromContext(ctx), name, permissions...)
 }
 
 // authorize asks for permissions on a bucket, which is read once for all of them.

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/access"
 	"tategu/internal/blob"
 	"tategu/internal/identity"
 	"tategu/internal/resource"
@@ -31,14 +32,6 @@ func readPolicy(b blob.Bucket) (policy, error) {
 	}
 	p.ETag = resource.ETag(b.Policy)
 	return p, nil
-}
-
-// AccessOf is what the decision about a bucket looks at.
-func AccessOf(b blob.Bucket) (identity.Bucket, error) {
-	p, err := readPolicy(b)
-	return identity.Bucket{
-		Name: b.Name, Project: b.Project, Policy: p.BucketPolicy, PrivateOnly: b.PublicAccessPrevention == "enforced",
-	}, err
 }
 
 func (p policy) answer(bucket string) map[string]any {
@@ -82,12 +75,12 @@ func (h *Handler) setPolicy(c *call) error {
 	if given.Version == 0 {
 		given.Version = 1
 	}
-	access, err := AccessOf(b)
+	of, err := access.Of(b)
 	if err != nil {
 		return err
 	}
-	access.Policy = given.BucketPolicy
-	if err := h.auth.CheckBucketPolicy(c.ctx(), access); err != nil {
+	of.Policy = given.BucketPolicy
+	if err := h.auth.CheckBucketPolicy(c.ctx(), of); err != nil {
 		return err
 	}
 	b, err = h.blobs.UpdateBucket(c.ctx(), c.names[0], blob.Conditions{}, func(b *blob.Bucket) error {
@@ -124,13 +117,13 @@ func (h *Handler) testPermissions(c *call) error {
 	if err != nil {
 		return err
 	}
-	access, err := AccessOf(b)
+	of, err := access.Of(b)
 	if err != nil {
 		return err
 	}
 	has := []string{}
 	for _, permission := range c.query["permissions"] {
-		switch err := h.auth.AuthorizeBucket(c.ctx(), p, access, permission); resource.CodeOf(err) {
+		switch err := h.auth.AuthorizeBucket(c.ctx(), p, of, permission); resource.CodeOf(err) {
 		case codes.OK:
 			has = append(has, permission)
 		case codes.PermissionDenied, codes.Unauthenticated:

@@ -10,6 +10,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/identity"
+	"tategu/internal/resource"
 )
 
 // Files keeps objects in memory and remembers what was uploaded, in order.
@@ -18,6 +23,7 @@ type Files struct {
 	objects map[string]string // by gs:// URI
 	uploads []string
 	fail    error
+	denied  []denial
 }
 
 // NewFiles holds the given objects.
@@ -31,9 +37,12 @@ func (f *Files) Fail(err error) {
 }
 
 // Download implements runtime.Files.
-func (f *Files) Download(_ context.Context, uri, dir string) error {
+func (f *Files) Download(_ context.Context, as identity.Account, uri, dir string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.rights(as, "read", uri); err != nil {
+		return err
+	}
 	for name, content := range f.objects {
 		if name != uri && !strings.HasPrefix(name, strings.TrimSuffix(uri, "/")+"/") {
 			continue
@@ -50,18 +59,52 @@ func (f *Files) Download(_ context.Context, uri, dir string) error {
 }
 
 // UploadFile implements runtime.Files.
-func (f *Files) UploadFile(_ context.Context, path, uri string) error {
+func (f *Files) UploadFile(_ context.Context, as identity.Account, path, uri string) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.rights(as, "write", uri); err != nil {
+		return err
+	}
 	if f.fail != nil {
 		return f.fail
 	}
 	f.objects[uri] = string(b)
 	f.uploads = append(f.uploads, uri)
+	return nil
+}
+
+// MayWrite implements runtime.Files.
+func (f *Files) MayWrite(_ context.Context, as identity.Account, uri string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rights(as, "write", uri)
+}
+
+// Deny makes the account unable to "read" or "write" what begins with prefix.
+func (f *Files) Deny(as identity.Account, what, prefix string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.denied = append(f.denied, denial{as, what, prefix})
+}
+
+type denial struct {
+	as           identity.Account
+	what, prefix string
+}
+
+// rights refuses what Deny named. The caller holds the lock.
+func (f *Files) rights(as identity.Account, what, uri string) error {
+	for _, d := range f.denied {
+		if d.as == as && d.what == what && strings.HasPrefix(uri, d.prefix) {
+			e := resource.Errorf(codes.PermissionDenied, "%s may not %s %s", as.Email, what, uri).WithCause(resource.CauseInput)
+			e.Reason = resource.ReasonDenied
+			return e
+		}
+	}
 	return nil
 }
 

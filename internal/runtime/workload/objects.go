@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -49,7 +48,7 @@ func (p Place) Fetch(ctx context.Context) error {
 	}
 	for i, uri := range uris {
 		p.Say(runtime.Preparing, "fetching input %d of %d: %s", i+1, len(uris), uri)
-		if err := p.Files.Download(ctx, uri, root); err != nil {
+		if err := p.fetch(ctx, uri, root, i < len(w.Fetch)); err != nil {
 			return dependency(err, "fetch %s", uri)
 		}
 	}
@@ -61,6 +60,18 @@ func (p Place) Fetch(ctx context.Context) error {
 		return err
 	}
 	return record.WriteWhole(filepath.Join(p.Dir, fileFetched), have)
+}
+
+// fetch brings one URI. One that is only spelled out in the command line or the
+// variables may be where the program writes: an account that may write there and
+// not read gets nothing, as from a mount.
+func (p Place) fetch(ctx context.Context, uri, root string, asked bool) error {
+	err := p.Files.Download(ctx, p.Workload.Account(), uri, root)
+	if asked || resource.CodeOf(err) != codes.PermissionDenied || p.Files.MayWrite(ctx, p.Workload.Account(), uri) != nil {
+		return err
+	}
+	p.Say(runtime.Preparing, "%s is not fetched: the service account may write there, and not read", uri)
+	return nil
 }
 
 // local maps /gcs/BUCKET/NAME or gs://BUCKET/NAME to its file.
@@ -162,17 +173,36 @@ func (p Place) Publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(after)) {
-		if before[name] == after[name] {
-			continue
-		}
-		if path.Dir(name) == "." {
-			return resource.Errorf(codes.InvalidArgument, "the program wrote %s/%s, which is in no bucket", runtime.GCSRoot, name).WithCause(resource.CauseUserCode)
-		}
+	maps.DeleteFunc(after, func(name string, now mark) bool { return before[name] == now })
+	made := slices.Sorted(maps.Keys(after))
+	if err := p.mayPublish(ctx, made); err != nil {
+		return err
+	}
+	for _, name := range made {
 		p.Say(runtime.Running, "uploading gs://%s", name)
-		if err := p.Files.UploadFile(ctx, filepath.Join(root, filepath.FromSlash(name)), "gs://"+name); err != nil {
+		if err := p.Files.UploadFile(ctx, p.Workload.Account(), filepath.Join(root, filepath.FromSlash(name)), "gs://"+name); err != nil {
 			return dependency(err, "upload gs://%s", name)
 		}
+	}
+	return nil
+}
+
+// mayPublish looks at all that a program made before the first of it is uploaded: one
+// that wrote where its account may not leaves nothing anywhere.
+func (p Place) mayPublish(ctx context.Context, made []string) error {
+	asked := ""
+	for _, name := range made {
+		bucket, _, in := strings.Cut(name, "/")
+		if !in {
+			return resource.Errorf(codes.InvalidArgument, "the program wrote %s/%s, which is in no bucket", runtime.GCSRoot, name).WithCause(resource.CauseUserCode)
+		}
+		if bucket == asked { // permissions are those of buckets
+			continue
+		}
+		if err := p.Files.MayWrite(ctx, p.Workload.Account(), "gs://"+name); err != nil {
+			return dependency(err, "upload gs://%s", name)
+		}
+		asked = bucket
 	}
 	return nil
 }
