@@ -71,6 +71,18 @@ func (p *process) resume() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCON
 
 func (p *process) stop() error {
 	p.resume()
+	// Some start their workers in groups of their own, and end before them.
+	workers := map[int]string{}
+	for _, pid := range p.tree() {
+		workers[pid] = startOf(pid)
+	}
+	defer func() {
+		for pid, start := range workers {
+			if start != "" && startOf(pid) == start { // else the number is another's by now
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}()
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-p.done:
@@ -161,6 +173,16 @@ func statOf(pid int) []string {
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
 	return strings.Fields(rest)
+}
+
+// startOf is when a process started, which tells it from a later one of its number; "" = it has ended.
+func startOf(pid int) string {
+	const state, start = 0, 19
+	stat := statOf(pid)
+	if len(stat) <= start || stat[state] == "Z" {
+		return ""
+	}
+	return stat[start]
 }
 
 // tick is what /proc counts CPU time in.

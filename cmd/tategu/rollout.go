@@ -42,16 +42,9 @@ Without --model it shows how the deployed models do.`,
 		Example: "  tategu rollout fraud --model fraud-v4 --canary 5%\n" +
 			"  tategu rollout fraud --model fraud@candidate --canary 5% --step 25%,50%,100% --every 10m --max-p99 250ms\n  tategu rollout fraud --back",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect(cmd)
+			c, e, err := connectTo(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			e, err := c.fetchEndpoint(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if e == nil {
-				return resource.NotFound(args[0]).WithHint("name an endpoint by its id or display name")
 			}
 			switch {
 			case back:

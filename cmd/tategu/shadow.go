@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"tategu/internal/api/admin"
-	"tategu/internal/resource"
 	"tategu/internal/serving"
 )
 
@@ -30,16 +29,9 @@ answers nor its delays. Without --to it shows what came of it: how many answers 
 which fields differ, and how long both take. Numbers are equal within 1e-6 of their size.`,
 		Example: "  tategu shadow fraud --to 4712 --sample 10%\n  tategu shadow fraud\n  tategu shadow fraud --stop",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect(cmd)
+			c, e, err := connectTo(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			e, err := c.fetchEndpoint(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if e == nil {
-				return resource.NotFound(args[0]).WithHint("name an endpoint by its id or display name")
 			}
 			if to == "" && !stop {
 				return tellShadow(cmd, c, e)

@@ -24,6 +24,19 @@ func isMissing(err error) bool {
 	return ok && e.status == http.StatusNotFound
 }
 
+// connectTo connects to the server and finds the endpoint that a command is about.
+func connectTo(cmd *cobra.Command, name string) (*client, *pb.Endpoint, error) {
+	c, err := connect(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := c.fetchEndpoint(cmd.Context(), name)
+	if err == nil && e == nil {
+		err = resource.NotFound(name).WithHint("name an endpoint by its id or display name")
+	}
+	return c, e, err
+}
+
 // fetchEndpoint finds an endpoint by its name, id or display name; nil = there is
 // none.
 func (c *client) fetchEndpoint(ctx context.Context, name string) (*pb.Endpoint, error) {

@@ -33,6 +33,15 @@ func (v *View) OpenLive(ctx context.Context, bucket, name string) (blob.Object, 
 	return v.store.OpenLive(ctx, bucket, name)
 }
 
+// OpenURI opens the live generation of gs://BUCKET/NAME; it needs Get.
+func (v *View) OpenURI(ctx context.Context, uri string) (io.ReadCloser, error) {
+	bucket, name, err := blob.ParseURI(uri)
+	if err != nil {
+		return nil, err
+	}
+	return v.ReadObject(ctx, bucket, name)
+}
+
 // ReadAll gives the content of gs://BUCKET/NAME, an error when it is longer than
 // limit bytes; it needs Get.
 func (v *View) ReadAll(ctx context.Context, uri string, limit int64) ([]byte, error) {

@@ -54,6 +54,7 @@ type Main struct {
 
 	lock       *os.File
 	volume     *volume.Volume
+	cacheRoom  *volume.Volume
 	store      *sqlite.Store
 	blobs      *blob.Store
 	objects    *access.Objects // blobs for what is done on behalf of workloads

@@ -23,6 +23,10 @@ func (m *Main) openVolume(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Another disk, perhaps: it may be full or broken by itself.
+	if m.cacheRoom, err = volume.Open(m.cfg.Cache, nil); err != nil {
+		return err
+	}
 	free := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tategu_data_free_bytes", Help: "Room left on the disk of the data directory.",
 	}, func() float64 {

@@ -60,6 +60,8 @@ type Config struct {
 	// Projects are those whose jobs may write into a warehouse; all, where it is absent.
 	Projects map[string][]string
 	Temp     string // directory for files while they are read; "" = the system's
+	// Room is asked before Temp is written to; nil = there is some.
+	Room *volume.Volume
 	// Ended is told of each job that ends, in the transaction in which it does; nil = nobody is.
 	Ended func(ctx context.Context, tx store.Tx, job *pb.BatchPredictionJob) error
 	Jobs  int // jobs that run at the same time; 0 = 4

@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/batch/score"
+	"tategu/internal/blob"
 	"tategu/internal/columnar"
 	"tategu/internal/resource"
+	"tategu/internal/volume"
 )
 
 // maxLine bounds one record, maxRows the rows of Parquet of one section: how much they
@@ -181,7 +184,7 @@ func (r *run) open(ctx context.Context, in input) (records, error) {
 	if r.format == score.Parquet {
 		return r.openParquet(ctx, in)
 	}
-	rc, err := r.reader(ctx, in)
+	_, rc, err := r.reader(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -204,17 +207,17 @@ func (r *run) open(ctx context.Context, in input) (records, error) {
 	return t, nil
 }
 
-func (r *run) reader(ctx context.Context, in input) (io.ReadCloser, error) {
+func (r *run) reader(ctx context.Context, in input) (blob.Object, io.ReadCloser, error) {
 	attrs, rc, err := r.objects.OpenLive(ctx, in.Bucket, in.Name)
 	if err != nil {
-		return nil, fmt.Errorf("read input %s: %w", in.uri(), err)
+		return attrs, nil, fmt.Errorf("read input %s: %w", in.uri(), err)
 	}
 	if attrs.Generation != in.Generation {
 		err := resource.Errorf(codes.FailedPrecondition, "the input %s was overwritten while the job ran", in.uri()).WithCause(resource.CauseInput).
 			WithHint("start the job again, and leave its input as it is until it has ended")
-		return nil, errors.Join(err, rc.Close())
+		return attrs, nil, errors.Join(err, rc.Close())
 	}
-	return rc, nil
+	return attrs, rc, nil
 }
 
 // text is an object of lines or of CSV records.
@@ -305,7 +308,7 @@ type parquetRows struct {
 
 // openParquet copies the object to a file of its own, since its end is read first.
 func (r *run) openParquet(ctx context.Context, in input) (_ *parquetRows, err error) {
-	rc, err := r.reader(ctx, in)
+	attrs, rc, err := r.reader(ctx, in)
 	if err != nil {
 		return nil, err
 	}
@@ -323,7 +326,7 @@ func (r *run) openParquet(ctx context.Context, in input) (_ *parquetRows, err er
 	if err := os.Remove(f.Name()); err != nil { // it goes when it is closed
 		return nil, err
 	}
-	size, err := io.Copy(f, rc)
+	size, err := r.copyIn(f, rc, attrs)
 	if err != nil {
 		return nil, fmt.Errorf("copy %s: %w", in.uri(), err)
 	}
@@ -333,6 +336,28 @@ func (r *run) openParquet(ctx context.Context, in input) (_ *parquetRows, err er
 		return nil, unreadable(object{in.Bucket, in.Name}, err)
 	}
 	return p, nil
+}
+
+// copyIn copies an object into a file, once the volume has room for all of it: a job
+// that finds none waits as for its results, with nothing of it on the disk.
+func (r *run) copyIn(f *os.File, rc io.Reader, attrs blob.Object) (int64, error) {
+	if !r.engine.cfg.Room.Holds(attrs.Size) {
+		return 0, resource.Errorf(codes.ResourceExhausted, "it has %d bytes, which the disk of the cache could not hold if it were empty", attrs.Size).
+			WithCause(resource.CauseResource).WithHint("write it as several smaller files, or name a cache on a larger disk with --cache")
+	}
+	done, err := r.engine.cfg.Room.Claim(attrs.Size, volume.Content)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	size, err := io.Copy(f, io.LimitReader(rc, attrs.Size))
+	if err == nil && size != attrs.Size {
+		err = fmt.Errorf("it ended after %d of %d bytes", size, attrs.Size)
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = volume.Full(err)
+	}
+	return size, err
 }
 
 // Close implements io.Closer.

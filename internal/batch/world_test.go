@@ -26,6 +26,7 @@ import (
 	"tategu/internal/runtime/process"
 	"tategu/internal/store"
 	"tategu/internal/store/sqlite"
+	"tategu/internal/volume"
 	"tategu/internal/warehouse"
 )
 
@@ -141,6 +142,7 @@ type world struct {
 	objects *files
 	stop    func()
 
+	room       *volume.Volume
 	warehouses map[string]warehouse.Warehouse
 	projects   map[string][]string
 }
@@ -165,7 +167,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	engine := batch.New(batch.Config{
-		Store: st, Objects: func(as identity.Account) batch.Objects { return &view{w.objects, as} }, Runtime: w.runtime, Warehouses: w.warehouses, Projects: w.projects, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Store: st, Objects: func(as identity.Account) batch.Objects { return &view{w.objects, as} }, Runtime: w.runtime, Room: w.room, Warehouses: w.warehouses, Projects: w.projects, Log: slog.New(slog.DiscardHandler), Now: time.Now,
 		HasImage: func(image string) bool { return image == "echo" },
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -58,6 +58,12 @@ type Target struct {
 	Threads int
 }
 
+// planning is the plan of one model whose files are read to make it.
+type planning struct {
+	*Planner
+	Objects Objects
+}
+
 // Plan is what to start. Exactly one of Native and Container is set.
 type Plan struct {
 	Native    *Native
@@ -105,7 +111,7 @@ func (p *Planner) Plan(ctx context.Context, objects Objects, model *pb.Model, t 
 	ruled := image != "" && p.HasImage != nil && p.HasImage(image)
 	prebuilt := prebuiltImage(image)
 	if python, ok := routineImage(image); ok && !ruled {
-		c, err := p.routine(ctx, model, python, t)
+		c, err := (&planning{p, objects}).routine(ctx, model, python, t)
 		return Plan{Container: c}, err
 	}
 	want, named := nativeImage(image)

@@ -43,7 +43,7 @@ func routineImage(image string) (python string, ok bool) {
 }
 
 // routine plans the SDK's model server over the sources in the model's artifact.
-func (p *Planner) routine(ctx context.Context, model *pb.Model, python string, t Target) (*Container, error) {
+func (p *planning) routine(ctx context.Context, model *pb.Model, python string, t Target) (*Container, error) {
 	if python == "latest" {
 		python = ""
 	}
@@ -100,7 +100,7 @@ type sources struct {
 
 // sources finds them: in src of the artifact where it has some Python in it, else in
 // the artifact's own directory.
-func (p *Planner) sources(ctx context.Context, model *pb.Model) (sources, error) {
+func (p *planning) sources(ctx context.Context, model *pb.Model) (sources, error) {
 	uri := model.GetArtifactUri()
 	missing := resource.Errorf(codes.FailedPrecondition, "there are no sources of a predictor in %s", uri).WithResource(model.GetName()).WithCause(resource.CauseModel).
 		WithHint("upload predictor.py and requirements.txt to the directory of artifact_uri, or to its directory src")
@@ -126,7 +126,7 @@ func (p *Planner) sources(ctx context.Context, model *pb.Model) (sources, error)
 }
 
 // modules lists those of a directory; packages count beside files, not alone.
-func (p *Planner) modules(ctx context.Context, dir object) (map[string]bool, error) {
+func (p *planning) modules(ctx context.Context, dir object) (map[string]bool, error) {
 	prefix := dir.name + "/"
 	if dir.name == "" {
 		prefix = ""
@@ -156,7 +156,7 @@ func (p *Planner) modules(ctx context.Context, dir object) (map[string]bool, err
 }
 
 // requirements reads requirements.txt of the sources; there may be none.
-func (p *Planner) requirements(ctx context.Context, at sources) ([]string, error) {
+func (p *planning) requirements(ctx context.Context, at sources) ([]string, error) {
 	if _, err := p.text(ctx, object{at.bucket, path.Join(at.name, routineSpec)}); resource.IsNotFound(err) {
 		return nil, nil
 	}
@@ -177,7 +177,7 @@ func pathLocal(name string) bool {
 }
 
 // text reads a small object.
-func (p *Planner) text(ctx context.Context, o object) (text string, err error) {
+func (p *planning) text(ctx context.Context, o object) (text string, err error) {
 	r, err := p.Objects.ReadObject(ctx, o.bucket, o.name)
 	if err != nil {
 		return "", err
@@ -195,7 +195,7 @@ func (p *Planner) text(ctx context.Context, o object) (text string, err error) {
 
 // predictorImports are the modules that the predictor's own file imports first of all,
 // for a warm parent. A file that changes what an import finds has none.
-func (p *Planner) predictorImports(ctx context.Context, at sources, env map[string]string) ([]string, error) {
+func (p *planning) predictorImports(ctx context.Context, at sources, env map[string]string) ([]string, error) {
 	module := env["PREDICTOR_MODULE"]
 	if module == "" {
 		module = "predictor"

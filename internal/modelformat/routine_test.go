@@ -25,11 +25,11 @@ class Double(Predictor):
 // TestRoutine: sources and requirements in an artifact become a program without an image.
 func TestRoutine(t *testing.T) {
 	t.Parallel()
-	p := &Planner{Objects: objects{
+	p, files := &Planner{}, objects{
 		"gs://b/m/predictor.py": predictorSource, "gs://b/m/helper.py": "", "gs://b/m/requirements.txt": "numpy<3 # arrays\n-r more.txt\n", "gs://b/m/more.txt": "six",
 		"gs://b/apart/model.pkl": "x", "gs://b/apart/src/mine.py": "import os\nos.environ['A'] = 'b'\nimport numpy\n",
 		"gs://b/none/model.pkl": "x", "gs://b/out/predictor.py": "", "gs://b/out/requirements.txt": "-r ../secret.txt", "gs://b/bad/predictor.py": "", "gs://b/bad/requirements.txt": "-e .",
-	}}
+	}
 	model := func(image, artifact string, env ...string) *pb.Model {
 		spec := &pb.ModelContainerSpec{ImageUri: image, PredictRoute: "/predict", HealthRoute: "/health"}
 		for i := 0; i < len(env); i += 2 {
@@ -37,7 +37,7 @@ func TestRoutine(t *testing.T) {
 		}
 		return &pb.Model{ArtifactUri: artifact, ContainerSpec: spec}
 	}
-	plan, err := p.Plan(t.Context(), model("tategu/cpr:3.12", "gs://b/m/"), Target{Endpoint: "7", Threads: 2})
+	plan, err := p.Plan(t.Context(), files, model("tategu/cpr:3.12", "gs://b/m/"), Target{Endpoint: "7", Threads: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestRoutine(t *testing.T) {
 	if !slices.Equal(more, []string{"numpy", "google.cloud.aiplatform.prediction.predictor"}) {
 		t.Errorf("loaded beforehand: %q", more)
 	}
-	plan, err = p.Plan(t.Context(), model("any.registry/tategu/cpr:latest", "gs://b/apart", "PREDICTOR_MODULE", "mine"), Target{})
+	plan, err = p.Plan(t.Context(), files, model("any.registry/tategu/cpr:latest", "gs://b/apart", "PREDICTOR_MODULE", "mine"), Target{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestRoutine(t *testing.T) {
 		{"tategu/cpr", "gs://b/bad", `"-e"`, codes.FailedPrecondition},
 		{"tategu/cpr:new", "gs://b/m", "a version of Python", codes.InvalidArgument},
 	} {
-		if _, err := p.Plan(t.Context(), model(bad.image, bad.artifact), Target{}); resource.CodeOf(err) != bad.code || !strings.Contains(err.Error(), bad.says) {
+		if _, err := p.Plan(t.Context(), files, model(bad.image, bad.artifact), Target{}); resource.CodeOf(err) != bad.code || !strings.Contains(err.Error(), bad.says) {
 			t.Errorf("%s, %s: %v", bad.image, bad.artifact, err)
 		}
 	}

@@ -52,6 +52,9 @@ type Workload struct {
 	// artifacts lie elsewhere (custom_path): then they are published from there. ""
 	// = it does not.
 	ExecutorOutput string
+	// Unlogged says that the output is not kept once the program has ended: no LogSink
+	// is told of it. Its last lines still tell why a program failed.
+	Unlogged bool
 	// Dirs lists /gcs/... directories that must exist, empty or not, before the
 	// program starts: programs write their outputs without making directories.
 	Dirs []string

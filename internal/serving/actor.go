@@ -3,6 +3,7 @@ package serving
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -28,6 +29,8 @@ type deployment struct {
 	invoke  bool                // its other routes are open too
 	native  *modelformat.Native // nil = it has replicas
 	access  *slog.Logger        // of requests; nil where the deployed model does not ask for it
+
+	unlogged atomic.Bool // the output of replicas that start from now on is not kept
 
 	admitted chan struct{} // closed once it takes requests
 	done     chan struct{} // closed when the set has ended
@@ -131,6 +134,7 @@ func (a *actor) step(ctx context.Context) (again bool, err error) {
 			a.current.outcome = nil // the operation is over: the set keeps trying
 			return true, nil
 		}
+		a.current.unlogged.Store(req.GetDeployedModel().GetDisableContainerLogging())
 		if s := a.current.scale; s != nil {
 			s.configure(a.engine.cfg.Scaling.spec(req.GetDeployedModel()))
 		}

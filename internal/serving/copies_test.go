@@ -18,7 +18,9 @@ import (
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
 	"tategu/internal/blob"
+	"tategu/internal/resource"
 	"tategu/internal/serving"
+	"tategu/internal/store"
 )
 
 // reportBecomes waits for a shadow's report that is as wanted.
@@ -94,6 +96,38 @@ func TestShadow(t *testing.T) {
 	w.reportBecomes(func(r serving.ShadowReport) bool {
 		return r.Failed >= 3 && strings.Contains(r.Reason, "is not running")
 	})
+	w.undeploy("1")
+	w.noReport()
+}
+
+// noReport deletes the endpoint and waits until nothing of its report is left.
+func (w *world) noReport() {
+	w.t.Helper()
+	err := w.store.Update(w.t.Context(), func(tx store.Tx) error {
+		return tx.Delete(w.t.Context(), resource.KindEndpoints, endpoint)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := w.engine.ShadowReport(endpoint); resource.IsNotFound(err) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			w.t.Fatal("the report of a deleted endpoint is still told")
+		case <-tick.C:
+		}
+	}
+	w.stop()
+	w.open()
+	if rows, err := w.store.List(w.t.Context(), store.Query{Kind: resource.KindShadowReports}); err != nil || len(rows) > 0 {
+		w.t.Errorf("reports of a deleted endpoint: %v, %v", rows, err)
+	}
 }
 
 // TestShadowThatHangs: callers do not wait for it, and what there is no room for is

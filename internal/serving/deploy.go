@@ -80,6 +80,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	if dm.GetEnableAccessLogging() {
 		d.access = a.log
 	}
+	d.unlogged.Store(dm.GetDisableContainerLogging())
 	limits := e.cfg.Scaling
 	cfg := replica.Config{
 		Name: setName(a.key), Title: "deployed model " + dm.GetId(), Runtime: e.cfg.Runtime, Log: a.log,
@@ -105,7 +106,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		}
 		cfg.Workload = func(id string) runtime.Workload {
 			w := c.Workload(id, a.key, endpoint.Project(), dm.GetServiceAccount(), modelformat.Needs(machine))
-			w.Priority = runtime.PriorityOnline
+			w.Priority, w.Unlogged = runtime.PriorityOnline, d.unlogged.Load()
 			return w
 		}
 		if samples.Len() > 0 {

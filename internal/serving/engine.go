@@ -139,8 +139,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		for _, c := range changes {
 			if c.Kind == resource.KindDeployments {
 				e.wake(ctx, &actors, c.Key, false)
-			} else {
-				e.forget(c.Key)
+				continue
+			}
+			e.forget(c.Key)
+			if c.Deleted {
+				e.reports.drop(c.Key)
 			}
 		}
 	}

@@ -50,3 +50,21 @@ func TestRoom(t *testing.T) {
 		t.Errorf("asked %+v", asked)
 	}
 }
+
+// TestUnlogged: the output of replicas is kept or not as the deployed model says.
+func TestUnlogged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stop()
+	rt := &runtimetest.Recorder{}
+	w.runtime = rt
+	w.open()
+	w.model("echo", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "echo", HealthRoute: "/health", PredictRoute: "/predict"}})
+	for i, want := range []bool{true, false} {
+		before := len(rt.Asked())
+		w.deploy(string(rune('1'+i)), "echo", func(r *pb.DeployModelRequest) { r.DeployedModel.DisableContainerLogging = want })
+		if asked := rt.Asked()[before:]; len(asked) == 0 || asked[0].Unlogged != want {
+			t.Errorf("asked %+v", asked)
+		}
+	}
+}

@@ -98,6 +98,14 @@ func (r *reports) change(endpoint, model string, now time.Time, f func(*shadow.R
 	r.changed[endpoint] = true
 }
 
+// drop forgets the report of an endpoint that is gone.
+func (r *reports) drop(endpoint string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.byName, endpoint)
+	delete(r.changed, endpoint)
+}
+
 func (e *Engine) dropShadow(at *entry) {
 	e.reports.change(at.endpoint.GetName(), at.shadow.key(), e.cfg.Now(), func(r *shadow.Report) { r.Dropped++ })
 }
@@ -212,12 +220,15 @@ func (e *Engine) saveReports(ctx context.Context) error {
 	if len(data) == 0 {
 		return nil
 	}
-	return e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	var gone []string // a copy that came back after its endpoint was deleted
+	err := e.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		gone = nil
 		for name, b := range data {
 			if _, err := tx.Get(ctx, resource.KindEndpoints, name); resource.IsNotFound(err) {
 				if err := tx.Delete(ctx, resource.KindShadowReports, name); err != nil {
 					return err
 				}
+				gone = append(gone, name)
 				continue
 			} else if err != nil {
 				return err
@@ -228,6 +239,10 @@ func (e *Engine) saveReports(ctx context.Context) error {
 		}
 		return nil
 	})
+	for _, name := range gone {
+		e.reports.drop(name)
+	}
+	return err
 }
 
 func (e *Engine) loadReports(ctx context.Context) error {
@@ -238,6 +253,16 @@ func (e *Engine) loadReports(ctx context.Context) error {
 	e.reports.mu.Lock()
 	defer e.reports.mu.Unlock()
 	for _, row := range rows {
+		_, err := e.cfg.Store.Get(ctx, resource.KindEndpoints, row.Key)
+		if resource.IsNotFound(err) { // left by an earlier version
+			err = e.cfg.Store.Update(ctx, func(tx store.Tx) error { return tx.Delete(ctx, resource.KindShadowReports, row.Key) })
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("shadow report of %s: %w", row.Key, err)
+		}
 		report := &shadow.Report{}
 		if err := json.Unmarshal(row.Data, report); err != nil {
 			return fmt.Errorf("shadow report of %s: %w", row.Key, err)

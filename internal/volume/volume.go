@@ -30,6 +30,7 @@ const (
 // Volume is one file system. The nil Volume has room and never breaks.
 type Volume struct {
 	free    func() (int64, error)
+	total   int64 // 0 = not known
 	reserve int64
 	tell    func(error)
 
@@ -57,7 +58,7 @@ func New(total int64, free func() (int64, error), tell func(error)) *Volume {
 	if tell == nil {
 		tell = func(error) {}
 	}
-	return &Volume{free: free, reserve: min(maxReserve, total/reserveShare), tell: tell}
+	return &Volume{free: free, total: total, reserve: min(maxReserve, total/reserveShare), tell: tell}
 }
 
 // Reserve is how many bytes object content leaves free.
@@ -67,6 +68,9 @@ func (v *Volume) Reserve() int64 {
 	}
 	return v.reserve
 }
+
+// Holds reports whether n bytes could be written at all, on the empty file system.
+func (v *Volume) Holds(n int64) bool { return v == nil || v.total == 0 || n <= v.total-v.reserve }
 
 // Free is how many bytes this process may still write.
 func (v *Volume) Free() (int64, error) {

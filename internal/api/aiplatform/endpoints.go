@@ -193,6 +193,6 @@ func (s *Endpoints) delete(ctx context.Context, req *pb.DeleteEndpointRequest) (
 		if len(rows) > 0 {
 			return busy(rows[0].Key, "being deployed")
 		}
-		return nil
+		return tx.Delete(ctx, resource.KindShadowReports, e.Name)
 	})
 }

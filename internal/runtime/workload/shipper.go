@@ -33,8 +33,11 @@ type Shipper struct {
 	wg     sync.WaitGroup
 }
 
-// NewShipper ships the output of a workload; sink may be nil.
+// NewShipper ships the output of a workload, unless that is not to be kept; sink may be nil.
 func NewShipper(sink runtime.LogSink, w runtime.Workload, dir string) *Shipper {
+	if w.Unlogged {
+		sink = nil
+	}
 	return &Shipper{sink: sink, stream: runtime.LogStream(w.Owner, w.ID), dir: dir}
 }
 

@@ -3,6 +3,8 @@ package workload
 import (
 	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"tategu/internal/runtime"
@@ -34,5 +36,25 @@ func TestShipperKeepsUp(t *testing.T) {
 	}
 	if want := 2 + len(text)/shipChunk; sink.parts != want {
 		t.Errorf("2 MB were copied in %d parts, want %d", sink.parts, want)
+	}
+}
+
+// TestUnlogged: the output of a workload that is not to be kept reaches no sink.
+func TestUnlogged(t *testing.T) {
+	t.Parallel()
+	for _, unlogged := range []bool{true, false} {
+		dir, sink := t.TempDir(), &keptLog{}
+		if err := os.WriteFile(filepath.Join(dir, Output), []byte("said"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := NewShipper(sink, runtime.Workload{ID: "w", Owner: "o", Unlogged: unlogged}, dir)
+		s.Begin()
+		s.End()
+		if err := s.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]string{true: "", false: "said"}[unlogged]; sink.text.String() != want {
+			t.Errorf("unlogged %v: kept %q", unlogged, sink.text.String())
+		}
 	}
 }
