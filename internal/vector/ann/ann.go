@@ -51,6 +51,9 @@ type Measure struct {
 // scaled says that vectors are compared at length 1.
 func (m Measure) scaled() bool { return m.UnitNorm || m.Distance == Cosine }
 
+// distant says that rows are near by their distance, not by their direction alone.
+func (m Measure) distant() bool { return m.Distance == SquaredL2 || m.Distance == L1 }
+
 // Between is the distance of two vectors of one length, in plain Go: for few rows, and as
 // what the kernels are compared with.
 func (m Measure) Between(a, b []float32) float32 {

@@ -12,7 +12,7 @@ const (
 // checked here, so that searches need not.
 func (s *Segment) bind(sections map[uint32][]byte) error {
 	m := &s.meta
-	if m.Rows < 0 || m.Rows > maxRows || m.Dimensions < 1 || m.Dimensions > maxDimensions || m.Leaves < 0 || m.Leaves > m.Rows+1 ||
+	if m.Rows < 0 || m.Rows > maxRows || m.Dimensions < 1 || m.Dimensions > maxDimensions || m.Leaves < 0 || m.Leaves > m.Rows+1 || m.Bits == 4 && m.Method != IVF ||
 		m.Distance < DotProduct || m.Distance > L1 || m.Method <= Auto || m.Method > HNSW {
 		return fmt.Errorf("%w: its description", ErrDamaged)
 	}
@@ -51,7 +51,10 @@ func (s *Segment) bindCodes(b *binder) {
 	}
 	s.mean = want[float32](b, secMean, m.Dimensions)
 	blocks := (m.Rows + 15) / 16
-	if s.measure.Distance == SquaredL2 || s.measure.Distance == L1 {
+	if m.Bits == 4 {
+		s.steps = want[float32](b, secSteps, m.Dimensions)
+	}
+	if s.measure.distant() || m.Bits == 4 {
 		s.norms = want[float32](b, secNorms, blocks*16)
 	}
 	if m.Method == HNSW {
@@ -59,7 +62,7 @@ func (s *Segment) bindCodes(b *binder) {
 		s.bindCentroids(b)
 		return
 	}
-	s.codes = want[byte](b, secCodes, blocks*64*s.groups)
+	s.codes = want[byte](b, secCodes, blocks*64*s.codeLines())
 	s.leaves = want[uint32](b, secLeaves, m.Leaves+1)
 	if b.err != nil {
 		return
@@ -78,9 +81,17 @@ func (s *Segment) bindCodes(b *binder) {
 func (s *Segment) bindCentroids(b *binder) {
 	blocks := (s.Leaves + 15) / 16
 	s.centroids = want[byte](b, secCentroids, blocks*64*s.groups)
-	if s.norms != nil {
+	if s.measure.distant() {
 		s.centroidNorms = want[float32](b, secCentroidNorm, blocks*16)
 	}
+}
+
+// codeLines are the lines of 64 bytes of a block of codes.
+func (s *Segment) codeLines() int {
+	if s.Bits == 4 {
+		return halfLines(s.meta.Dimensions)
+	}
+	return s.groups
 }
 
 // binder keeps the first thing that was wrong.

@@ -103,8 +103,10 @@ type builder struct {
 	ids     lists[byte]
 	records lists[byte]
 
-	mean  []float32
-	scale float32
+	mean  []float32 // of the rows
+	scale float32   // of codes of a byte
+	bits  int       // of the codes that leaves have
+	steps []float32 // of codes of 4 bits, a dimension each
 }
 
 func (b *builder) collect(ctx context.Context, rows Rows) error {
@@ -164,6 +166,7 @@ func (b *builder) build(ctx context.Context) (*Segment, error) {
 	}
 	if b.n > 0 && b.o.Method != Exact {
 		b.quantizer()
+		b.halfSteps()
 	}
 	return b.choose(ctx, order)
 }

@@ -39,13 +39,20 @@ func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	b.bits = 4
 	ivf := b.segment(l)
-	b.floats = nil // they are in the segment, in its order
 	if method != HNSW {
 		if err := b.tune(ctx, ivf); err != nil {
 			return nil, nil, err
 		}
-		scanned := float64(b.n) * float64(ivf.Tuning.Leaves) / float64(ivf.Leaves) * float64(4*b.groups)
+		if ivf.Tuning.Recall < b.wanted() { // codes of 4 bits say too little of these
+			b.bits = 8
+			ivf = b.segment(l)
+			if err := b.tune(ctx, ivf); err != nil {
+				return nil, nil, err
+			}
+		}
+		scanned := float64(b.n) * float64(ivf.Tuning.Leaves) / float64(ivf.Leaves) * float64(4*ivf.codeLines())
 		if method == IVF || b.o.LeafSize > 0 || b.o.Fraction > 0 || scanned < graphBytes {
 			return ivf, l, nil
 		}
@@ -58,12 +65,16 @@ func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 		return nil, nil, err
 	}
 	curve := slices.Concat(ivf.meta.Stats.Curve, graph.meta.Stats.Curve)
-	if method == Auto && !faster(graph, ivf, b.o.Recall) {
+	if method == Auto && !faster(graph, ivf, b.wanted()) {
 		graph = ivf
 	}
 	graph.meta.Stats.Curve = curve
 	return graph, l, nil
 }
+
+// wanted is a little more than the recall that was asked for: queries from outside are further
+// from the rows than the rows that are asked for here.
+func (b *builder) wanted() float64 { return b.o.Recall + (1-b.o.Recall)/4 }
 
 // faster says whether a segment with its tuning finds enough, in less time than another.
 func faster(a, b *Segment, wanted float64) bool {

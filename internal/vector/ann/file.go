@@ -42,6 +42,7 @@ const (
 	secMean                    // float32 a dimension, taken off before coding
 	secGraph                   // uint32: neighbours of each row, row by row
 	secEntries                 // uint32 a leaf: the row where walks begin
+	secSteps                   // float32 a dimension: steps of codes of 4 bits
 )
 
 type section struct {

@@ -67,7 +67,6 @@ func (sc *scratch) scanGraph(beam, candidates int) {
 	beam = min(max(beam, candidates), s.Rows)
 	w.begin(s.Rows, beam)
 	w.pick = kernel.Pick{Query: &sc.code[0], Codes: &s.codes[0], Rows: &w.ids[0], Out: &w.dots[0], Lines: s.lines, Stride: 64 * s.lines}
-	sc.scan = kernel.Scan{Query: &sc.code[0], Groups: s.groups, Beta: sc.beta}
 	sc.nearest(min(seeds, s.Leaves))
 	n := 0
 	for _, leaf := range sc.probe.rows[:sc.probe.n] {

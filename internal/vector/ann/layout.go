@@ -145,14 +145,17 @@ func (b *builder) segment(l *layout) *Segment {
 		return s
 	}
 	s.mean, s.leaves, s.centroids, s.centroidNorms = b.mean, l.leaves, l.centroids, l.norms
-	s.codes, s.norms = b.encode(b.n, func(i int, tmp []float32) []float32 { return b.row(l.source(i), tmp) }, b.norms())
+	if s.Bits = 8; l.method == IVF && b.bits == 4 {
+		s.Bits, s.steps = 4, b.steps
+		s.codes, s.norms = b.encodeHalf(l)
+		return s
+	}
+	s.codes, s.norms = b.encode(b.n, func(i int, tmp []float32) []float32 { return b.row(l.source(i), tmp) }, b.distant())
 	return s
 }
 
-// norms says whether scores need the lengths of rows.
-func (b *builder) norms() bool {
-	return b.o.Measure.Distance == SquaredL2 || b.o.Measure.Distance == L1
-}
+// distant says whether scores need the lengths of rows.
+func (b *builder) distant() bool { return b.o.Measure.distant() }
 
 // flat is the layout of rows as they came, in one leaf.
 func (b *builder) flat() *layout {

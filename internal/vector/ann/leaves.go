@@ -6,13 +6,14 @@ import "tategu/internal/vector/ann/kernel"
 func (sc *scratch) scanLeaves(leaves, candidates int) {
 	s, p := sc.s, &sc.pool
 	p.reset(min(candidates, s.Rows))
-	sc.scan = kernel.Scan{Query: &sc.code[0], Groups: s.groups, Beta: sc.beta}
 	if leaves >= s.Leaves {
+		sc.beginRows()
 		sc.scanRows(0, s.Rows)
 		sc.endScan()
 		return
 	}
 	sc.nearest(leaves)
+	sc.beginRows()
 	for i, leaf := range sc.probe.rows[:sc.probe.n] {
 		sc.scanRows(int(s.leaves[leaf]), int(s.leaves[leaf+1]))
 		if i == 0 {
@@ -20,6 +21,17 @@ func (sc *scratch) scanLeaves(leaves, candidates int) {
 		}
 	}
 	sc.endScan()
+}
+
+// beginRows sets the scan up for codes of rows.
+func (sc *scratch) beginRows() {
+	s := sc.s
+	sc.scan = kernel.Scan{Query: &sc.code[0], Groups: s.groups, Beta: sc.beta}
+	sc.kernel = s.kernels.Scan
+	if s.Bits == 4 {
+		sc.scan.Query, sc.scan.Groups, sc.scan.Beta = &sc.half[0], halfLines(s.meta.Dimensions), sc.beta4
+		sc.kernel = s.kernels.Half
+	}
 }
 
 func (sc *scratch) endScan() {
@@ -31,6 +43,7 @@ func (sc *scratch) endScan() {
 // nearest fills probe with the leaves whose centres score highest, the best first.
 func (sc *scratch) nearest(leaves int) {
 	s, p, a := sc.s, &sc.probe, &sc.scan
+	*a = kernel.Scan{Query: &sc.code[0], Groups: s.groups, Beta: sc.beta}
 	p.reset(leaves)
 	blocks := (s.Leaves + kernel.Lanes - 1) / kernel.Lanes
 	const step = 256 / kernel.Lanes
@@ -77,13 +90,13 @@ func (sc *scratch) scanRows(lo, hi int) {
 	for b := lo / kernel.Lanes; b*kernel.Lanes < hi; b += chunk / kernel.Lanes {
 		end := min((hi+kernel.Lanes-1)/kernel.Lanes, b+chunk/kernel.Lanes)
 		a.Blocks, a.First, a.Threshold = end-b, uint32(b*kernel.Lanes), p.threshold
-		a.Codes = &s.codes[b*64*s.groups]
+		a.Codes = &s.codes[b*64*a.Groups]
 		a.Norms = nil
 		if s.norms != nil {
 			a.Norms = &s.norms[b*kernel.Lanes]
 		}
 		a.Rows, a.Scores = p.room()
-		n := s.kernels.Scan(a)
+		n := sc.kernel(a)
 		sc.admit(n, uint32(lo), uint32(hi))
 		if p.n >= 2*p.want {
 			p.shrink()

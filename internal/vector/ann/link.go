@@ -26,7 +26,6 @@ type linker struct {
 	lines int
 	norms []float32
 	sums  []int32 // of each row's codes, less 128 each
-	beta  float32
 }
 
 // graph turns a segment of leaves into one of a graph over the same rows.
@@ -55,8 +54,12 @@ func (b *builder) graph(ctx context.Context, ivf *Segment) (*Segment, error) {
 	s := &Segment{
 		meta: ivf.meta, measure: ivf.measure, kernels: ivf.kernels, stride: ivf.stride, groups: ivf.groups,
 		floats: ivf.floats, scales: ivf.scales, mean: ivf.mean, centroids: ivf.centroids, centroidNorms: ivf.centroidNorms,
-		codes: l.rows, lines: l.lines, links: links, norms: ivf.norms,
+		codes: l.rows, lines: l.lines, links: links,
 	}
+	if b.distant() {
+		s.norms = l.norms
+	}
+	s.Bits = 8
 	s.Method, s.Degree, s.entries = HNSW, degree, l.entries()
 	return s, nil
 }
@@ -74,17 +77,20 @@ func (b *builder) each(ctx context.Context, f func(i int)) error {
 
 func (b *builder) linker(ivf *Segment) *linker {
 	l := &linker{b: b, s: ivf, lines: lines(b.o.Dimensions), norms: make([]float32, b.n), sums: make([]int32, b.n)}
-	l.beta = 1 / (2 * b.scale * b.scale)
 	l.rows = aligned[byte](b.n * 64 * l.lines)
+	if b.distant() {
+		l.norms = aligned[float32](roundUp(b.n, kernel.Lanes))
+	}
 	parallel(b.o.Threads, b.n, func(i int) {
 		row := l.rows[i*64*l.lines : (i+1)*64*l.lines]
-		block := ivf.codes[i/kernel.Lanes*64*b.groups:]
-		var length float64
 		for j := range row {
 			row[j] = 128
-			if j < b.o.Dimensions {
-				row[j] = block[64*(j/4)+4*(i%kernel.Lanes)+j%4]
-			}
+		}
+		for j, x := range ivf.scaledRow(uint32(i), make([]float32, b.o.Dimensions)) {
+			row[j] = b.code(x - b.mean[j])
+		}
+		var length float64
+		for j := range row {
 			v := int32(row[j]) - 128
 			l.sums[i] += v
 			length += float64(v * v)
@@ -164,6 +170,7 @@ type linkWorker struct {
 	code  []int8
 	cands []node
 	kept  []uint32
+	query Query
 	dots  []int32
 	pick  kernel.Pick
 }
@@ -186,12 +193,12 @@ func (w *linkWorker) ask(row uint32) {
 
 // near gathers the rows of the nearest leaves that are nearest.
 func (w *linkWorker) near(row uint32) {
-	w.ask(row)
 	sc := w.sc
-	sc.query, sc.beta = &Query{}, w.beta
-	copy(sc.code, w.code)
+	w.query.Vector = w.s.Vector(row)
+	sc.prepare(&w.query, nil)
 	w.cands = w.cands[:0]
 	sc.scanLeaves(min(nearLeaves, w.s.Leaves), nearRows+1)
+	w.ask(row)
 	w.add(row, sc.pool.rows[:sc.pool.n])
 }
 

@@ -21,17 +21,21 @@ type scratch struct {
 	vector []float32 // at length 1 where vectors are compared so; zeros up to the stride
 	code   []int8
 	beta   float32
+	half   []int8 // the query for codes of 4 bits
+	scaled []float32
+	beta4  float32
 
 	pool  pool
 	probe pool
 	best  []Neighbor
 	crowd map[uint32]int
 
-	walk  walk
-	rows  []uint32
-	dists []float32
-	scan  kernel.Scan
-	rank  kernel.Rank
+	walk   walk
+	rows   []uint32
+	dists  []float32
+	scan   kernel.Scan
+	kernel func(*kernel.Scan) int // of rows
+	rank   kernel.Rank
 }
 
 // take is scratch that nobody uses, or new.
@@ -56,6 +60,7 @@ func (s *Segment) give(sc *scratch) {
 func newScratch(s *Segment) *scratch {
 	return &scratch{
 		s: s, vector: aligned[float32](s.stride), code: aligned[int8](roundUp(max(4*s.groups, 1), 64)),
+		half: aligned[int8](8 * halfLines(s.meta.Dimensions)), scaled: make([]float32, s.meta.Dimensions),
 		rows: make([]uint32, chunk+kernel.Lanes), dists: make([]float32, chunk+kernel.Lanes), crowd: map[uint32]int{},
 	}
 }
@@ -78,7 +83,16 @@ func (sc *scratch) prepare(q *Query, dead *Bitmap) {
 		return
 	}
 	v := sc.vector[:s.meta.Dimensions]
-	sc.beta = encodeQuery(sc.code, v, s.mean, s.Scale, s.norms != nil)
+	sc.beta = encodeQuery(sc.code, v, s.mean, s.Scale, s.measure.distant())
+	if s.Bits == 4 {
+		for i, x := range v {
+			if s.measure.distant() {
+				x -= s.mean[i]
+			}
+			sc.scaled[i] = x * s.steps[i]
+		}
+		sc.beta4 = encodeQuery(sc.half, sc.scaled, nil, 1, false)
+	}
 }
 
 // encodeQuery rounds a query to bytes and gives what norms are multiplied with in scores. For

@@ -28,6 +28,7 @@ func (b *builder) sections(s *Segment) []section {
 		{secCrowding, raw(s.crowding)},
 		{secGraph, raw(s.links)},
 		{secEntries, raw(s.entries)},
+		{secSteps, raw(s.steps)},
 	}
 }
 

@@ -24,6 +24,7 @@ type meta struct {
 	Tokens     int      `json:"tokens"`
 	Columns    int      `json:"columns"`
 	Crowded    bool     `json:"crowded"`
+	Bits       int      `json:"bits,omitempty"`   // of codes, a dimension
 	Degree     int      `json:"degree,omitempty"` // of the graph
 	Tuning     Tuning   `json:"tuning"`
 	Stats      Stats    `json:"stats"`
@@ -90,6 +91,7 @@ type Segment struct {
 	centroids      []byte
 	centroidNorms  []float32
 	mean           []float32
+	steps          []float32 // of codes of 4 bits
 	links          []uint32
 	entries        []uint32
 	lines          int // of a row's codes

@@ -36,7 +36,7 @@ func (b *builder) ivf(ctx context.Context, n int) (*layout, error) {
 	}
 	leaf := b.assign(c, all)
 	l := &layout{method: IVF, rows: make([]uint32, b.n), leaves: make([]uint32, n+1), centroids: c.codes}
-	if b.norms() {
+	if b.distant() {
 		l.norms = c.norms
 	}
 	for _, a := range leaf {

@@ -10,9 +10,8 @@ import (
 // Tuning sets some rows aside, which no search finds meanwhile, asks for the neighbours of
 // each, and looks for the setting that finds enough of them in the least time.
 const (
-	tuneRows  = 500
-	tuneK     = 10
-	truthRows = 400 // compared exactly, of all codes, for the truth
+	tuneRows = 500
+	tuneK    = 10
 )
 
 // effort is what one search may look at.
@@ -31,7 +30,7 @@ type tuner struct {
 // tune sets the segment's tuning and keeps what was measured.
 func (b *builder) tune(ctx context.Context, s *Segment) error {
 	t := b.tuner(s)
-	wanted := b.o.Recall + (1-b.o.Recall)/4 // queries from outside are further from the rows than rows are
+	wanted := b.wanted()
 	best := Point{Recall: -1}
 	if err := t.learn(ctx); err != nil {
 		return err
@@ -85,7 +84,7 @@ func (t *tuner) learn(ctx context.Context) error {
 		if t.s.Method == HNSW {
 			sc.scanExact(tuneK)
 		} else {
-			sc.search(tuneK, effort{leaves: t.s.Leaves, candidates: truthRows})
+			sc.search(tuneK, effort{leaves: t.s.Leaves, candidates: t.truthRows()})
 		}
 		rows := make([]uint32, 0, tuneK)
 		for _, n := range sc.best {
@@ -127,12 +126,25 @@ func (t *tuner) measure(e effort) Point {
 }
 
 // enough rows to compare exactly; more find nothing more.
-func candidateSteps() []int { return []int{12, 16, 20, 28, 40, 60, 100, 200} }
+func (t *tuner) candidates() []int {
+	if t.s.Bits == 4 {
+		return []int{16, 24, 36, 50, 70, 100, 150, 250, 400}
+	}
+	return []int{12, 16, 20, 28, 40, 60, 100, 200}
+}
+
+// truthRows are compared exactly for the truth, the best of all codes.
+func (t *tuner) truthRows() int {
+	if t.s.Bits == 4 {
+		return 2000
+	}
+	return 400
+}
 
 // leaves tries shares of the leaves: each half as much again as the one before, and from the
 // first that can find enough, how few rows have to be compared.
 func (t *tuner) leaves(ctx context.Context, wanted float64, o Options, try func(effort) Point) error {
-	steps := candidateSteps()
+	steps := t.candidates()
 	if o.Candidates > 0 {
 		steps = []int{max(o.Candidates, tuneK)}
 	}

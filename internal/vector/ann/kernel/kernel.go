@@ -53,6 +53,9 @@ type Rank struct {
 type Set struct {
 	Name string
 	Scan func(*Scan) int // how many rows were written
+	// Half is Scan for codes of 4 bits: a line has groups 2g (the lower halves of its bytes)
+	// and 2g+1 (the upper ones) of 16 rows. Groups counts lines; Query has 8 × Groups.
+	Half func(*Scan) int
 	Pick func(*Pick)
 	Dot  func(*Rank) // dot products
 	L2   func(*Rank) // squared distances
@@ -61,19 +64,13 @@ type Set struct {
 
 // Plain is the set in Go alone.
 func Plain() Set {
-	return Set{Name: "go", Scan: scanGo, Pick: pickGo, Dot: dotGo, L2: l2Go, L1: l1Go}
+	return Set{Name: "go", Scan: scanGo, Half: halfGo, Pick: pickGo, Dot: dotGo, L2: l2Go, L1: l1Go}
 }
 
 func scanGo(a *Scan) int {
 	q := unsafe.Slice(a.Query, 4*a.Groups)
 	codes := unsafe.Slice(a.Codes, 64*a.Groups*a.Blocks)
-	rows := unsafe.Slice(a.Rows, Lanes*(a.Blocks+1))
-	scores := unsafe.Slice(a.Scores, len(rows))
 	n := 0
-	var norms []float32
-	if a.Norms != nil {
-		norms = unsafe.Slice(a.Norms, Lanes*a.Blocks)
-	}
 	for b := range a.Blocks {
 		block := codes[64*a.Groups*b : 64*a.Groups*(b+1)]
 		var sum [Lanes]int32
@@ -84,15 +81,44 @@ func scanGo(a *Scan) int {
 				sum[l] += q0*int32(c[4*l]) + q1*int32(c[4*l+1]) + q2*int32(c[4*l+2]) + q3*int32(c[4*l+3])
 			}
 		}
-		for l, s := range sum {
-			score := float32(s)
-			if norms != nil {
-				score = fnma(a.Beta, norms[Lanes*b+l], score)
+		n = a.emit(&sum, b, n)
+	}
+	return n
+}
+
+func halfGo(a *Scan) int {
+	q := unsafe.Slice(a.Query, 8*a.Groups)
+	codes := unsafe.Slice(a.Codes, 64*a.Groups*a.Blocks)
+	n := 0
+	for b := range a.Blocks {
+		block := codes[64*a.Groups*b : 64*a.Groups*(b+1)]
+		var sum [Lanes]int32
+		for g := range a.Groups {
+			for j, v := range q[8*g : 8*g+4] {
+				lower, upper := int32(v), int32(q[8*g+4+j])
+				for l := range sum {
+					c := block[64*g+4*l+j]
+					sum[l] += lower*int32(c&15) + upper*int32(c>>4)
+				}
 			}
-			if score > a.Threshold {
-				rows[n], scores[n] = a.First+uint32(Lanes*b+l), score
-				n++
-			}
+		}
+		n = a.emit(&sum, b, n)
+	}
+	return n
+}
+
+// emit writes the rows of block b that score enough after n others.
+func (a *Scan) emit(sum *[Lanes]int32, b, n int) int {
+	rows := unsafe.Slice(a.Rows, Lanes*(a.Blocks+1))
+	scores := unsafe.Slice(a.Scores, len(rows))
+	for l, s := range sum {
+		score := float32(s)
+		if a.Norms != nil {
+			score = fnma(a.Beta, unsafe.Slice(a.Norms, Lanes*a.Blocks)[Lanes*b+l], score)
+		}
+		if score > a.Threshold {
+			rows[n], scores[n] = a.First+uint32(Lanes*b+l), score
+			n++
 		}
 	}
 	return n

@@ -35,9 +35,10 @@ func TestScanAsPlain(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, set := range others(t) {
 		for range 3000 {
+			half := rng.IntN(2) == 0
 			groups, blocks := 1+rng.IntN(60), 1+rng.IntN(11)
 			shift := 64 * rng.IntN(3) // blocks begin at lines, not pages
-			query := make([]int8, 4*groups+5)[5:]
+			query := make([]int8, 8*groups+5)[5:]
 			codes := aligned[byte](64*groups*blocks + shift)[shift:]
 			for i := range query {
 				query[i] = int8(rng.IntN(256) - 128)
@@ -74,11 +75,16 @@ func TestScanAsPlain(t *testing.T) {
 				rows, scores := make([]uint32, 16*(blocks+1)), make([]float32, 16*(blocks+1))
 				a := a
 				a.Rows, a.Scores = &rows[0], &scores[0]
-				n := s.Scan(&a)
+				n := 0
+				if half {
+					n = s.Half(&a)
+				} else {
+					n = s.Scan(&a)
+				}
 				return fmt.Sprint(rows[:n], scores[:n])
 			}
 			if want, got := run(kernel.Plain()), run(set); want != got {
-				t.Fatalf("%s: %d groups, %d blocks, norms %v:\n%s\ninstead of\n%s", set.Name, groups, blocks, norms != nil, got, want)
+				t.Fatalf("%s: half %v, %d groups, %d blocks, norms %v:\n%s\ninstead of\n%s", set.Name, half, groups, blocks, norms != nil, got, want)
 			}
 		}
 	}

@@ -7,13 +7,16 @@ func Available() []Set {
 	sets := []Set{Plain()}
 	x := cpu.X86
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL && x.HasAVX512VNNI && x.HasPOPCNT {
-		sets = append(sets, Set{Name: "avx512-vnni", Scan: scanAVX512, Pick: pickAVX512, Dot: dotAVX512, L2: l2AVX512, L1: l1AVX512})
+		sets = append(sets, Set{Name: "avx512-vnni", Scan: scanAVX512, Half: halfAVX512, Pick: pickAVX512, Dot: dotAVX512, L2: l2AVX512, L1: l1AVX512})
 	}
 	return sets
 }
 
 //go:noescape
 func scanAVX512(a *Scan) int
+
+//go:noescape
+func halfAVX512(a *Scan) int
 
 //go:noescape
 func pickAVX512(a *Pick)
