@@ -108,11 +108,11 @@ bin/debian.tar:
 test-docker:
 	$(PYTHON) test/engines/run $(RACE)
 
-## Programs, the queue and warm starts on a real GPU; TORCH is a Python whose torch reaches it.
+## Programs, the queue, warm starts and TorchServe workers on a real GPU; TORCH is a Python whose torch reaches it.
 .PHONY: test-gpu
 test-gpu: TORCH ?= $(PYTHON)
 test-gpu: build $(UV)
-	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_TORCH="$(TORCH)" go test -count=1 -run 'CUDA' ./internal/runtime/process
+	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_TORCH="$(TORCH)" TATEGU_TEST_TORCHSERVE="$(TORCH)" go test -count=1 -run 'CUDA|GPU' ./internal/runtime/process ./internal/torchserve
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(TORCH) test/gpu/check.py
 
 ## The storage clients for Go, Node and Java, unmodified.

@@ -50,16 +50,49 @@ def alone():
     return False
 
 
+def cuda():
+    """Says that CUDA was touched. A look for GPUs (torch.cuda.is_available) initialises
+    the driver, which torch does not count, and leaves its devices open."""
+    if sys.modules["torch"].cuda.is_initialized():
+        return True
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink("/proc/self/fd/" + name).startswith("/dev/nvidia"):
+                return True
+        except FileNotFoundError:
+            pass  # that of the list itself
+    return False
+
+
+def touches(name):
+    """Tries an import in a fork: whether it touches CUDA, as ts's base handler does
+    where there is a GPU. That one fails is told by the import itself."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            importlib.import_module(name)
+        finally:
+            os._exit(1 if cuda() else 0)
+    return os.waitpid(pid, 0)[1] != 0
+
+
 def load():
     for name in NEEDED:
         importlib.import_module(name)
+    if cuda():
+        raise RuntimeError("an import initialises CUDA")
+    if not alone():
+        raise RuntimeError("an import starts threads")
     for name in WANTED:
+        if touches(name):
+            print("%s is left to the workers: it initialises CUDA" % name, flush=True)
+            continue
         try:
             importlib.import_module(name)
         except Exception as e:  # a handler that needs it will say so
             print("%s is left out: %s" % (name, e), flush=True)
-    torch = sys.modules["torch"]
-    if torch.cuda.is_initialized():
+    if cuda():
         raise RuntimeError("an import initialises CUDA")
     if not alone():
         raise RuntimeError("an import starts threads")
