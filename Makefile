@@ -204,6 +204,15 @@ conformance-sdk: ONLY ?=
 conformance-sdk: build $(CLIENTS)/.built
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/sdk.py --dir "$(DIR)" --only "$(ONLY)"
 
+## TorchServe's own Postman collections, unmodified, under newman; newman and the stock workers are installed on
+## first use. Torch is Debian's (apt-get install python3-torch); where it is absent this is skipped and says so.
+.PHONY: conformance-torchserve
+conformance-torchserve: DIR ?= $(SHARED)/conformance/torchserve
+conformance-torchserve: ONLY ?=
+conformance-torchserve: build $(CLIENTS)/.built $(VENV)/newman/.built $(VENV)/torchserve/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/torchserve.py --dir "$(DIR)" --only "$(ONLY)" \
+	--newman $(VENV)/newman/node_modules/.bin/newman --python $(VENV)/torchserve/bin/python
+
 ## A small data directory of a released schema, for the upgrade test (see CONTRIBUTING.md).
 upgrade-fixture: $(CLIENTS)/.built
 	TATEGU_BIN="$(abspath $(BINARY))" $(CLIENTS)/bin/python test/upgrade/fixture.py --out test/durability/testdata/schema-$(SCHEMA).tar.gz
@@ -315,6 +324,20 @@ $(CLIENTS)/.built: test/requirements.txt | $(UV)
 $(VENV)/rust-tract/.built: examples/rust-tract/requirements.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/rust-tract
 	$(UV) pip install --quiet --python $(VENV)/rust-tract/bin/python -r examples/rust-tract/requirements.txt
+	touch $@
+
+$(VENV)/newman/.built:
+	mkdir -p $(VENV)/newman
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/newman newman@6.2.2
+	touch $@
+
+# The stock workers of TorchServe. Debian's torch is for its own Python, whose packages a .pth file adds; where
+# another torch is to be used, install it into the environment.
+$(VENV)/torchserve/.built: test/torchserve/requirements.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/torchserve
+	$(UV) pip install --quiet --python $(VENV)/torchserve/bin/python -r test/torchserve/requirements.txt
+	if [ -d /usr/lib/python3/dist-packages/torch ]; then \
+	echo /usr/lib/python3/dist-packages > "$$($(VENV)/torchserve/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/debian.pth"; fi
 	touch $@
 
 # Datadog's check has pins of its own.

@@ -28,6 +28,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image, and so do custom prediction routines (` + "`tategu/cpr`" + `: sources and requirements in the artifact); other prebuilt images with files of their own are refused by name.
 - **Other prediction protocols**, at an endpoint's own path ([serving](guide/serving.md#other-protocols)): ` + "`/invocations` and `/ping`" + ` (MLflow, SageMaker), and of the Open Inference Protocol
   v2 over REST ` + "`/v2`, health, models, `infer`" + ` with the binary tensor extension. OIP over gRPC, its repository and its other extensions are refused by name.
+- **TorchServe** (` + "`tategu torchserve`" + `, [torchserve](guide/torchserve.md)): the HTTP and gRPC APIs of 0.12 with its Python workers; its Java plugins, C++ workers, JKS key stores and raw tensors over gRPC are not served, and keys of its
+  configuration that are about Java are named in the log.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
   ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.

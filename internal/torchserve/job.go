@@ -18,7 +18,8 @@ const maxBacklog = 64 << 20
 // job is a request on its way through a worker.
 type job struct {
 	req     worker.Request
-	alone   bool // it is no part of a batch
+	alone   bool   // it is no part of a batch
+	label   string // the version as it was asked for, "default" = none was: of metrics
 	arrived time.Time
 	expires time.Time // zero = never: nobody wants its answer after that
 
@@ -33,7 +34,7 @@ type job struct {
 }
 
 func newJob(r Request) *job {
-	j := &job{arrived: time.Now(), wake: make(chan struct{}, 1), req: worker.Request{ID: r.ID, Headers: r.Headers, Parts: r.Parts}}
+	j := &job{arrived: time.Now(), label: "default", wake: make(chan struct{}, 1), req: worker.Request{ID: r.ID, Headers: r.Headers, Parts: r.Parts}}
 	if j.req.ID == "" {
 		j.req.ID = newID()
 	}

@@ -13,7 +13,11 @@ func (s *Server) Predict(ctx context.Context, model, id string, r Request, emit 
 	if err != nil {
 		return err
 	}
-	return s.runJob(ctx, v, newJob(withHeaders(r)), emit)
+	j := newJob(withHeaders(r))
+	if id != "" {
+		j.label = id
+	}
+	return s.runJob(ctx, v, j, emit)
 }
 
 // withHeaders adds what handlers are told by headers.
@@ -24,11 +28,7 @@ func withHeaders(r Request) Request {
 	if r.Explain {
 		explain = "True"
 	}
-	headers = append(headers, Pair{Name: "explain", Value: explain})
-	if r.Path != "" {
-		headers = append(headers, Pair{Name: "url_path", Value: r.Path})
-	}
-	r.Headers = headers
+	r.Headers = append(headers, Pair{Name: "explain", Value: explain}, Pair{Name: "url_path", Value: r.Path})
 	return r
 }
 
@@ -48,7 +48,7 @@ func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame
 	}
 	s.observe(Metric{
 		Name: "ts_inference_requests_total", Unit: "Count", Kind: "COUNTER", Value: 1,
-		Dimensions: []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: v.id}, {Name: "hostname", Value: s.host}}, RequestIDs: j.req.ID,
+		Dimensions: []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: j.label}, {Name: "hostname", Value: s.host}}, RequestIDs: j.req.ID,
 	})
 	if t := v.set.ClientTimeout; t > 0 {
 		j.expires = j.arrived.Add(t)

@@ -38,7 +38,6 @@ type Server struct {
 	models    map[string]*family
 	workflows map[string]*workflow
 	pending   map[string]bool // names of workflows that are being registered
-	startErr  error           // why models of the start are not there, or have no worker
 	workers   int             // ids handed out
 	gpu       int             // the last GPU handed out
 
@@ -201,20 +200,6 @@ func (s *Server) closeModels() {
 // Started is closed once the models of the start are registered and their workers
 // were tried.
 func (s *Server) Started() <-chan struct{} { return s.started }
-
-// StartError says, after Started, why models of the start were not registered or have
-// no worker; nil = all are well.
-func (s *Server) StartError() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.startErr
-}
-
-func (s *Server) startFailed(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.startErr = errors.Join(s.startErr, err)
-}
 
 // find gives a version; "" is the default one.
 func (s *Server) find(name, id string) (*version, error) {

@@ -139,8 +139,8 @@ func (v *version) measure(batch []*job, begun time.Time) {
 		return
 	}
 	now := time.Now()
-	model := []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: v.id}, {Name: "hostname", Value: v.srv.host}}
 	for _, j := range batch {
+		model := []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: j.label}, {Name: "hostname", Value: v.srv.host}}
 		queued, total := j.started.Sub(j.arrived), now.Sub(j.arrived)
 		v.srv.observe(Metric{Name: "ts_inference_latency_microseconds", Unit: "Microseconds", Kind: "COUNTER", Value: float64(total.Microseconds()), Dimensions: model, RequestIDs: j.req.ID})
 		v.srv.observe(Metric{Name: "ts_queue_latency_microseconds", Unit: "Microseconds", Kind: "COUNTER", Value: float64(queued.Microseconds()), Dimensions: model, RequestIDs: j.req.ID})

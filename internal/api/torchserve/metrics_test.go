@@ -1,0 +1,127 @@
+package torchserve_test
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	api "tategu/internal/api/torchserve"
+	engine "tategu/internal/torchserve"
+)
+
+func pair(name, value string) engine.Pair { return engine.Pair{Name: name, Value: value} }
+
+func observe(m *api.Metrics) {
+	for _, x := range []engine.Metric{
+		{Name: "QueueTime", Value: 0, Dimensions: []engine.Pair{pair("Level", "Host")}, Host: "vm"},
+		{Name: "WorkerLoadTime", Value: 1721, Dimensions: []engine.Pair{pair("WorkerName", "W-9002-echo_1.0"), pair("Level", "Host")}, Host: "vm"},
+		{Name: "PredictionTime", Unit: "ms", Value: 0.01, Dimensions: []engine.Pair{pair("ModelName", `a"b\c`), pair("Level", "Model")}, Host: "vm"},
+		{Name: "PredictionTime", Unit: "ms", Value: 1.5e7, Dimensions: []engine.Pair{pair("ModelName", "b"), pair("Level", "Model")}, Host: "vm"},
+		{Name: "ts_inference_latency_microseconds", Value: 22881.345, Dimensions: []engine.Pair{pair("model_name", "echo"), pair("model_version", "1.0")}, Host: "vm"},
+		{Name: "ts_inference_latency_microseconds", Value: 1, Dimensions: []engine.Pair{pair("model_name", "echo"), pair("model_version", "1.0")}, Host: "vm"},
+		{Name: "Mine", Unit: "count", Kind: "COUNTER", Value: 2, Dimensions: []engine.Pair{pair("ModelName", "echo")}, Host: "vm"},
+		{Name: "Mine", Unit: "count", Kind: "COUNTER", Value: -5, Dimensions: []engine.Pair{pair("ModelName", "echo")}, Host: "vm"},
+		{Name: "Sizes", Unit: "bytes", Kind: "HISTOGRAM", Value: .3, Dimensions: []engine.Pair{pair("ModelName", "echo")}, Host: "vm"},
+		{Name: "Sizes", Unit: "bytes", Kind: "HISTOGRAM", Value: 99, Dimensions: []engine.Pair{pair("ModelName", "echo")}, Host: "vm"},
+		{Name: "HandlerTime", Value: 1, Dimensions: nil, Host: "vm"}, // lacks dimensions
+	} {
+		m.Observe(x)
+	}
+}
+
+// TestMetricsText: the text that Prometheus reads, with the commas that TorchServe's
+// clients look for.
+func TestMetricsText(t *testing.T) {
+	t.Parallel()
+	for name, detect := range map[string]bool{"metrics.txt": false, "detected.txt": true} {
+		m := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Definitions: api.Definitions(), Detect: detect})
+		observe(m)
+		s := serve(t, func(_ *engine.Listen, d *api.Deps) { d.Metrics = m })
+		got := ask(t, http.MethodGet, s.metric.URL+"/metrics", "", "")
+		golden(t, name, got.body)
+		if got.Header.Get("Content-Type") != "text/plain; version=0.0.4; charset=utf-8" {
+			t.Errorf("the type is %s", got.Header.Get("Content-Type"))
+		}
+		one := ask(t, http.MethodGet, s.metric.URL+"/metrics?name[]=QueueTime&name[]=HandlerTime&name[]=nothing", "", "").body
+		if want := "# HELP QueueTime Torchserve prometheus gauge metric with unit: Milliseconds\n# TYPE QueueTime gauge\nQueueTime{Level=\"Host\",Hostname=\"vm\",} 0.0\n"; one != want {
+			t.Errorf("by name: %q, want %q", one, want)
+		}
+	}
+}
+
+func TestRequestsAreCounted(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	ask(t, http.MethodPost, s.inference.URL+"/predictions/echo", "", "x")
+	ask(t, http.MethodPost, s.inference.URL+"/predictions/echo/1.0", "", "x")
+	ask(t, http.MethodPost, s.inference.URL+"/predictions/idle", "", "x")
+	ask(t, http.MethodPost, s.inference.URL+"/predictions/nope", "", "x")
+	got := ask(t, http.MethodGet, s.metric.URL+"/metrics", "", "").body
+	for _, want := range []string{
+		`(?m)^Requests2XX{Level="Host",Hostname="[^"]+",} 2\.0$`, `(?m)^Requests4XX{Level="Host",Hostname="[^"]+",} 1\.0$`, `(?m)^Requests5XX{Level="Host",Hostname="[^"]+",} 1\.0$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("no line %s in\n%s", want, got)
+		}
+	}
+}
+
+func TestModes(t *testing.T) {
+	t.Parallel()
+	for mode, want := range map[api.Mode]struct {
+		shown, hidden string
+		logged        bool
+	}{
+		api.ModeLog:        {"", "QueueTime", true},
+		api.ModePrometheus: {"QueueTime{", "\x00", false},
+		api.ModeLegacy:     {"ts_inference_latency_microseconds{", "QueueTime", true},
+	} {
+		var server, models bytes.Buffer
+		m := api.NewMetrics(api.MetricsConfig{Mode: mode, Definitions: api.Definitions(), Server: &server, Models: &models})
+		observe(m)
+		s := serve(t, func(_ *engine.Listen, d *api.Deps) { d.Metrics = m })
+		got := ask(t, http.MethodGet, s.metric.URL+"/metrics", "", "").body
+		if !strings.Contains(got, want.shown) || strings.Contains(got, want.hidden) {
+			t.Errorf("mode %s shows\n%s", mode, got)
+		}
+		line := regexp.MustCompile(`(?m)^\S+ - PredictionTime\.ms:0\.01\|#ModelName:a"b\\c,Level:Model\|#hostname:vm,timestamp:\d+$`)
+		if line.MatchString(models.String()) != want.logged || strings.Contains(server.String(), "QueueTime.Milliseconds:0.0|#Level:Host|#hostname:vm") != want.logged {
+			t.Errorf("mode %s logs\n%s%s", mode, server.String(), models.String())
+		}
+	}
+}
+
+func TestDefinitions(t *testing.T) {
+	t.Parallel()
+	got, err := api.ReadDefinitions([]byte("dimensions: [&n ModelName]\nts_metrics:\n  counter:\n    - {name: C, unit: Count, dimensions: [*n]}\nmodel_metrics:\n  histogram:\n    - {name: H, unit: ms, dimensions: [*n, Level]}\n"))
+	if err != nil || len(got) != 2 || got[0].Kind != "counter" || got[0].Model || got[1].Kind != "histogram" || !got[1].Model || strings.Join(got[1].Dimensions, " ") != "ModelName Level" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{
+		"ts_metrics: [", "ts_metrics: {gauge: [{name: 'a b', unit: x}]}", "ts_metrics: {gauge: [{name: a, unit: x}, {name: a, unit: x}]}",
+		"ts_metrics: {gauge: [{name: a}]}", "ts_metrics: {gauge: [{name: a, unit: x, dimensions: ['b-c']}]}",
+	} {
+		if _, err := api.ReadDefinitions([]byte(bad)); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
+	}
+	// The built-in ones are those of the package's own file.
+	path := os.Getenv("TATEGU_TEST_TORCHSERVE_METRICS")
+	if path == "" {
+		t.Skip("TATEGU_TEST_TORCHSERVE_METRICS names no metrics.yaml of the torchserve package")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := api.ReadDefinitions(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(want) != len(api.Definitions()) {
+		t.Errorf("the file has %d definitions, we %d", len(want), len(api.Definitions()))
+	}
+}
