@@ -329,14 +329,26 @@ func (j *job) commit(ctx context.Context) error {
 	return nil
 }
 
+// confirmPause is how long a commit waits for others that one fsync confirms as well.
+// The store writes nothing meanwhile, and what starts a task waits for its writes.
+const confirmPause = 25 * time.Millisecond
+
 // confirm brings to the disk what was committed, beside the run, until ctx ends: then
 // the end of the run has done so, or nobody acts on it any more.
 func (j *job) confirm(ctx context.Context) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-j.unconfirmed:
+		}
+		pause.Reset(confirmPause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
 		}
 		if err := j.cfg.Store.Update(ctx, func(store.Tx) error { return nil }); err != nil && !volume.Blocked(err) { // of a full disk the next commit tells
 			j.warn(ctx, "pipeline job "+j.m.run.name+": its progress is not on the disk yet", err)

@@ -23,4 +23,5 @@ const (
 	// Of the runtime: what the next workload takes over. One that starts forgets them.
 	dirLayers = ".layers"
 	dirSpare  = ".spare"
+	dirNest   = ".nest" // where a wrapper that waits builds / anew
 )

@@ -42,6 +42,7 @@ type instance struct {
 	once sync.Once
 
 	// Of drive alone.
+	identity    *identity
 	credentials map[string]string
 	python      string    // what of the Python environment a person should know
 	tree        *oci.Tree // of a container, until its wrapper runs
@@ -185,7 +186,7 @@ func (in *instance) Release(_ context.Context) error {
 func (in *instance) putAway(dir string) error {
 	if goruntime.GOOS == "linux" && in.orderly && !in.contained { // elsewhere a program may leave others behind
 		in.r.layers.give(filepath.Join(dir, dirVenv), filepath.Join(in.dir, dirVenv), in.base)
-		if in.r.spare.give(dir) {
+		if in.r.spare.give(dir, in.rec.Workload) {
 			return nil
 		}
 	}
@@ -236,11 +237,10 @@ func (in *instance) drive(ctx context.Context) {
 func (in *instance) through(ctx context.Context) runtime.Exit {
 	end := func() {}
 	err := in.admit(ctx)
-	if err == nil {
-		end, err = in.identify(ctx)
-	}
 	in.logs.Begin()
 	if err == nil {
+		in.identity = in.identify(ctx)
+		end = in.identity.close
 		err = in.launch(ctx)
 	}
 	var exit runtime.Exit
@@ -311,7 +311,7 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	if s.Container != nil {
 		attr = box.Attr(s.Container.IDs, s.Container.Alone)
 	}
-	if s.Python && in.wrapWarm(ctx, out) {
+	if s.Python && in.wrapWarm(ctx, out) || s.Container == nil && in.wrapWaiting(ctx, out) {
 		return nil
 	}
 	said, err := in.r.launcher().start(in.dir, out, attr)

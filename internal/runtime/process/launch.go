@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
+	"time"
 
+	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/wrapper"
 )
 
@@ -115,18 +119,32 @@ func (l launcher) start(dir string, out *os.File, attr *syscall.SysProcAttr) (he
 	return listen(said, func() { _, _ = p.Wait() }), nil // its exit status is in exit.json
 }
 
-// warm lets a zygote fork the program of a workload's directory and then become its
-// wrapper.
-func (l launcher) warm(z *zygote, dir string, out *os.File) (heard, error) {
-	files, said, err := wrapperFiles(out)
+// waiting is how a wrapper is started that waits for its workload: see wrapper.Waiting,
+// whose pid comes last. root is a directory to build / in, or "".
+func (l launcher) waiting(root string, n int) (path string, args, env []string, files []*os.File) {
+	path, files = l.program(n)
+	shown := ""
+	if root != "" {
+		shown = runtime.GCSRoot
+	}
+	return path, []string{l.self, Verb, wrapper.Waiting, root, shown, strings.Repeat("/", wrapper.Padding)}, l.environment(), files
+}
+
+// ask tells a wrapper that waits at the other end of conn of its workload, by way of
+// whoever passes it on.
+func ask(conn *net.UnixConn, dir string, out *os.File) (heard, error) {
+	said, link, err := os.Pipe()
 	if err != nil {
 		return heard{}, err
 	}
-	defer files.close() // sent ones are the receiver's
-	path, more := l.program(len(files))
-	err = z.fork(forkRequest{
-		Dir: dir, Path: path, Args: []string{l.self, Verb, wrapper.Forked, dir}, Env: l.environmentOf(dir),
-	}, append([]*os.File{files[0], out, files[linkAt]}, more...))
+	defer func() { _ = link.Close() }() // what was sent is the receiver's
+	frame, err := wrapper.Frame(wrapper.Request{Dir: dir})
+	if err == nil {
+		err = conn.SetWriteDeadline(time.Now().Add(zygotePatience))
+	}
+	if err == nil {
+		_, _, err = conn.WriteMsgUnix(frame, syscall.UnixRights(int(out.Fd()), int(link.Fd())), nil)
+	}
 	if err != nil {
 		return heard{}, errors.Join(err, said.Close())
 	}

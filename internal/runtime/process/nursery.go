@@ -38,6 +38,7 @@ type nursery struct {
 	spawn    func(func(context.Context))
 	importer importer
 
+	wrappers   func() launcher
 	namespaces func() uintptr // of programs, as flags of clone(2)
 
 	mu       sync.Mutex
@@ -161,7 +162,7 @@ func (n *nursery) open(ctx context.Context, f *family) (*zygote, []string, error
 			}
 		}
 		n.mu.Unlock()
-		z, err := openZygote(ctx, n.dir, f.recipe.base, r, n.namespaces())
+		z, err := openZygote(ctx, n.dir, f.recipe.base, r, n.wrappers(), n.namespaces())
 		unfit, ok := errors.AsType[*unfitError](err)
 		if !ok {
 			return z, r.imports, err

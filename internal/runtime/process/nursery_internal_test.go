@@ -47,6 +47,7 @@ func nurseryOf(t *testing.T, memory int64) (n *nursery, recipeOf func(name strin
 		dir: dir, idle: time.Minute, log: slog.New(slog.NewTextHandler(t.Output(), nil)), now: now, importer: newImporter(), families: map[string]*family{},
 		schedule:   scheduler.New(runtime.Inventory{Cores: 4, MemoryBytes: memory}, now, scheduler.Options{}),
 		spawn:      func(f func(context.Context)) { all.Go(func() { f(ctx) }) },
+		wrappers:   func() launcher { return launcher{self: "/bin/false"} },
 		namespaces: func() uintptr { return 0 },
 	}
 	recipeOf = func(name string) recipe {
@@ -146,14 +147,14 @@ func TestHear(t *testing.T) {
 					}
 				}
 				over := make(chan time.Time, 1)
-				n := &nursery{spawn: func(f func(context.Context)) {
+				spawn := func(f func(context.Context)) {
 					go func() {
 						f(t.Context())
 						over <- time.Now()
 					}()
-				}}
+				}
 				began := time.Now()
-				if err := n.hear(t.Context(), z, taken); !errors.Is(err, want) {
+				if err := hear(t.Context(), spawn, z, taken); !errors.Is(err, want) {
 					t.Fatalf("%v, want %v", err, want)
 				}
 				if errors.Is(want, errLate) {
@@ -179,7 +180,7 @@ func TestZygoteOfKilledServer(t *testing.T) {
 	n, recipeOf, _ := nurseryOf(t, 8<<30)
 	r := recipeOf("a")
 	r.imports = []string{}
-	z, err := openZygote(t.Context(), n.dir, r.base, r, 0)
+	z, err := openZygote(t.Context(), n.dir, r.base, r, n.wrappers(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

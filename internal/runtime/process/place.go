@@ -18,14 +18,41 @@ func (in *instance) place() workload.Place {
 	}
 }
 
-// identify opens the workload's identity and gives what ends it.
-func (in *instance) identify(ctx context.Context) (end func(), err error) {
+// identity is a workload's credentials, once opened is closed.
+type identity struct {
+	opened chan struct{}
+	env    map[string]string
+	end    func()
+	err    error
+}
+
+// identify opens the workload's identity, beside what else is to be prepared.
+func (in *instance) identify(ctx context.Context) *identity {
+	found := &identity{opened: make(chan struct{}), end: func() {}}
 	id := workload.Identity{Credentials: in.r.cfg.Credentials, Workload: in.rec.Workload, Adopted: in.adopted, Log: in.r.cfg.Log}
 	if workload.Exists(filepath.Join(in.dir, fileWrapper)) {
-		return id.Later(ctx), nil
+		found.end = id.Later(ctx)
+		close(found.opened)
+		return found
 	}
-	in.credentials, end, err = id.Open(ctx, in.stop)
-	return end, err
+	go func() { // whoever has it waits for it
+		defer close(found.opened)
+		found.env, found.end, found.err = id.Open(ctx, in.stop)
+	}()
+	return found
+}
+
+// wait returns once the identity is open; its end comes later.
+func (i *identity) wait() (map[string]string, error) {
+	<-i.opened
+	return i.env, i.err
+}
+
+// close ends what was opened. Nothing that it gives may be used any more.
+func (i *identity) close() {
+	if <-i.opened; i.err == nil {
+		i.end()
+	}
 }
 
 // rewrite points /gcs/... and volumes at the real directories where they cannot be

@@ -79,6 +79,9 @@ func (in *instance) prepare(ctx context.Context) (wrapper.Spec, error) {
 		return wrapper.Spec{}, err
 	}
 	if plan.Container() {
+		if in.credentials, err = in.identity.wait(); err != nil {
+			return wrapper.Spec{}, err
+		}
 		return in.contain(ctx, plan)
 	}
 	out, err := workload.AppendOutput(in.dir)
@@ -99,6 +102,9 @@ func (in *instance) prepare(ctx context.Context) (wrapper.Spec, error) {
 		}
 	}
 	if err := in.place().Fetch(ctx); err != nil {
+		return wrapper.Spec{}, err
+	}
+	if in.credentials, err = in.identity.wait(); err != nil {
 		return wrapper.Spec{}, err
 	}
 	in.set(runtime.Preparing, "starting")

@@ -94,6 +94,7 @@ type Runtime struct {
 	launcher func() launcher
 	boxes    func() boxes
 	nursery  *nursery // nil = programs are never forked
+	nest     func() *nest
 	layers   layers
 	spare    skeletons
 	ids      *regexp.Regexp
@@ -126,6 +127,7 @@ func New(cfg Config) (*Runtime, error) {
 	r.layers, r.spare = layers{newShelf(filepath.Join(cfg.Dir, dirLayers))}, skeletons{newShelf(filepath.Join(cfg.Dir, dirSpare))}
 	r.launcher = sync.OnceValue(r.openLauncher)
 	r.mounts = sync.OnceValue(func() mountMode { return probeMounts(cfg, r.launcher()) })
+	r.nest = sync.OnceValue(r.openNest)
 	r.boxes = sync.OnceValue(func() boxes { return openBoxes(cfg, r.launcher()) })
 	if err := errors.Join(r.openNursery(), r.adopt()); err != nil {
 		cancel()
@@ -259,7 +261,7 @@ func (r *Runtime) Start(ctx context.Context, w runtime.Workload) (runtime.Instan
 		rec.Port = port
 	}
 	in := newInstance(r, rec)
-	if err := workload.Accept(in.dir, rec, r.spare.make); err != nil {
+	if err := workload.Accept(in.dir, rec, func(dir string) error { return r.spare.make(dir, w) }); err != nil {
 		return nil, fmt.Errorf("start %s: %w", w.ID, err)
 	}
 	r.instances[w.ID] = in

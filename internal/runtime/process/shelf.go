@@ -11,7 +11,9 @@ import (
 	"sync"
 	"syscall"
 
+	"tategu/internal/runtime"
 	"tategu/internal/runtime/process/wrapper"
+	"tategu/internal/runtime/record"
 	"tategu/internal/runtime/workload"
 
 	"golang.org/x/sys/unix"
@@ -71,26 +73,50 @@ type skeletons struct{ shelf *shelf }
 // bones are the directories of a skeleton.
 func bones() []string { return []string{dirGCS, dirWork, dirTmp, wrapper.DirRoot} }
 
-// make makes the directory of a workload.
-func (s skeletons) make(dir string) error {
+// make makes the directory of a workload, and in it, where that is for nothing, some of
+// the directories that it asks for.
+func (s skeletons) make(dir string, w runtime.Workload) error {
 	if s.shelf.take("", dir) {
-		return nil
+		err := rename(filepath.Join(dir, dirGCS), asked(w))
+		if err == nil {
+			return nil
+		}
+		if err := workload.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
 	return os.MkdirAll(dir, 0o700)
 }
 
+// asked are the names that lead to the directory that a workload asks for below dirGCS;
+// none where that is not one.
+func asked(w runtime.Workload) []string {
+	if len(w.Dirs) != 1 {
+		return nil
+	}
+	rel, ok := strings.CutPrefix(w.Dirs[0], runtime.GCSRoot+"/")
+	if !ok || !filepath.IsLocal(rel) {
+		return nil
+	}
+	return strings.Split(filepath.Clean(rel), "/")
+}
+
 // give takes all that is in the directory of a workload out of it and keeps the rest;
 // false = it is still there, for what somebody has made of it.
-func (s skeletons) give(dir string) bool {
+func (s skeletons) give(dir string, w runtime.Workload) bool {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return false
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if slices.Contains(bones(), e.Name()) && private(path) {
-			err = empty(path)
-		} else {
+		switch {
+		case e.Name() == dirGCS && private(path):
+			err = strip(path, asked(w))
+		case slices.Contains(bones(), e.Name()) && private(path):
+			err = strip(path, nil)
+		case slices.Contains(records(), e.Name()) && record.Keep(path):
+		default:
 			err = workload.RemoveAll(path)
 		}
 		if err != nil {
@@ -100,12 +126,48 @@ func (s skeletons) give(dir string) bool {
 	return private(dir) && s.shelf.give("", dir)
 }
 
-func empty(dir string) error {
+// records are the files whose inodes serve the next workload's: nobody but the server
+// and its wrappers reads them.
+func records() []string { return []string{fileRecord, fileSpec, fileWrapper, fileExit, fileEnd} }
+
+// strip removes all that is in a directory but the directories that lead down, where
+// they are as we made them.
+func strip(dir string, down []string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
-		err = errors.Join(err, workload.RemoveAll(filepath.Join(dir, e.Name())))
+		path := filepath.Join(dir, e.Name())
+		if len(down) > 0 && e.Name() == down[0] && leads(path) {
+			err = errors.Join(err, strip(path, down[1:]))
+		} else {
+			err = errors.Join(err, workload.RemoveAll(path))
+		}
 	}
 	return err
+}
+
+// rename has the directories that strip has left in dir lead where the next workload
+// asks, as far as there are any, and removes what is left of them.
+func rename(dir string, down []string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(entries) != 1 || len(down) == 0 {
+		return strip(dir, nil)
+	}
+	next := filepath.Join(dir, down[0])
+	if entries[0].Name() != down[0] {
+		if err := os.Rename(filepath.Join(dir, entries[0].Name()), next); err != nil {
+			return err
+		}
+	}
+	return rename(next, down[1:])
+}
+
+// leads reports a directory as MkdirAll makes it for a workload.
+func leads(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode() == fs.ModeDir|0o755 && plain(path, info)
 }
 
 // private reports a directory as we make them.

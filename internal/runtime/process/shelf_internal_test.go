@@ -1,10 +1,14 @@
 package process
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -123,6 +127,161 @@ func TestDirectoriesAreTakenOver(t *testing.T) {
 				t.Errorf("kept: %d, want %t", r.spare.shelf.n, tc.kept)
 			}
 			run("b", `test -z "$(ls -A . ../gcs "$TMPDIR" | grep -v :)" && test ! -L "$TMPDIR" && test ! -e ../more && test "$(stat -c %a .)" = 700`)
+		})
+	}
+}
+
+// TestAskedDirectoriesAreTakenOver: a workload finds the directory that it asks for, and
+// nothing else below dirGCS, whatever was asked for before it and was made of that.
+func TestAskedDirectoriesAreTakenOver(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		first, second []string
+		script        string
+		same          int // directories from the top that are the same ones
+	}{
+		"the next task": {first: []string{"b/root/run/task-1"}, second: []string{"b/root/run/task-2"}, same: 4},
+		"the same":      {first: []string{"b/root/run/task-1"}, second: []string{"b/root/run/task-1"}, same: 4},
+		"another run":   {first: []string{"b/root/run-1/task"}, second: []string{"b/root/run-2/task"}, same: 4},
+		"deeper":        {first: []string{"b/run"}, second: []string{"c/root/run/task"}, same: 2},
+		"higher":        {first: []string{"b/root/run/task"}, second: []string{"c/run"}, same: 2},
+		"none":          {first: []string{"b/root/run/task"}},
+		"several":       {first: []string{"b/root"}, second: []string{"b/one", "b/two"}},
+		"files": {
+			first: []string{"b/run/task-1"}, second: []string{"b/run/task-2"}, same: 3,
+			script: "cd ../gcs/b && echo x > run/task-1/out && mkdir -p run/task-1/deep run/more other ../c && echo y > run/task-2",
+		},
+		"modes":    {first: []string{"b/run/task-1"}, second: []string{"b/run/task-2"}, same: 1, script: "chmod 700 ../gcs/b/run"},
+		"a link":   {first: []string{"b/run/task-1"}, second: []string{"b/run/task-2"}, same: 1, script: "cd ../gcs/b && rm -r run && ln -s .. run"},
+		"own root": {first: []string{"b/run/task-1"}, second: []string{"b/run/task-2"}, script: "chmod 755 ../gcs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			r := reopen(t, dir, "first")
+			run := func(id string, dirs []string, script string) {
+				t.Helper()
+				w := runtime.Workload{ID: id, Command: []string{"sh", "-c", script}}
+				for _, d := range dirs {
+					w.Dirs = append(w.Dirs, runtime.GCSRoot+"/"+d)
+				}
+				in, err := r.Start(t.Context(), w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if exit, err := in.Wait(t.Context()); err != nil || exit.Code != 0 {
+					t.Fatalf("%+v, %v", exit, err)
+				}
+			}
+			release := func(id string) {
+				t.Helper()
+				in, err := r.Find(t.Context(), id)
+				if err == nil {
+					err = in.Release(t.Context())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			below := func(id string, dirs []string) (all []string, chain []fs.FileInfo) {
+				t.Helper()
+				root := filepath.Join(dir, id, dirGCS)
+				err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+					if rel, _ := filepath.Rel(root, path); rel != "." {
+						all = append(all, rel)
+					}
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(dirs) != 1 {
+					return all, nil
+				}
+				for at := filepath.Join(root, dirs[0]); at != root; at = filepath.Dir(at) {
+					info, err := os.Lstat(at)
+					if err != nil {
+						t.Fatal(err)
+					}
+					chain = append([]fs.FileInfo{info}, chain...)
+				}
+				return all, chain
+			}
+			run("a", tc.first, "true")
+			_, old := below("a", tc.first)
+			release("a")
+			run("b", tc.first, cmp.Or(tc.script, "true"))
+			release("b")
+			run("c", tc.second, "true")
+			all, now := below("c", tc.second)
+			var want []string
+			for _, d := range tc.second {
+				for at := d; at != "."; at = filepath.Dir(at) {
+					want = append(want, at)
+				}
+			}
+			slices.Sort(want)
+			if want = slices.Compact(want); !slices.Equal(all, want) {
+				t.Errorf("%q, want %q", all, want)
+			}
+			same := 0
+			for same < min(len(old), len(now)) && os.SameFile(old[same], now[same]) && now[same].Mode() == fs.ModeDir|0o755 {
+				same++
+			}
+			if tc.script == "" && same != tc.same || same < tc.same {
+				t.Errorf("%d directories are the same, want %d", same, tc.same)
+			}
+		})
+	}
+}
+
+// TestRecordsAreTakenOver: the next workload's records are written into the files of the
+// last one's, which say nothing of it any more, unless somebody else has them.
+func TestRecordsAreTakenOver(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		script string
+		kept   bool
+	}{
+		"nothing":      {"true", true},
+		"further name": {"ln ../spec.json ../../mine", false},
+		"a link":       {"mv ../spec.json ../../victim && ln -s ../victim ../spec.json", false},
+		"mode":         {"chmod 644 ../spec.json", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			r := reopen(t, dir, "first")
+			run := func(id, script string) (spec fs.FileInfo) {
+				t.Helper()
+				in, err := r.Start(t.Context(), runtime.Workload{ID: id, Command: []string{"sh", "-c", script}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if exit, err := in.Wait(t.Context()); err != nil || exit.Code != 0 {
+					t.Fatalf("%+v, %v", exit, err)
+				}
+				f, err := os.Open(filepath.Join(dir, id, fileSpec)) // as long as it is open its number is no other's
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = f.Close() })
+				if spec, err = f.Stat(); err != nil {
+					t.Fatal(err)
+				}
+				if err := in.Release(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return spec
+			}
+			first := run("a", tc.script+" # and a long command line, longer than what is written over it")
+			before, _ := os.ReadFile(filepath.Join(dir, "victim"))
+			if second := run("b", "true"); os.SameFile(first, second) != tc.kept {
+				t.Errorf("the same file: %t, want %t", !tc.kept, tc.kept)
+			}
+			if now, _ := os.ReadFile(filepath.Join(dir, "victim")); !bytes.Equal(before, now) {
+				t.Errorf("a file of somebody else was written: %s", now)
+			}
 		})
 	}
 }

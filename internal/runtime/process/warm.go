@@ -31,6 +31,7 @@ func (r *Runtime) openNursery() error {
 	r.nursery = &nursery{
 		dir: dir, idle: r.cfg.Idle, schedule: r.cfg.Schedule, log: r.cfg.Log, now: r.cfg.Now, spawn: r.spawn,
 		importer: newImporter(), families: map[string]*family{},
+		wrappers:   func() launcher { return r.launcher() },
 		namespaces: func() uintptr { return r.mounts().flags },
 	}
 	r.spawn(r.nursery.run)
@@ -82,9 +83,16 @@ var (
 	errLate    = errors.New("it has not answered yet")
 )
 
-// hear waits until a wrapper has taken the workload or has ended without. A zygote
+// teller is who brings about that a wrapper takes a workload.
+type teller interface {
+	stopped() bool
+	kill()
+	over() <-chan struct{} // closed once it has ended
+}
+
+// hear waits until a wrapper has taken the workload or has ended without. A teller
 // that says nothing at all is ended later.
-func (n *nursery) hear(ctx context.Context, z *zygote, taken <-chan bool) error {
+func hear(ctx context.Context, spawn func(func(context.Context)), t teller, taken <-chan bool) error {
 	look, late := time.NewTicker(zygoteLook), time.NewTimer(zygoteWait)
 	defer look.Stop()
 	defer late.Stop()
@@ -95,28 +103,30 @@ func (n *nursery) hear(ctx context.Context, z *zygote, taken <-chan bool) error 
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			n.spawn(func(ctx context.Context) { z.expect(ctx, taken) })
+			spawn(func(ctx context.Context) { expect(ctx, t, taken) })
 			return errLate
 		case <-look.C:
-			if z.stopped() {
+			if t.stopped() {
 				return errStopped
 			}
 		}
 	}
 }
 
-// expect ends a zygote that has not answered when its patience is over.
-func (z *zygote) expect(ctx context.Context, taken <-chan bool) {
+// expect ends a teller that has not answered when its patience is over.
+func expect(ctx context.Context, t teller, taken <-chan bool) {
 	late := time.NewTimer(zygotePatience - zygoteWait)
 	defer late.Stop()
 	select {
 	case <-taken:
-	case <-z.ended:
+	case <-t.over():
 	case <-ctx.Done():
 	case <-late.C:
-		z.kill()
+		t.kill()
 	}
 }
+
+func (z *zygote) over() <-chan struct{} { return z.ended }
 
 // stopped reports a zygote that will answer nothing until somebody lets it go on.
 func (z *zygote) stopped() bool { return wrapper.Stopped(z.cmd.Process.Pid) }
@@ -136,8 +146,8 @@ func (in *instance) wrapWarm(ctx context.Context, out *os.File) bool {
 	err := errStopped
 	if !z.stopped() {
 		var said heard
-		if said, err = in.r.launcher().warm(z, in.dir, out); err == nil {
-			err = n.hear(ctx, z, said.taken)
+		if said, err = z.fork(in.dir, out); err == nil {
+			err = hear(ctx, n.spawn, z, said.taken)
 			in.over = said.over
 		}
 	}

@@ -36,6 +36,7 @@ const (
 	// zygotePatience is how long a request may take to be read, and a program to be forked.
 	zygotePatience = 10 * time.Second
 	fileZygote     = "zygote.py"
+	wrapperAt      = 4 // the descriptor of the wrapper's program, in a zygote and in the wrapper
 )
 
 // unfitError is wrapped by what tells that an import cannot be loaded beforehand.
@@ -65,6 +66,11 @@ type zygoteSettings struct {
 	Room    int      // bytes of padding
 
 	Namespaces uintptr // that every program gets, as flags of clone(2)
+
+	Own  bool     // the wrapper's program is no file but descriptor 4
+	Path string   // of the wrapper
+	Args []string // likewise; the program's pid is appended
+	Env  []string // likewise
 }
 
 // zygoteNews is what a zygote writes: that it is ready, or why it ends.
@@ -76,7 +82,7 @@ type zygoteNews struct {
 
 // openZygote starts one over an environment and returns when it has loaded the
 // imports. It ends with ctx or Close.
-func openZygote(ctx context.Context, parent string, base environment, recipe recipe, namespaces uintptr) (z *zygote, err error) {
+func openZygote(ctx context.Context, parent string, base environment, recipe recipe, wrappers launcher, namespaces uintptr) (z *zygote, err error) {
 	dir, err := os.MkdirTemp(parent, "zygote-") // what a killed server leaves goes at the next start
 	if err != nil {
 		return nil, err
@@ -92,7 +98,7 @@ func openZygote(ctx context.Context, parent string, base environment, recipe rec
 	if err := os.WriteFile(filepath.Join(dir, fileZygote), slices.Concat(leaveSource, zygoteSource), 0o600); err != nil {
 		return nil, err
 	}
-	started, err := startZygote(dir, recipe, namespaces)
+	started, err := startZygote(dir, recipe, wrappers, namespaces)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +111,7 @@ func openZygote(ctx context.Context, parent string, base environment, recipe rec
 	return started, nil
 }
 
-func startZygote(dir string, recipe recipe, namespaces uintptr) (z *zygote, err error) {
+func startZygote(dir string, recipe recipe, wrappers launcher, namespaces uintptr) (z *zygote, err error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -126,8 +132,17 @@ func startZygote(dir string, recipe recipe, namespaces uintptr) (z *zygote, err 
 		return nil, err
 	}
 	defer func() { _ = out.Close() }() // the zygote has its own
+	root := ""
+	if namespaces != 0 {
+		root = filepath.Join(dir, wrapper.DirRoot)
+		if err := os.Mkdir(root, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	path, args, env, files := wrappers.waiting(root, wrapperAt)
 	settings, err := json.Marshal(zygoteSettings{
 		Dir: dir, Imports: recipe.imports, Private: recipe.private, Mark: wrapper.DirVariable, Room: zygoteRoom, Namespaces: namespaces,
+		Own: len(files) > 0, Path: path, Args: args, Env: env,
 	})
 	if err != nil {
 		return nil, err
@@ -135,7 +150,7 @@ func startZygote(dir string, recipe recipe, namespaces uintptr) (z *zygote, err 
 	pad := strings.Repeat("/", zygoteRoom)
 	cmd := exec.Command(filepath.Join(dir, dirVenv, "bin", "python3"), "-c", zygoteBoot, filepath.Join(dir, fileZygote), "3", string(settings), pad) //nolint:noctx // close ends it
 	// The first variable is room for the mark of a program.
-	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, append([]string{wrapper.DirVariable + "=" + pad}, recipe.environment(dir)...), []*os.File{theirs}
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, append([]string{wrapper.DirVariable + "=" + pad}, recipe.environment(dir)...), append([]*os.File{theirs}, files...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no Ctrl-C of a terminal
 	if err := cmd.Start(); err != nil {
@@ -201,32 +216,9 @@ func (z *zygote) close() {
 	z.watch()
 }
 
-// forkRequest asks for a program and its wrapper.
-type forkRequest struct {
-	Dir  string   // of the workload: its spec.json is what runs
-	Path string   // of the wrapper
-	Args []string // likewise; the program's pid is appended
-	Env  []string // likewise
-}
-
-// fork sends the request with its descriptors; what comes of it shows by these.
-func (z *zygote) fork(req forkRequest, files []*os.File) error {
-	body, err := json.Marshal(req)
-	if err != nil {
-		return err
-	}
-	fds := make([]int, len(files))
-	for i, f := range files {
-		fds[i] = int(f.Fd())
-	}
+// fork asks for a program and its wrapper; what comes of it shows by what is heard.
+func (z *zygote) fork(dir string, out *os.File) (heard, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if err := z.conn.SetWriteDeadline(time.Now().Add(zygotePatience)); err != nil {
-		return err
-	}
-	if _, _, err := z.conn.WriteMsgUnix(fmt.Appendf(nil, "%08x", len(body)), syscall.UnixRights(fds...), nil); err != nil {
-		return err
-	}
-	_, err = z.conn.Write(body)
-	return err
+	return ask(z.conn, dir, out)
 }

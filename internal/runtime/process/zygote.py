@@ -1,9 +1,9 @@
 """The parent of warm Python programs: it has imported what they will, and forks.
 
 Run by tategu as `python3 -c BOOT FILE CONTROL SETTINGS PADDING`. CONTROL is a socket
-to the server; its end is our end. For each request we fork a process that forks the
-program and then becomes, by exec, the wrapper that watches it: the program is the
-wrapper's own child, as if the wrapper had started it.
+to the server; its end is our end. For each request to come we fork a process that forks
+the program and then becomes, by exec, the wrapper that watches it: the program is the
+wrapper's own child, as if the wrapper had started it. Both wait; a request is passed on.
 
 Nothing here may stay behind in the program: see docs/adr/0015.
 """
@@ -28,7 +28,7 @@ import time
 import _locale
 
 HERE = "<tategu>"
-LINK, SELF, CHILD = 3, 4, 5  # descriptors of a wrapper
+LINK, SELF, CHILD = 3, 4, 5  # descriptors of a wrapper; the second is ours, too
 NEWNS, NEWUSER = 0x00020000, 0x10000000  # linux/sched.h
 PATIENCE = 60  # seconds for all imports, then SIGALRM ends us
 
@@ -343,10 +343,9 @@ class Program:
         link.detach()
         if request is None:
             os._exit(0)  # nobody needs us any more
-        null, out = fds
-        for fd, at in ((null, 0), (out, 1), (out, 2)):
-            place(fd, at)
-        os.close(null)
+        (out,) = fds
+        for at in (1, 2):
+            place(out, at)
         os.close(out)
         self.dir = request["Dir"]
         with open(os.path.join(self.dir, "spec.json"), "rb") as f:
@@ -434,7 +433,7 @@ def pair():
 
 
 class Spare:
-    """A fork that waits for its task: the parent of its program, which waits, too."""
+    """A wrapper that waits for its task, with its program, which waits, too."""
 
     def __init__(self, control, settings):
         if threads() != 1 or cuda():
@@ -467,8 +466,7 @@ class Forked(Exception):
 
 
 def start(settings, link):
-    """In a fork: makes the program and, once there is a task for it, becomes its
-    wrapper. Returns in the program."""
+    """In a fork: makes the program and becomes its wrapper. Returns in the program."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir("/")
     os.setsid()
@@ -479,25 +477,16 @@ def start(settings, link):
     if pid == 0:
         return Program(settings, theirs)
     os.close(theirs)  # so that it ends with us
-    request, fds = read_request(link)
-    if request is None:
-        os._exit(0)
-    null, out, said = (high(fd) for fd in fds[:3])
-    program = high(fds[3]) if len(fds) > 3 else -1
-    to = socket.socket(fileno=ours)
-    send_request(to, {"Dir": request["Dir"]}, [null, out])
-    to.detach()
-    os.chdir(request["Dir"])
-    for fd, at in ((null, 0), (out, 1), (out, 2)):
-        place(fd, at)
-    link.detach()
+    control, ours = high(link.detach()), high(ours)
+    if settings["Own"]:
+        own = high(SELF)
     os.closerange(3, 20)
-    place(said, LINK)
+    place(control, LINK)
     place(ours, CHILD)
-    if program >= 0:
-        place(program, SELF)
-    environment = dict(v.partition("=")[::2] for v in request["Env"])
-    os.execve(request["Path"], request["Args"] + [str(pid)], environment)
+    if settings["Own"]:
+        place(own, SELF)
+    environment = dict(v.partition("=")[::2] for v in settings["Env"])
+    os.execve(settings["Path"], settings["Args"] + [str(pid)], environment)
 
 
 def serve(control, settings):
@@ -534,6 +523,8 @@ def prepare():
     """Imports everything, and tells the server what came of it."""
     control = socket.socket(fileno=int(sys.argv[2]))
     settings = json.loads(sys.argv[3])
+    if settings["Own"]:
+        os.set_inheritable(SELF, False)
     names = ("__name__", "__doc__", "__package__", "__loader__", "__spec__", "__annotations__", "__builtins__")
     main = sys.modules["__main__"].__dict__
     settings["Main"] = {n: main[n] for n in names if n in main}

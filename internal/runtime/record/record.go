@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // WriteWhole replaces a private file in one step: whoever reads it, also after we
@@ -29,7 +30,7 @@ func replace(path string, v any, durable bool) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := fresh(path, durable)
 	if err != nil {
 		return err
 	}
@@ -39,6 +40,9 @@ func replace(path string, v any, durable bool) (err error) {
 		}
 	}()
 	_, err = f.Write(b)
+	if err == nil { // it may have been another's, and longer
+		err = f.Truncate(int64(len(b)))
+	}
 	if err == nil && durable {
 		err = f.Sync()
 	}
@@ -46,6 +50,34 @@ func replace(path string, v any, durable bool) (err error) {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// kept is the name under which Keep leaves a file for the next one of its name.
+func kept(path string) string {
+	return filepath.Join(filepath.Dir(path), ".kept-"+filepath.Base(path))
+}
+
+// Keep leaves the inode of a record that says nothing any more for the next record of
+// its name in that directory: to make and to remove one costs more than to write to it.
+// false = it is no file as we make them, and still there.
+func Keep(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode() != 0o600 {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 1 && int(st.Uid) == os.Geteuid() && os.Rename(path, kept(path)) == nil
+}
+
+// fresh is a file that takes the name of path once it is written: one that was kept, or
+// a new one. Of one that was kept a power loss could leave another record's content.
+func fresh(path string, durable bool) (*os.File, error) {
+	if !durable {
+		if f, err := os.OpenFile(kept(path), os.O_WRONLY|syscall.O_NOFOLLOW, 0); err == nil {
+			return f, nil
+		}
+	}
+	return os.CreateTemp(filepath.Dir(path), ".new-*")
 }
 
 // ErrTorn is wrapped by what a file gives that a power loss, or somebody else, has

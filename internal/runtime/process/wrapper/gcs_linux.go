@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,15 +29,15 @@ func probe(dir, root string) error {
 // one, a new root with the same entries and that one is built; the machine's own
 // directories are never changed.
 func mount(dir string, mounts []Mount) error {
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("leave the mounts of the machine: %w", err)
+	if err := leaveMounts(); err != nil {
+		return err
 	}
 	var missing []Mount
 	for _, m := range mounts {
 		if st, err := os.Stat(m.To); err != nil || !st.IsDir() {
 			missing = append(missing, m)
-		} else if err := unix.Mount(m.From, m.To, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return fmt.Errorf("bind %s: %w", m.To, err)
+		} else if err := bind(m.From, m.To); err != nil {
+			return err
 		}
 	}
 	if len(missing) == 0 {
@@ -46,34 +47,57 @@ func mount(dir string, mounts []Mount) error {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=1m,mode=755"); err != nil {
-		return fmt.Errorf("mount the new root: %w", err)
-	}
-	if err := copyRoot(root); err != nil {
+	if err := newRoot(root); err != nil {
 		return err
 	}
+	var made []string
 	for _, m := range missing {
-		if err := mountNew(root, m); err != nil {
+		var err error
+		if made, err = mountNew(root, m, made); err != nil {
 			return err
 		}
 	}
 	return enterRoot(root)
 }
 
-// mountNew shows a directory at a path that the machine does not have.
-func mountNew(root string, m Mount) error {
+func bind(from, to string) error {
+	if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("bind %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+func leaveMounts() error {
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("leave the mounts of the machine: %w", err)
+	}
+	return nil
+}
+
+// newRoot shows at root what / has, but for root itself, which is below one of these.
+func newRoot(root string) error {
+	err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=1m,mode=755")
+	if err == nil {
+		err = unix.Mount("", root, "", unix.MS_UNBINDABLE, "")
+	}
+	if err != nil {
+		return fmt.Errorf("mount the new root: %w", err)
+	}
+	return copyRoot(root)
+}
+
+// mountNew shows a directory at a path that the machine does not have. made are the
+// entries of / that were made so far.
+func mountNew(root string, m Mount, made []string) ([]string, error) {
 	top, _, deep := strings.Cut(m.To[1:], "/")
-	if _, err := os.Lstat("/" + top); deep && err == nil {
-		return fmt.Errorf("bind %s: this machine has /%s, and nothing is made in it; run the program in a container, or mount below a directory that the machine does not have", m.To, top)
+	if _, err := os.Lstat("/" + top); deep && err == nil && !slices.Contains(made, top) {
+		return made, fmt.Errorf("bind %s: this machine has /%s, and nothing is made in it; run the program in a container, or mount below a directory that the machine does not have", m.To, top)
 	}
 	target := filepath.Join(root, m.To)
 	if err := os.MkdirAll(target, 0o755); err != nil {
-		return err
+		return made, err
 	}
-	if err := unix.Mount(m.From, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind %s: %w", m.To, err)
-	}
-	return nil
+	return append(made, top), bind(m.From, target)
 }
 
 // copyRoot shows every entry of / under root.
@@ -105,8 +129,8 @@ func copyRoot(root string) error {
 		default:
 			continue // sockets and devices do not live in /
 		}
-		if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return fmt.Errorf("bind %s: %w", from, err)
+		if err := bind(from, to); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -122,6 +146,9 @@ func enterRoot(root string) error {
 	}
 	if err := os.Chdir("/"); err != nil {
 		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("let the new root be mounted elsewhere: %w", err)
 	}
 	if err := unix.Unmount("/.old", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("leave the old root: %w", err)

@@ -9,11 +9,6 @@ import (
 	"time"
 )
 
-// Forked is the wrapper's first argument where a zygote has forked its program: it
-// is followed by the directory and the program's pid. The program is our child, as
-// the process that forked it became us by exec.
-const Forked = "--forked"
-
 // forkPatience is how long a forked program may take to be ready.
 const forkPatience = 10 * time.Second
 
@@ -24,18 +19,36 @@ type program struct {
 	here   bool // it has said that it is ready
 }
 
-func wrapForked(dir, pid string) error {
+// forked is the program of a pid that waits already; "0" = none.
+func forked(pid string) (*program, error) {
 	n, err := strconv.Atoi(pid)
-	if err != nil || n <= 1 {
-		return fmt.Errorf("%q is not the pid of a program", pid)
+	switch {
+	case err != nil || n < 0 || n == 1:
+		return nil, fmt.Errorf("%q is not the pid of a program", pid)
+	case n == 0:
+		return nil, nil
 	}
 	syscall.CloseOnExec(warmFD)
 	if err := syscall.SetNonblock(warmFD, true); err != nil {
-		return os.NewSyscallError("the program's socket", err)
+		return nil, os.NewSyscallError("the program's socket", err)
 	}
-	p := &program{pid: n, socket: os.NewFile(warmFD, "program")}
-	defer p.give() // should somebody else have the workload
-	return wrap(dir, p)
+	return &program{pid: n, socket: os.NewFile(warmFD, "program")}, nil
+}
+
+// tell has the program put on its workload, whose output file is our own by now.
+func (p *program) tell(dir string) error {
+	if p == nil {
+		return nil
+	}
+	frame, err := Frame(Request{Dir: dir})
+	if err != nil {
+		return err
+	}
+	if err := syscall.Sendmsg(warmFD, frame[:headSize], syscall.UnixRights(1), nil, 0); err != nil {
+		return os.NewSyscallError("tell the program of its workload", err)
+	}
+	_, err = p.socket.Write(frame[headSize:])
+	return err
 }
 
 // ready waits until the program has put on what a cold start would give it. One
@@ -71,7 +84,7 @@ func (p *program) begin() (pid int, begun bool) {
 
 // give ends a program that has not begun.
 func (p *program) give() {
-	if p.socket == nil {
+	if p == nil || p.socket == nil {
 		return
 	}
 	_ = p.socket.Close() // it may be gone

@@ -32,7 +32,7 @@ const DirVariable = "TATEGU_WORKLOAD_DIR"
 
 // Descriptors that the server gives a wrapper besides the first three.
 const (
-	linkFD = 3 // a pipe: a byte on it says that the wrapper took the workload, another that its end is written
+	linkFD = 3 // a pipe: a byte on it says that the wrapper took the workload, another that its end is written; of a waiting one a socket to who tells it of its workload
 	selfFD = 4 // the wrapper's own program, where that is no file
 	warmFD = 5 // a socket to a program that was forked
 )
@@ -55,9 +55,9 @@ func Main(args []string) int {
 	case len(args) == 3 && args[0] == ProbeContainer:
 		err = box.Try(args[1], args[2])
 	case len(args) == 1:
-		err = wrap(args[0], nil)
-	case len(args) == 3 && args[0] == Forked:
-		err = wrapForked(args[1], args[2])
+		err = wrap(args[0], nil, nil, link())
+	case len(args) == 5 && args[0] == Waiting:
+		err = wait(args[1], args[2], args[4])
 	default:
 		fmt.Fprintln(os.Stderr, "usage: "+Verb+" DIR")
 		return 2
@@ -80,9 +80,8 @@ func link() *os.File {
 	return os.NewFile(linkFD, "link")
 }
 
-// wrap runs the workload of dir; the program may wait already.
-func wrap(dir string, warm *program) error {
-	server := link()
+// wrap runs the workload of dir; the program may wait already, as may what it sees.
+func wrap(dir string, warm *program, v *view, server *os.File) error {
 	lock, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -109,10 +108,11 @@ func wrap(dir string, warm *program) error {
 	if s.Container != nil {
 		return wrapContainer(dir, s, server, signals)
 	}
+	shown := v.show(dir, s) // while the program gets ready
 	if err := announce(dir, os.Getpid(), warm.ready(), server); err != nil {
 		return err
 	}
-	exit := run(dir, s, warm, signals)
+	exit := run(dir, s, shown, warm, signals)
 	exit.Ended = time.Now()
 	if err := insist(func() error { return record.WriteWhole(filepath.Join(dir, FileExit), exit) }); err != nil {
 		return err
@@ -155,12 +155,23 @@ func insist(write func() error) error {
 	}
 }
 
-// run starts the program and sees its whole tree to the end.
-func run(dir string, s Spec, warm *program, signals <-chan os.Signal) Exit {
-	if s.GCS != "" {
-		if err := mount(dir, append([]Mount{{From: s.GCS, To: s.GCSRoot}}, s.Volumes...)); err != nil {
-			return Exit{Code: -1, Error: "show directories to the program: " + err.Error()}
-		}
+// show shows the directories of a workload to its program.
+func (v *view) show(dir string, s Spec) error {
+	if s.GCS == "" {
+		return nil
+	}
+	mounts := append([]Mount{{From: s.GCS, To: s.GCSRoot}}, s.Volumes...)
+	if v.ready() {
+		return v.add(mounts)
+	}
+	return mount(dir, mounts)
+}
+
+// run starts the program and sees its whole tree to the end. Where not all could be
+// shown to it, it does not start.
+func run(dir string, s Spec, shown error, warm *program, signals <-chan os.Signal) Exit {
+	if shown != nil {
+		return Exit{Code: -1, Error: "show directories to the program: " + shown.Error()}
 	}
 	if err := becomeReaper(); err != nil {
 		return Exit{Code: -1, Error: "become the parent of orphans: " + err.Error()}
