@@ -311,8 +311,15 @@ func (in *instance) wrap(ctx context.Context, s wrapper.Spec) error {
 	if s.Container != nil {
 		attr = box.Attr(s.Container.IDs, s.Container.Alone)
 	}
-	if s.Python && in.wrapWarm(ctx, out) || s.Container == nil && in.wrapWaiting(ctx, out) {
+	if s.Python && in.wrapWarm(ctx, out) {
 		return nil
+	}
+	if s.Container == nil {
+		ours, dismiss := in.wrapWaiting(ctx, out)
+		defer dismiss()
+		if ours {
+			return nil
+		}
 	}
 	said, err := in.r.launcher().start(in.dir, out, attr)
 	if err != nil {

@@ -91,8 +91,6 @@ func (w *waiting) stopped() bool { return wrapper.Stopped(w.process.Pid) }
 // kill ends one that took no workload in time.
 func (w *waiting) kill() { _ = w.process.Kill() } // ended already is fine
 
-func (w *waiting) over() <-chan struct{} { return w.ended }
-
 // wait starts a wrapper that waits for its workload.
 func (l launcher) wait(root string, attr *syscall.SysProcAttr) (w *waiting, err error) {
 	ours, theirs, err := socketPair()
@@ -127,28 +125,31 @@ func (l launcher) wait(root string, attr *syscall.SysProcAttr) (w *waiting, err 
 }
 
 // wrapWaiting has the wrapper that waits take the workload, if there is one: false = a
-// wrapper has to be started. One that comes too late finds that another has it.
-func (in *instance) wrapWaiting(ctx context.Context, out *os.File) bool {
+// wrapper has to be started. One that comes too late finds that another has it, and the
+// lock on the directory decides; dismiss ends one that was too late. It is not ended
+// before: it may have the workload, and only has not been heard.
+func (in *instance) wrapWaiting(ctx context.Context, out *os.File) (ours bool, dismiss func()) {
 	n := in.r.nest()
 	if n == nil {
-		return false
+		return false, func() {}
 	}
 	defer in.r.spawn(n.fill)
 	w := n.take()
 	if w == nil {
-		return false
+		return false, func() {}
 	}
 	defer w.close()
-	err := errStopped
-	if !w.stopped() {
-		var said heard
-		if said, err = ask(w.conn, in.dir, out); err == nil {
-			err = hear(ctx, in.r.spawn, w, said.taken)
-			in.over = said.over
+	said, err := ask(w.conn, in.dir, out)
+	if err == nil {
+		err = hear(ctx, w.stopped, said.taken)
+		in.over = said.over
+	}
+	if ours = in.reattach(); !ours && ctx.Err() == nil {
+		in.r.cfg.Log.DebugContext(ctx, "a wrapper that waited did not take a workload", slog.String("workload", in.ID()), slog.Any("error", err))
+	}
+	return ours, func() {
+		if in.watch.PID != 0 && in.watch.PID != w.process.Pid {
+			w.kill()
 		}
 	}
-	if errors.Is(err, errStopped) {
-		w.kill()
-	}
-	return in.reattach()
 }

@@ -158,6 +158,33 @@ func TestWaitingWrapperFails(t *testing.T) {
 	}
 }
 
+// TestWaitingWrapperStoppedLate: one that is stopped when it has the workload, and cannot
+// be heard, keeps it: nobody ends it, and it goes on when it is let.
+func TestWaitingWrapperStoppedLate(t *testing.T) {
+	t.Parallel()
+	r := nested(t)
+	w := waits(t, r)
+	in, err := r.Start(t.Context(), runtime.Workload{ID: "a", Command: []string{"sh", "-c", "kill -STOP $PPID; echo well"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !w.stopped() {
+		goruntime.Gosched()
+	}
+	for range 2 * zygoteLook / time.Millisecond { // for as long as it could be looked at
+		if st := in.Status(); st.Phase == runtime.Ended {
+			t.Fatalf("%+v", st)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := w.process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := in.Wait(t.Context()); err != nil || !exit.OK() || in.Status().PID != w.process.Pid {
+		t.Errorf("%v %+v", err, exit)
+	}
+}
+
 // TestWaitingWrapperEnds: nobody needs one whose server is gone.
 func TestWaitingWrapperEnds(t *testing.T) {
 	t.Parallel()

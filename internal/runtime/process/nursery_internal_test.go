@@ -147,14 +147,14 @@ func TestHear(t *testing.T) {
 					}
 				}
 				over := make(chan time.Time, 1)
-				spawn := func(f func(context.Context)) {
+				n := &nursery{spawn: func(f func(context.Context)) {
 					go func() {
 						f(t.Context())
 						over <- time.Now()
 					}()
-				}
+				}}
 				began := time.Now()
-				if err := hear(t.Context(), spawn, z, taken); !errors.Is(err, want) {
+				if err := n.hear(t.Context(), z, taken); !errors.Is(err, want) {
 					t.Fatalf("%v, want %v", err, want)
 				}
 				if errors.Is(want, errLate) {

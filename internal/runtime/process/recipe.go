@@ -40,7 +40,7 @@ func newRecipe(base environment, dir string, s wrapper.Spec, perTask []string, p
 	}
 	if s.Command[1] == "-m" {
 		r.kfp = s.Command[2]
-		r.imports = []string{r.kfp}
+		r.imports = []string{r.kfp, rehearsal}
 	}
 	if !r.bare {
 		for _, entry := range slices.Concat(i.imports(script), python.Preload) {

@@ -83,16 +83,9 @@ var (
 	errLate    = errors.New("it has not answered yet")
 )
 
-// teller is who brings about that a wrapper takes a workload.
-type teller interface {
-	stopped() bool
-	kill()
-	over() <-chan struct{} // closed once it has ended
-}
-
-// hear waits until a wrapper has taken the workload or has ended without. A teller
-// that says nothing at all is ended later.
-func hear(ctx context.Context, spawn func(func(context.Context)), t teller, taken <-chan bool) error {
+// hear waits until a wrapper has taken the workload or has ended without. stopped looks
+// at who is to bring that about.
+func hear(ctx context.Context, stopped func() bool, taken <-chan bool) error {
 	look, late := time.NewTicker(zygoteLook), time.NewTimer(zygoteWait)
 	defer look.Stop()
 	defer late.Stop()
@@ -103,30 +96,36 @@ func hear(ctx context.Context, spawn func(func(context.Context)), t teller, take
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			spawn(func(ctx context.Context) { expect(ctx, t, taken) })
 			return errLate
 		case <-look.C:
-			if t.stopped() {
+			if stopped() {
 				return errStopped
 			}
 		}
 	}
 }
 
-// expect ends a teller that has not answered when its patience is over.
-func expect(ctx context.Context, t teller, taken <-chan bool) {
+// hear is that of a zygote. One that says nothing at all is ended later.
+func (n *nursery) hear(ctx context.Context, z *zygote, taken <-chan bool) error {
+	err := hear(ctx, z.stopped, taken)
+	if errors.Is(err, errLate) {
+		n.spawn(func(ctx context.Context) { z.expect(ctx, taken) })
+	}
+	return err
+}
+
+// expect ends a zygote that has not answered when its patience is over.
+func (z *zygote) expect(ctx context.Context, taken <-chan bool) {
 	late := time.NewTimer(zygotePatience - zygoteWait)
 	defer late.Stop()
 	select {
 	case <-taken:
-	case <-t.over():
+	case <-z.ended:
 	case <-ctx.Done():
 	case <-late.C:
-		t.kill()
+		z.kill()
 	}
 }
-
-func (z *zygote) over() <-chan struct{} { return z.ended }
 
 // stopped reports a zygote that will answer nothing until somebody lets it go on.
 func (z *zygote) stopped() bool { return wrapper.Stopped(z.cmd.Process.Pid) }
@@ -147,7 +146,7 @@ func (in *instance) wrapWarm(ctx context.Context, out *os.File) bool {
 	if !z.stopped() {
 		var said heard
 		if said, err = z.fork(in.dir, out); err == nil {
-			err = hear(ctx, n.spawn, z, said.taken)
+			err = n.hear(ctx, z, said.taken)
 			in.over = said.over
 		}
 	}

@@ -25,6 +25,12 @@ import (
 //go:embed leave.py
 var leaveSource []byte
 
+//go:embed rehearse.py
+var rehearseSource []byte
+
+// rehearsal stands among a zygote's imports for kfp's executor, which it runs for nothing.
+const rehearsal = "(rehearsal)"
+
 //go:embed zygote.py
 var zygoteSource []byte
 
@@ -95,7 +101,7 @@ func openZygote(ctx context.Context, parent string, base environment, recipe rec
 	if err := layer(filepath.Join(dir, dirVenv), base); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(dir, fileZygote), slices.Concat(leaveSource, zygoteSource), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, fileZygote), slices.Concat(leaveSource, rehearseSource, zygoteSource), 0o600); err != nil {
 		return nil, err
 	}
 	started, err := startZygote(dir, recipe, wrappers, namespaces)

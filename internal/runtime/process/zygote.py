@@ -186,19 +186,23 @@ class Keepers:
         return sorted({name for holder, name in self.found(ours).items() if holder not in self.before})
 
 
-def preload(entry, private, keepers):
+def preload(entry, settings, keepers):
     """Imports and looks at what that did besides. What is not there is left to the
     program, which will say so."""
     before = state()
     Watched.read, Watched.walk, Watched.walked = set(), [], False
     try:
-        load(entry)
+        if entry == REHEARSAL:
+            rehearse(settings["Imports"][0], os.path.join(settings["Dir"], "rehearsal"))
+            Watched.read = set()  # it keeps nothing of what it reads
+        else:
+            load(entry)
     except ModuleNotFoundError as e:
         if e.name != entry.partition(":")[0].partition(".")[0]:
             raise Unfit("it fails: %s" % e)
     except BaseException as e:
         raise Unfit("it fails: %s" % e)
-    read = sorted(os.fsdecode(n) for n in Watched.read if os.fsdecode(n) in private)
+    read = sorted(os.fsdecode(n) for n in Watched.read if os.fsdecode(n) in settings["Private"])
     if read:
         raise Unfit("it reads %s, which differs from task to task" % ", ".join(read))
     kept = keepers.new((before, *before.values())) if Watched.walked else []
@@ -544,7 +548,7 @@ def prepare():
     entry = ""
     try:
         for entry in settings["Imports"]:
-            preload(entry, settings["Private"], keepers)
+            preload(entry, settings, keepers)
     except Unfit as e:
         control.sendall(json.dumps({"Unfit": entry, "Why": str(e)}).encode() + b"\n")
         os._exit(2)
