@@ -215,9 +215,13 @@ func (l *loop) verifyProcesses(ctx context.Context) error {
 			return err
 		}
 		dirs = slices.DeleteFunc(dirs, func(d os.DirEntry) bool {
-			return d.Name() == ".spare" || d.Name() == ".layers" // what the next workloads take over
+			return slices.Contains([]string{".spare", ".layers", ".nest"}, d.Name()) // what the next workloads take over
 		})
 		left = l.server.children()
+		// One wrapper waits for the next program; those of killed servers have ended.
+		if i := slices.IndexFunc(left, func(p process) bool { return strings.Contains(p.what, " --wait ") }); i >= 0 {
+			left = slices.Delete(left, i, i+1)
+		}
 		if len(left) == 0 && len(dirs) == 0 {
 			break
 		}

@@ -171,11 +171,10 @@ func TestWaitingWrapperStoppedLate(t *testing.T) {
 	for !w.stopped() {
 		goruntime.Gosched()
 	}
-	for range 2 * zygoteLook / time.Millisecond { // for as long as it could be looked at
-		if st := in.Status(); st.Phase == runtime.Ended {
-			t.Fatalf("%+v", st)
-		}
-		time.Sleep(time.Millisecond)
+	look, cancel := context.WithTimeout(t.Context(), 2*zygoteLook) // in which it could be looked at
+	defer cancel()
+	if exit, err := in.Wait(look); err == nil {
+		t.Fatalf("%+v", exit)
 	}
 	if err := w.process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
