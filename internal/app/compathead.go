@@ -30,6 +30,9 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   v2 over REST ` + "`/v2`, health, models, `infer`" + ` with the binary tensor extension. OIP over gRPC, its repository and its other extensions are refused by name.
 - **TorchServe** (` + "`tategu torchserve`" + `, [torchserve](guide/torchserve.md)): the HTTP and gRPC APIs of 0.12 with its Python workers; its Java plugins, C++ workers, JKS key stores and raw tensors over gRPC are not served, and keys of its
   configuration that are about Java are named in the log.
+- **Vector search** ([guide](guide/vector-search.md)): an index takes upserts whatever its indexUpdateMethod is; shardSize and numbers of replicas are accepted and mean one shard in this server. Queries are answered on the
+  region's host and on publicEndpointDomainName. DOT_PRODUCT_DISTANCE is reported as the dot product. Refused by name: encryption_spec, private_service_connect_config, deployed_index_auth_config, psc_automation_configs,
+  enable_access_logging, ImportIndex.
 - **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
   ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.

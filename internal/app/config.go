@@ -47,6 +47,7 @@ type Config struct {
 	Python  Python  `yaml:"python"`
 	Serving Serving `yaml:"serving"`
 	ONNX    ONNX    `yaml:"onnx"`
+	Vectors Vectors `yaml:"vectors"`
 	// Webhooks are told of batch prediction jobs that ended.
 	Webhooks []event.Webhook `yaml:"webhooks"`
 	// Warehouses are databases into which results of batch prediction may go, by name.
@@ -174,6 +175,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.ONNX.validate(); err != nil {
+		return err
+	}
+	if err := c.Vectors.validate(); err != nil {
 		return err
 	}
 	for name, w := range c.Warehouses {

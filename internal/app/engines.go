@@ -14,6 +14,7 @@ import (
 	"tategu/internal/schedule"
 	"tategu/internal/serving"
 	"tategu/internal/training"
+	"tategu/internal/vector"
 )
 
 // runner is what acts over time; it returns when its context ends.
@@ -29,6 +30,7 @@ type engines struct {
 	batch    *batch.Engine
 	schedule *schedule.Engine
 	events   *event.Outbox
+	vector   *vector.Engine
 }
 
 type namedEngine struct {
@@ -45,6 +47,7 @@ func (e engines) list() []namedEngine {
 		{e.batch, "batch"},
 		{e.schedule, "schedule"},
 		{e.events, "events"},
+		{e.vector, "vector"},
 	}
 }
 
@@ -74,9 +77,12 @@ func (m *Main) openEngines(context.Context) (err error) {
 		}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}
-	for _, c := range m.engines.serving.Metrics() {
+	if m.engines.vector, err = m.openVectors(); err != nil {
+		return err
+	}
+	for _, c := range append(m.engines.serving.Metrics(), m.engines.vector.Metrics()...) {
 		if err := m.registry.Register(c); err != nil {
-			return fmt.Errorf("serving metrics: %w", err)
+			return fmt.Errorf("metrics of engines: %w", err)
 		}
 	}
 	return nil

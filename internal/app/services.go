@@ -34,6 +34,9 @@ func (m *Main) services() []service {
 		aiplatform.NewCustomJobs(std, m.authority, may),
 		aiplatform.NewBatchJobs(std, m.authority, may),
 		aiplatform.NewMetadata(std),
+		aiplatform.NewIndexes(std, may, m.engines.vector),
+		aiplatform.NewIndexEndpoints(std, m.engines.vector, public),
+		aiplatform.NewMatch(m.engines.vector),
 		aiplatform.NewOperations(std),
 	}
 }

@@ -26,7 +26,7 @@ func layers() [][]string {
 		{"internal/wire"},
 		{"internal/api/*"},
 		{"internal/api"},
-		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule", "internal/torchserve"},
+		{"internal/pipeline", "internal/training", "internal/serving", "internal/batch", "internal/schedule", "internal/torchserve", "internal/vector"},
 		{"internal/backup", "internal/columnar", "internal/cron", "internal/event", "internal/gcpc", "internal/image", "internal/lineage", "internal/mar", "internal/operation", "internal/replica", "internal/modelformat", "internal/oip", "internal/scoring", "internal/vector/ann"},
 		{"internal/access"},
 		{"internal/blob", "internal/runtime", "internal/warehouse"},
@@ -39,7 +39,7 @@ func layers() [][]string {
 
 // adapters live below their port; tests and app import them.
 func adapters() []string {
-	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/warehouse/sqlite", "internal/warehouse/postgres", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime"}
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/warehouse/sqlite", "internal/warehouse/postgres", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime", "internal/vector/local"}
 }
 
 // private children are imported by their parent (and by the listed packages) only.
@@ -58,7 +58,9 @@ func private() map[string][]string {
 		"internal/warehouse/load":          {}, // adapters share it
 		"internal/warehouse/warehousetest": {},
 		"internal/store/storetest":         {},
-		"internal/vector/ann/kernel":       {"internal/vector/ann"},
+		"internal/vector/datapoint":        {"internal/vector"},
+		"internal/vector/vectortest":       {},
+		"internal/vector/ann/kernel":       {"internal/vector/ann", "internal/vector/local"},
 		"internal/wire/apiv1":              {"internal/wire"},
 		"internal/blob/blobtest":           {},
 		"internal/runtime/runtimetest":     {},

@@ -8,11 +8,12 @@ import (
 	"tategu/internal/store"
 )
 
-// Kinds of rows of package image whose state is the id of a content. They are
-// known here because what no row names is swept.
+// Kinds of rows of other packages (image, vector/local) whose state is the id of a
+// content. They are known here because what no row names is swept.
 const (
-	KindImageBlob   store.Kind = "imageBlob"
-	KindImageUpload store.Kind = "imageUpload"
+	KindImageBlob     store.Kind = "imageBlob"
+	KindImageUpload   store.Kind = "imageUpload"
+	KindVectorSegment store.Kind = "vectorSegment"
 )
 
 // Extent is what the JSON of a row of these kinds says of its content.

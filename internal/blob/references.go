@@ -72,7 +72,7 @@ func reference(row store.Row) (Reference, error) {
 			return ref, err
 		}
 		ref.Size, ref.CRC32C = p.Size, p.CRC32C
-	case KindImageBlob, KindImageUpload:
+	case KindImageBlob, KindImageUpload, KindVectorSegment:
 		e, err := rowExtent(row)
 		if err != nil {
 			return ref, err

@@ -25,7 +25,7 @@ const (
 
 // contentKinds are the kinds of rows whose state is the id of a content.
 func contentKinds() []store.Kind {
-	return []store.Kind{kindObject, kindVersion, kindSoft, kindUpload, kindPart, KindImageBlob, KindImageUpload}
+	return []store.Kind{kindObject, kindVersion, kindSoft, kindUpload, kindPart, KindImageBlob, KindImageUpload, KindVectorSegment}
 }
 
 // Store keeps buckets and objects: rows in a store, bytes in a Content.

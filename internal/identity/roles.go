@@ -66,6 +66,14 @@ func rules() []rule {
 			user:   "create update delete deploy undeploy mutate mutateDeployedModel predict rawPredict streamRawPredict explain",
 		},
 		{
+			service: "aiplatform", collections: "indexes",
+			viewer: "get list", user: "create update delete",
+		},
+		{
+			service: "aiplatform", collections: "indexEndpoints",
+			viewer: "get list", user: "create update delete deploy undeploy queryVectors",
+		},
+		{
 			service: "aiplatform", collections: "metadataStores metadataSchemas contexts executions artifacts",
 			viewer: "get list queryContextLineageSubgraph queryExecutionInputsAndOutputs queryArtifactLineageSubgraph",
 			user: "create update delete purge addContextArtifactsAndExecutions addContextChildren removeContextChildren " +

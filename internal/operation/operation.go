@@ -10,6 +10,7 @@ package operation
 
 import (
 	"context"
+	"fmt"
 
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -117,4 +118,22 @@ func put(ctx context.Context, tx store.Tx, op *longrunningpb.Operation, on strin
 		state = StateDone
 	}
 	return store.PutMessage(ctx, tx, store.Row{Kind: Kind, Key: op.Name, Parent: on, State: state}, op)
+}
+
+// Describe replaces the metadata of an operation; their version stays.
+func Describe(ctx context.Context, tx store.Tx, name string, metadata proto.Message) error {
+	op := &longrunningpb.Operation{}
+	row, err := store.GetMessage(ctx, tx, Kind, name, op)
+	if err != nil {
+		return err
+	}
+	data, err := proto.Marshal(metadata)
+	if err != nil {
+		return fmt.Errorf("metadata of %s: %w", name, err)
+	}
+	if op.Metadata == nil {
+		return fmt.Errorf("operation %s has no metadata to replace", name)
+	}
+	op.Metadata.Value = data
+	return put(ctx, tx, op, row.Parent)
 }

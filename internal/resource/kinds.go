@@ -21,6 +21,9 @@ const (
 	KindContexts            = "contexts"            // a Context
 	KindExecutions          = "executions"          // an Execution
 	KindArtifacts           = "artifacts"           // an Artifact
+	KindIndexes             = "indexes"             // an Index
+	KindIndexEndpoints      = "indexEndpoints"      // an IndexEndpoint
+	KindIndexUpdates        = "indexUpdates"        // key INDEX/updates/ID, parent INDEX; a batch update to be done, as JSON
 	StateDeploying          = "DEPLOYING"           // the API asks for replicas
 	StateDeployed           = "DEPLOYED"            // serving answered the operation
 	StateUndeploying        = "UNDEPLOYING"         // the API asks for the end; serving removes the row

@@ -162,7 +162,14 @@ func has(f protoreflect.FieldDescriptor, want annotations.FieldBehavior) bool {
 
 // canBeMissed: a zero number or false may be meant, and proto3 cannot tell.
 func canBeMissed(f protoreflect.FieldDescriptor) bool {
-	if f.FullName() == "google.cloud.aiplatform.v1beta1.BigQueryDestination.output_uri" {
+	switch f.FullName() {
+	case "google.cloud.aiplatform.v1beta1.IndexDatapoint.datapoint_id", "google.cloud.aiplatform.v1beta1.IndexDatapoint.feature_vector":
+		// Queries have one of both, or neither (sparse); upserts look themselves.
+		return false
+	case "google.cloud.aiplatform.v1beta1.DeployedIndex.index":
+		// The SDK leaves it out of mutate_deployed_index; deploy looks itself.
+		return false
+	case "google.cloud.aiplatform.v1beta1.BigQueryDestination.output_uri":
 		// The log of requests documents a default, and the SDK sends an empty one then
 		// (google-cloud-aiplatform 2.7.0, models.py, Endpoint.create).
 		return false

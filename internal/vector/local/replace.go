@@ -1,0 +1,205 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/store"
+	"tategu/internal/vector"
+	"tategu/internal/vector/ann"
+)
+
+// Replace implements vector.Backend.
+func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite bool, src vector.Source, commit vector.Commit) error {
+	t := b.table(index)
+	t.maintain.Lock()
+	defer t.maintain.Unlock()
+	// What was streamed so far belongs to the generation that goes, whole.
+	if err := t.mergeLocked(ctx); err != nil {
+		return err
+	}
+	v, err := t.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.leave()
+	built, err := t.buildRows(ctx, incoming(ctx, t, v, overwrite, src), 0, runtime.GOMAXPROCS(0))
+	if err != nil {
+		return err
+	}
+	gen, err := t.check(ctx, built)
+	if err != nil {
+		t.abandon(ctx, built)
+		return err
+	}
+	return t.install(ctx, gen, built, commit)
+}
+
+// errStop ends the reading of a source whose rows nobody wants any more.
+var errStop = errors.New("no more rows are wanted")
+
+// incoming gives the rows of a source, then those that stay.
+func incoming(ctx context.Context, t *table, v *view, overwrite bool, src vector.Source) ann.Rows {
+	return func(yield func(ann.Row, error) bool) {
+		seen := map[string]bool{}
+		err := src.Datapoints(ctx, func(p *pb.IndexDatapoint) error {
+			r, err := toRow(p, t.index.Config.Dimensions)
+			if err != nil {
+				return err
+			}
+			if !overwrite {
+				seen[r.ID] = true
+			}
+			if !yield(r, nil) {
+				return errStop
+			}
+			return nil
+		})
+		if errors.Is(err, errStop) {
+			return
+		}
+		if err != nil {
+			yield(ann.Row{}, err)
+			return
+		}
+		if overwrite {
+			return
+		}
+		for _, id := range src.Removed() {
+			seen[id] = true
+		}
+		stay := &source{view: v}
+		for i := range v.segments {
+			stay.segments = append(stay.segments, i)
+		}
+		for r, err := range stay.rows() {
+			if err == nil && seen[r.ID] {
+				continue
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+// least is the recall below which a generation is not shown, as a share of the one
+// that was wanted.
+const least = 0.8
+
+// check measures a new segment.
+func (t *table) check(ctx context.Context, s *segment) (generation, error) {
+	gen := generation{Created: t.backend.cfg.Now().UTC(), Method: s.Stats().Method, Parts: []part{s.part}}
+	var err error
+	if gen.Recall, err = s.recall(ctx); err != nil {
+		return gen, fmt.Errorf("check the new generation: %w", err)
+	}
+	// A configuration may ask for few leaves: then what it finds is what was wanted.
+	if want := t.index.Config.Recall * least; gen.Recall < want && t.index.Config.LeafPart == 0 && t.index.Config.Approximate == 0 {
+		return gen, resource.Errorf(codes.Internal, "the new generation finds %.0f%% of the true neighbours, less than %.0f%%; the old one stays", 100*gen.Recall, 100*want).
+			WithResource(t.index.Name).WithCause(resource.CausePlatform).
+			WithHint("make an index with bruteForceConfig, which compares every vector")
+	}
+	return gen, nil
+}
+
+// install puts a generation in the place of the current one, durably and then for
+// queries. Changes are held up from the one to the other.
+func (t *table) install(ctx context.Context, gen generation, built *segment, commit vector.Commit) error {
+	old, err := t.enterAlone(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.gate.Unlock()
+	defer old.leave()
+	var was, m manifest
+	var next *view
+	err = t.backend.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		if was, err = readManifest(ctx, tx, t.index.Name); err != nil {
+			return err
+		}
+		m = was
+		m.Last++
+		gen.Number, gen.Watermark = m.Last, m.Current.Watermark
+		previous := m.Current
+		m.Previous, m.Current = &previous, gen
+		next = newView(m.Current, m.Previous, []*segment{built}, []*ann.Bitmap{nil}, old.mem, nil)
+		next.buryIn(0, old.mem)
+		if err := m.write(ctx, tx, t.index.Name); err != nil {
+			return err
+		}
+		return commit(ctx, tx, next.stats())
+	})
+	if err != nil {
+		if next != nil {
+			built.gone.Store(true)
+			next.leave()
+		} else {
+			t.abandon(ctx, built)
+		}
+		return err
+	}
+	t.publish.Lock()
+	defer t.publish.Unlock()
+	t.swap(next)
+	t.backend.letGo(ctx, was, m)
+	return nil
+}
+
+// Rollback implements vector.Backend: current and previous change places.
+func (b *Backend) Rollback(ctx context.Context, index vector.Index, commit vector.Commit) error {
+	t := b.table(index)
+	t.maintain.Lock()
+	defer t.maintain.Unlock()
+	if err := t.mergeLocked(ctx); err != nil {
+		return err
+	}
+	m, err := readManifest(ctx, b.cfg.Store, index.Name)
+	if err != nil {
+		return err
+	}
+	if m.Previous == nil {
+		return resource.Errorf(codes.FailedPrecondition, "%s has no earlier generation", index.Name).WithResource(index.Name).
+			WithHint("a batch update (contentsDeltaUri) makes a new one and keeps the one before")
+	}
+	segments, dead, err := b.openParts(ctx, m.Previous.Parts)
+	if err != nil {
+		return err
+	}
+	old, err := t.enterAlone(ctx)
+	if err != nil {
+		closeAll(segments)
+		return err
+	}
+	defer t.gate.Unlock()
+	defer old.leave()
+	// What came since the merge above stays on top, as after a batch update.
+	next := newView(*m.Previous, &m.Current, segments, dead, old.mem, nil)
+	for i := range segments {
+		next.buryIn(i, old.mem)
+	}
+	err = b.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		current := *m.Previous
+		current.Watermark = m.Current.Watermark
+		next.gen = current
+		swapped := manifest{Last: m.Last, Current: current, Previous: &m.Current}
+		if err := swapped.write(ctx, tx, index.Name); err != nil {
+			return err
+		}
+		return commit(ctx, tx, next.stats())
+	})
+	if err != nil {
+		next.leave()
+		return err
+	}
+	t.publish.Lock()
+	defer t.publish.Unlock()
+	t.swap(next)
+	return nil
+}

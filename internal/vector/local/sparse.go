@@ -1,0 +1,78 @@
+package local
+
+import (
+	"slices"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+
+	"tategu/internal/vector/ann"
+)
+
+// inverted are the lists of a segment's sparse embeddings: for each dimension the
+// rows that have it. It is made when the segment is opened.
+type inverted struct {
+	lists map[int64][]posting
+	has   *ann.Bitmap // rows with a sparse embedding
+	only  *ann.Bitmap // of these, those without a vector
+}
+
+type posting struct {
+	row   uint32
+	value float32
+}
+
+func invert(s *ann.Segment) (*inverted, error) {
+	x := &inverted{lists: map[int64][]posting{}, has: ann.NewBitmap(s.Len()), only: ann.NewBitmap(s.Len())}
+	for row := range uint32(s.Len()) {
+		r, err := s.Get(row)
+		if err != nil {
+			return nil, err
+		}
+		sparse, dense, err := sparseOf(r)
+		if err != nil {
+			return nil, err
+		}
+		if !dense {
+			x.only.Set(row)
+		}
+		if sparse == nil {
+			continue
+		}
+		x.has.Set(row)
+		for i, d := range sparse.GetDimensions() {
+			x.lists[d] = append(x.lists[d], posting{row, sparse.GetValues()[i]})
+		}
+	}
+	return x, nil
+}
+
+// search gives the rows with the greatest dot products, of those that are not dead and
+// are allowed (nil: all). A row that shares no dimension with the query is not found.
+func (x *inverted) search(q *pb.IndexDatapoint_SparseEmbedding, dead, allowed *ann.Bitmap) []ann.Neighbor {
+	scores := map[uint32]float32{}
+	for i, d := range q.GetDimensions() {
+		for _, p := range x.lists[d] {
+			if (dead == nil || !dead.Has(p.row)) && (allowed == nil || allowed.Has(p.row)) {
+				scores[p.row] += q.GetValues()[i] * p.value
+			}
+		}
+	}
+	out := make([]ann.Neighbor, 0, len(scores))
+	for row, score := range scores {
+		out = append(out, ann.Neighbor{Row: row, Distance: score})
+	}
+	return out
+}
+
+// dotSparse is the dot product, and whether there is a common dimension.
+func dotSparse(a, b *pb.IndexDatapoint_SparseEmbedding) (float32, bool) {
+	var sum float32
+	common := false
+	for i, d := range a.GetDimensions() {
+		if j := slices.Index(b.GetDimensions(), d); j >= 0 {
+			sum += a.GetValues()[i] * b.GetValues()[j]
+			common = true
+		}
+	}
+	return sum, common
+}
