@@ -3,7 +3,6 @@ package datapoint
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -16,14 +17,14 @@ import (
 
 const dims = 2
 
-func readAll(t testing.TB, format Format, text string) []Entry {
-	t.Helper()
+func readAll(tb testing.TB, format Format, text string) []Entry {
+	tb.Helper()
 	var out []Entry
 	if err := Read(strings.NewReader(text), format, dims, func(e Entry) error {
 		out = append(out, e)
 		return nil
 	}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return out
 }
@@ -79,20 +80,18 @@ const avroSchema = `{"type": "record", "name": "dp", "fields": [
 	{"name": "crowding_tag", "type": ["null", "string"]},
 	{"name": "embedding_metadata", "type": ["null", "string"]}]}`
 
-func avroFile(t testing.TB) []byte {
-	t.Helper()
+func avroFile(tb testing.TB) []byte {
+	tb.Helper()
 	var buf bytes.Buffer
 	enc, err := ocf.NewEncoder(avroSchema, &buf, ocf.WithCodec(ocf.Snappy))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	list := func(tokens ...any) map[string]any { return map[string]any{"array": tokens} }
 	none := map[string]any{"value_int": nil, "value_float": nil, "value_double": nil}
 	with := func(namespace, field string, v any) map[string]any {
 		out := map[string]any{"namespace": namespace}
-		for k, v := range none {
-			out[k] = v
-		}
+		maps.Copy(out, none)
 		out[field] = v
 		return out
 	}
@@ -109,11 +108,11 @@ func avroFile(t testing.TB) []byte {
 	}
 	for _, r := range records {
 		if err := enc.Encode(r); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if err := enc.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.Bytes()
 }
