@@ -36,6 +36,7 @@ any other address needs TLS and tokens (see tategu token create).`,
 	setting(cmd, "uv", "path of the uv program")
 	setting(cmd, "tls-cert", "certificate file to serve instead of the local CA's")
 	setting(cmd, "tls-key", "key file of --tls-cert")
+	setting(cmd, "match-listen", "second address, on loopback without TLS, for the SDK's match() of private index endpoints: 127.0.0.1:10000")
 	setting(cmd, "log-level", "debug, info, warn or error")
 	return cmd
 }

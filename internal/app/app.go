@@ -73,6 +73,7 @@ type Main struct {
 	warehouses map[string]warehouse.Warehouse
 	wire       *wire.Server
 	listener   net.Listener
+	match      net.Listener // nil = private index endpoints have no address of their own
 	state      State
 	ready      atomic.Bool
 }
@@ -105,7 +106,7 @@ func New(ctx context.Context, cfg Config, version string, logs io.Writer) (*Main
 		return nil, err
 	}
 	m := &Main{cfg: cfg, version: version, log: log, registry: telemetry.NewRegistry(version), now: time.Now}
-	for _, open := range []func(context.Context) error{m.openData, m.openVolume, m.openState, m.openIdentity, m.listen, m.openRuntime, m.openEngines, m.openWire, m.openPush} {
+	for _, open := range []func(context.Context) error{m.openData, m.openVolume, m.openState, m.openIdentity, m.listen, m.listenMatch, m.openRuntime, m.openEngines, m.openWire, m.openPush} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
@@ -329,6 +330,9 @@ func (m *Main) State() State { return m.state }
 func (m *Main) Run(ctx context.Context, ready func(State)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.wire.Serve(ctx, m.listener) })
+	if m.match != nil {
+		g.Go(func() error { return m.wire.Serve(ctx, m.match) })
+	}
 	g.Go(func() error { return m.pages.Run(ctx) })
 	g.Go(func() error { return m.metadata.Run(ctx) })
 	g.Go(func() error { return named("runtime", m.runtime.Run(ctx)) })
@@ -379,6 +383,9 @@ func (m *Main) Close() error {
 	var errs []error
 	if m.listener != nil {
 		_ = m.listener.Close() // closed already when Run served it
+	}
+	if m.match != nil {
+		_ = m.match.Close() // likewise
 	}
 	if m.runtime != nil {
 		errs = append(errs, m.runtime.Close())

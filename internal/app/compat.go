@@ -18,7 +18,7 @@ import (
 
 // compatPackages are the APIs whose methods docs/compat.md lists.
 func compatPackages() []protoreflect.FullName {
-	return []protoreflect.FullName{"google.cloud.aiplatform.v1beta1", "google.longrunning", "google.cloud.location", "google.cloud.resourcemanager.v3", "google.iam.admin.v1", "google.iam.credentials.v1"}
+	return []protoreflect.FullName{"google.cloud.aiplatform.v1beta1", "google.longrunning", "google.cloud.location", "google.cloud.resourcemanager.v3", "google.iam.admin.v1", "google.iam.credentials.v1", "google.cloud.aiplatform.container.v1"}
 }
 
 // Compat writes docs/compat.md: every method of the APIs, served or not.

@@ -245,6 +245,8 @@ func (c *Config) Override(name, value string) error {
 		c.TLS.Cert = value
 	case "tls-key":
 		c.TLS.Key = value
+	case "match-listen":
+		c.Vectors.Match = value
 	case "log-level":
 		c.LogLevel = value
 	default:

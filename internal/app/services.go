@@ -37,6 +37,7 @@ func (m *Main) services() []service {
 		aiplatform.NewIndexes(std, may, m.engines.vector),
 		aiplatform.NewIndexEndpoints(std, m.engines.vector, public),
 		aiplatform.NewMatch(m.engines.vector),
+		aiplatform.NewPrivateMatch(m.engines.vector, m.authority),
 		aiplatform.NewOperations(std),
 	}
 }
@@ -86,6 +87,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.Route{Name: "backup", Handler: admin.New(m.authority, m.backup, m.log), Exact: []string{admin.BackupPath}})
 	routes = append(routes, wire.Route{Name: "queue", Handler: admin.NewQueue(m.authority, m.queue), Exact: []string{admin.QueuePath}})
 	routes = append(routes, wire.Route{Name: "shadow", Handler: admin.NewShadow(m.authority, m.engines.serving.ShadowReport), Exact: []string{admin.ShadowPath}})
+	routes = append(routes, wire.Route{Name: "index", Audit: true, Handler: admin.NewIndex(m.authority, m.engines.vector), Exact: []string{admin.IndexPath, admin.IndexPath + "/datapoints", admin.IndexPath + "/rollback"}})
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
 	routes = append(routes, wire.InvokeRoutes(aiplatform.NewInvoke(m.engines.serving, m.authority))...)

@@ -1,8 +1,12 @@
 package app
 
 import (
+	"context"
+	"net"
 	"path/filepath"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"tategu/internal/resource"
 	"tategu/internal/vector"
@@ -15,6 +19,9 @@ type Vectors struct {
 	Idle time.Duration `yaml:"idle"`
 	// MemoryBytes bounds the memory and mapped files of all indexes; 0 = no bound.
 	MemoryBytes int64 `yaml:"memoryBytes"`
+	// Match is a second address, on loopback and without TLS, for clients of private
+	// index endpoints: the SDK asks for port 10000. "" = there is none.
+	Match string `yaml:"match"`
 }
 
 func (v Vectors) validate() error {
@@ -23,6 +30,26 @@ func (v Vectors) validate() error {
 	}
 	if v.MemoryBytes < 0 {
 		return resource.Invalid("vectors.memoryBytes", "vectors.memoryBytes is %d", v.MemoryBytes).WithHint("leave it out for no bound")
+	}
+	if v.Match == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(v.Match)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		return resource.Invalid("vectors.match", "vectors.match is %q, which is not an address on loopback", v.Match).
+			WithHint("write 127.0.0.1:10000; from beyond this machine requests need TLS, on the server's own port")
+	}
+	return nil
+}
+
+// listenMatch binds the address for clients of private index endpoints.
+func (m *Main) listenMatch(ctx context.Context) (err error) {
+	if m.cfg.Vectors.Match == "" {
+		return nil
+	}
+	if m.match, err = (&net.ListenConfig{}).Listen(ctx, "tcp", m.cfg.Vectors.Match); err != nil {
+		return resource.Errorf(codes.FailedPrecondition, "listen on %s for clients of private index endpoints: %w", m.cfg.Vectors.Match, err).
+			WithHint("free the port, or leave out --match-listen")
 	}
 	return nil
 }

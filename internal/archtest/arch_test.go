@@ -59,6 +59,7 @@ func private() map[string][]string {
 		"internal/warehouse/warehousetest": {},
 		"internal/store/storetest":         {},
 		"internal/vector/datapoint":        {"internal/vector"},
+		"internal/vector/matchpb":          {"internal/api/aiplatform"},
 		"internal/vector/vectortest":       {},
 		"internal/vector/ann/kernel":       {"internal/vector/ann", "internal/vector/local"},
 		"internal/wire/apiv1":              {"internal/wire"},

@@ -1,7 +1,11 @@
 """Vector search with the unmodified SDK: indexes, endpoints, queries, streamed changes."""
 
 import json
+import socket
+import subprocess
+import tempfile
 import uuid
+from pathlib import Path
 
 import pytest
 from google.api_core import exceptions
@@ -12,6 +16,8 @@ from google.cloud.aiplatform.matching_engine.matching_engine_index_endpoint impo
     NumericNamespace,
 )
 from google.cloud.aiplatform_v1.types import index as types
+
+from server import Server, binary
 
 DIMS = 8
 COLORS = ["red", "green", "blue"]
@@ -228,7 +234,103 @@ def test_endpoint_life(endpoint, index, mode):
     endpoint.mutate_deployed_index(deployed_index_id=deployed(mode), min_replica_count=1, max_replica_count=3)
     again = aiplatform.MatchingEngineIndexEndpoint(endpoint.resource_name)
     assert again.deployed_indexes[0].automatic_resources.max_replica_count == 3
-    with pytest.raises(exceptions.FailedPrecondition, match="undeploy"):
+    with pytest.raises(exceptions.BadRequest, match="undeploy"):
         index.delete()
     with pytest.raises(exceptions.NotFound, match="no deployed index"):
         endpoint.find_neighbors(deployed_index_id="other", queries=[vector(0)])
+
+
+def test_looked_into_by_the_command_line(server, index, endpoint):
+    def tategu(*words):
+        return subprocess.run(
+            [binary(), "index", *words, "--data", str(server.data)], check=True, capture_output=True, text=True
+        ).stdout
+
+    assert index.name in tategu("ls")
+    assert "20 (20 with a vector, 20 with a sparse embedding)" in tategu("show", index.name)
+    assert [json.loads(line)["datapointId"] for line in tategu("scan", index.name, "--limit", "2").splitlines()] == ["p0", "p1"]
+    assert tategu("query", index.name, "--id", "p3", "-n", "1").split() == ["0", "p3"]
+    rows = {r["id"]: r for r in map(json.loads, tategu("export", index.name).splitlines())}
+    assert rows == {f"p{n}": record(n) for n in range(20)}
+
+
+def test_rollback(server, index, bucket):
+    csv = upload(bucket, ["only,1,1,0,0,0,0,0,0"], "points.csv")
+    index.update_embeddings(contents_delta_uri=csv, is_complete_overwrite=True)
+
+    def rollback():
+        words = [binary(), "index", "rollback", index.name, "--data", str(server.data)]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    assert "20 (20" in rollback()
+    assert aiplatform.MatchingEngineIndex(index.resource_name).gca_resource.index_stats.vectors_count == 20
+    assert "1 (1" in rollback()
+
+
+@pytest.fixture(scope="module")
+def private_server():
+    """A server that listens on port 10000 too, which the SDK has in its code."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", 10000))
+        except OSError:
+            pytest.skip("port 10000 is in use on this machine")
+    with tempfile.TemporaryDirectory(prefix="tategu-private-") as folder:
+        made = Server(Path(folder), "vectors: {match: '127.0.0.1:10000'}\n")
+        yield made
+        made.stop()
+
+
+def test_private_endpoint(private_server, monkeypatch):
+    from google.auth.credentials import AnonymousCredentials
+
+    aiplatform.initializer.global_config.__init__()
+    aiplatform.init(
+        project="p",
+        location="us-central1",
+        api_endpoint=f"http://{private_server.address}",
+        api_transport="rest",
+        credentials=AnonymousCredentials(),
+    )
+    monkeypatch.setenv("no_grpc_proxy", "127.0.0.1")
+    made = aiplatform.MatchingEngineIndex.create_brute_force_index(
+        display_name="private", dimensions=DIMS, distance_measure_type="SQUARED_L2_DISTANCE"
+    )
+    points = [
+        types.IndexDatapoint(
+            datapoint_id=f"p{n}",
+            feature_vector=vector(n),
+            restricts=[types.IndexDatapoint.Restriction(namespace="color", allow_list=[COLORS[n % 3]])],
+            crowding_tag=types.IndexDatapoint.CrowdingTag(crowding_attribute=str(n % 2)),
+        )
+        for n in range(10)
+    ]
+    made.upsert_datapoints(points)
+    end = aiplatform.MatchingEngineIndexEndpoint.create(display_name="private", network="projects/1/global/networks/n")
+    end.deploy_index(made, deployed_index_id="private")
+    found = end.match(deployed_index_id="private", queries=[vector(4.2), vector(0)], num_neighbors=2)
+    assert [ids(f) for f in found] == [["p4", "p5"], ["p0", "p1"]]
+    found = end.match(deployed_index_id="private", queries=[vector(0)], num_neighbors=2, filter=[Namespace("color", ["blue"], [])])
+    assert ids(found[0]) == ["p2", "p5"]
+    crowded = end.match(deployed_index_id="private", queries=[vector(0)], num_neighbors=9, per_crowding_attribute_num_neighbors=1)
+    assert ids(crowded[0]) == ["p0", "p1"]
+    import grpc
+    from google.cloud.aiplatform.matching_engine._protos import match_service_pb2, match_service_pb2_grpc
+
+    with grpc.insecure_channel("127.0.0.1:10000", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        stub = match_service_pb2_grpc.MatchServiceStub(channel)
+        by_id = stub.Match(
+            match_service_pb2.MatchRequest(deployed_index_id="private", embedding_id="p7", num_neighbors=1, embedding_enabled=True)
+        )
+        assert by_id.neighbor[0].id == "p7"
+        assert by_id.neighbor[0].crowding_attribute == 1
+        assert list(by_id.embeddings[0].float_val) == vector(7)
+        read = stub.BatchGetEmbeddings(match_service_pb2.BatchGetEmbeddingsRequest(deployed_index_id="private", id=["p3"]))
+        assert list(read.embeddings[0].float_val) == vector(3)
+        with pytest.raises(grpc.RpcError, match="no index endpoint"):
+            stub.Match(match_service_pb2.MatchRequest(deployed_index_id="unknown", embedding_id="p7"))
+    end.undeploy_all()
+    end.delete()
+    made.delete()
+    aiplatform.initializer.global_config.__init__()
