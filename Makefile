@@ -89,6 +89,8 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) conformance-containers
 	$(MAKE) conformance-launch
 	$(MAKE) test-loader
+	$(MAKE) test-torchserve
+	$(MAKE) conformance-torchserve
 	$(MAKE) test-debian
 	$(MAKE) test-docker
 
@@ -212,6 +214,12 @@ conformance-torchserve: ONLY ?=
 conformance-torchserve: build $(CLIENTS)/.built $(VENV)/newman/.built $(VENV)/torchserve/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/torchserve.py --dir "$(DIR)" --only "$(ONLY)" \
 	--newman $(VENV)/newman/node_modules/.bin/newman --python $(VENV)/torchserve/bin/python
+
+## The README of examples/drawing-classifier, with torch on CPUs; skipped with the reason where torch is absent.
+.PHONY: test-torchserve
+test-torchserve: build $(CLIENTS)/.built $(VENV)/torchserve/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_TORCHSERVE=$(VENV)/torchserve/bin/python \
+	$(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/torchserve
 
 ## A small data directory of a released schema, for the upgrade test (see CONTRIBUTING.md).
 upgrade-fixture: $(CLIENTS)/.built

@@ -108,7 +108,7 @@ func (f *torchserveFlags) settings() (engine.Config, error) {
 	if path == "" {
 		path, named = "config.properties", false
 	}
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // whoever runs this names it
 	switch {
 	case err == nil:
 		if c, err = engine.ReadProperties(c, text, os.LookupEnv); err != nil {

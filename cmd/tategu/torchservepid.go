@@ -122,7 +122,8 @@ func stopTorchserve(cmd *cobra.Command) error {
 	}
 }
 
-// background starts the server as a process of its own and waits until it listens.
+// background starts the server as a process of its own and waits until it listens and
+// the workers of the start have loaded their models, or failed to.
 func (f *torchserveFlags) background(cmd *cobra.Command) error {
 	if _, err := f.settings(); err != nil {
 		return err
@@ -135,7 +136,7 @@ func (f *torchserveFlags) background(cmd *cobra.Command) error {
 		return err
 	}
 	path := filepath.Join(logLocation(), "ts_log.log")
-	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the server's log: %w", err)
 	}

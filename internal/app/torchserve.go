@@ -33,7 +33,7 @@ type TorchServe struct {
 	Metrics string      // folder of ts_metrics.log and model_metrics.log
 	Objects mar.Objects // gs:// and s3://; nil = cloud buckets, with the environment's credentials
 	Log     *slog.Logger
-	Ready   func() // called once every address is listened on
+	Ready   func() // called once every address is listened on and the models of the start were tried
 }
 
 // grace is how long requests may go on once a server is told to end.
@@ -85,7 +85,14 @@ func (t *TorchServe) Run(ctx context.Context) (err error) {
 		})
 	}
 	if t.Ready != nil {
-		t.Ready()
+		group.Go(func() error {
+			select {
+			case <-engine.Started():
+				t.Ready()
+			case <-ctx.Done():
+			}
+			return nil
+		})
 	}
 	return group.Wait()
 }

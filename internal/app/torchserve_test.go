@@ -142,7 +142,7 @@ func TestRollingLog(t *testing.T) {
 // behind; the socket of a server that was killed is no hindrance.
 func TestTorchServeRuns(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "ts") // short: names of sockets are bounded
+	dir, err := os.MkdirTemp("", "ts") //nolint:usetesting // short: names of sockets are bounded
 	if err != nil {
 		t.Fatal(err)
 	}

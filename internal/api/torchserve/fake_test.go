@@ -113,7 +113,7 @@ func (f *fake) Predict(_ context.Context, model, version string, r engine.Reques
 		}
 		return emit(engine.Frame{Body: []byte("end")})
 	case "teapot":
-		return emit(engine.Frame{Status: http.StatusTeapot, ContentType: "text/plain", Headers: []engine.Pair{{Name: "X-A", Value: "b"}, {Name: "Content-Length", Value: "999"}}, Body: []byte("x")})
+		return emit(engine.Frame{Status: http.StatusTeapot, ContentType: "text/plain", Headers: []engine.Pair{{Name: "X-A", Value: "b"}, {Name: "content-type", Value: "text/plain"}, {Name: "Content-Length", Value: "999"}}, Body: []byte("x")})
 	case "nothing":
 		return nil
 	}

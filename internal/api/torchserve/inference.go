@@ -140,17 +140,20 @@ func (s *stream) head(f engine.Frame) {
 	h := s.w.Header()
 	h["Content-Type"] = nil // nothing is guessed
 	kind := f.ContentType
+	for _, p := range f.Headers {
+		switch {
+		case strings.EqualFold(p.Name, "Content-Length"), strings.EqualFold(p.Name, "Transfer-Encoding"): // they are ours
+		case !strings.EqualFold(p.Name, "Content-Type"):
+			h[p.Name] = []string{p.Value}
+		case kind == "":
+			kind = p.Value
+		}
+	}
 	if kind == "" {
 		kind = s.kind
 	}
 	if kind != "" {
 		h.Set("Content-Type", kind)
-	}
-	for _, p := range f.Headers {
-		if strings.EqualFold(p.Name, "Content-Length") || strings.EqualFold(p.Name, "Transfer-Encoding") {
-			continue // they are ours
-		}
-		h[p.Name] = append(h[p.Name], p.Value)
 	}
 	if !f.More {
 		h.Set("Content-Length", strconv.Itoa(len(f.Body)))

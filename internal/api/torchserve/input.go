@@ -2,6 +2,7 @@ package torchserve
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
@@ -92,7 +93,7 @@ func readForm(form *multipart.Reader) ([]engine.Part, error) {
 	var parts []engine.Part
 	for {
 		p, err := form.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return parts, nil
 		}
 		if err != nil {
