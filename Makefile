@@ -282,6 +282,19 @@ $(VENV)/serving/.built: $(wildcard bench/serving/peers/*.txt) | $(UV)
 	tail -n 1 $(VENV)/serving/$$p/log > $(VENV)/serving/$$p/skipped; done
 	touch $@
 
+## Vector search beside hnswlib, faiss, usearch and ScaNN, in turns on one core. FLAGS="--quick --rounds 2" and fewer SETS take minutes.
+.PHONY: bench-vector
+bench-vector: SETS ?= words-60k,words-341k,clusters128-60k,clusters768-20k
+bench-vector: FLAGS ?=
+bench-vector: $(VENV)/vector/.built
+	CGO_ENABLED=0 go build -trimpath -o bin/bench-vector ./bench/vector
+	$(VENV)/vector/bin/python bench/vector/bench.py --tategu bin/bench-vector --data bin/vector-data --sets $(SETS) $(FLAGS)
+
+$(VENV)/vector/.built: bench/vector/peers.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/vector
+	CFLAGS="-O3 -march=native" $(UV) pip install --quiet --python $(VENV)/vector/bin/python --refresh-package hnswlib --no-binary hnswlib -r $<
+	touch $@
+
 ## Batch prediction beside a script of numpy, LightGBM and pyarrow, and beside a small endpoint.
 .PHONY: bench-batch
 bench-batch: ROWS ?= 1000000

@@ -58,7 +58,7 @@ def compare(name, args, folder, scratch):
 
     ours = built(lambda: peers.Tategu(args.tategu, folder / name, base, cosine, scratch))
     print("chosen:", json.dumps(ours.built["tuned"]), ours.built["stats"]["method"], ours.built["stats"]["kernel"])
-    for make in peers.peers(base, queries, cosine, args.quick):
+    for make in peers.peers(base, queries, cosine, args.quick, args.peers.split(",")):
         try:
             lib = built(make)
         except Exception as e:  # a peer that does not run here is named, not hidden
@@ -125,12 +125,14 @@ def main():
     p.add_argument("--data", required=True)
     p.add_argument("--sets", default="words-60k,words-341k,clusters128-60k,clusters768-20k")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--quick", action="store_true", help="one build of hnswlib, faiss and scann each")
+    p.add_argument("--quick", action="store_true", help="one build of each peer")
+    p.add_argument("--peers", default=",".join(GROUPS))
     p.add_argument("--curves", help="file for all points")
     args = p.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    flags = subprocess.run("gcc -march=native -Q --help=target 2>/dev/null | grep -E '^ *-march='", shell=True, capture_output=True, text=True).stdout.split()
-    print("hnswlib built with -O3 -march=native:", " ".join(flags))
+    macros = subprocess.run(["gcc", "-O3", "-march=native", "-dM", "-E", "-"], input="", capture_output=True, text=True).stdout
+    has = [m for m in ("__AVX2__", "__FMA__", "__AVX512F__", "__AVX512VNNI__") if m in macros]
+    print("hnswlib is built from source with -O3 -march=native, which is:", *has)
     peers.faiss.omp_set_num_threads(1)
     worst, size = {}, 0
     with tempfile.TemporaryDirectory() as scratch:

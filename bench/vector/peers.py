@@ -6,7 +6,6 @@ best at all recalls, two of them; what counts at a recall is the best that any o
 import json
 import os
 import subprocess
-import tempfile
 import time
 
 import faiss
@@ -137,21 +136,21 @@ class Tategu:
         self.process.wait()
 
 
-def peers(base, queries, cosine, quick):
-    """Builds of all peers, each as a function."""
+def peers(base, queries, cosine, quick, only):
+    """Builds of all peers, each as a function; `only` are names of libraries."""
     few, many = (256, 768) if len(base) < 150_000 else (600, 2000)
     out = [
-        lambda: hnsw(base, queries, cosine, 16),
-        lambda: faiss_ivf(base, queries, cosine, few),
-        lambda: scann_ah(base, queries, cosine, few),
+        ("hnswlib", lambda: hnsw(base, queries, cosine, 16)),
+        ("faiss", lambda: faiss_ivf(base, queries, cosine, few)),
+        ("scann", lambda: scann_ah(base, queries, cosine, few)),
+        ("usearch", lambda: usearch(base, queries, cosine, "i8")),
     ]
     if not quick:
         out += [
-            lambda: hnsw(base, queries, cosine, 32),
-            lambda: faiss_hnsw(base, queries, cosine, 16),
-            lambda: faiss_ivf(base, queries, cosine, many),
-            lambda: usearch(base, queries, cosine, "f32"),
-            lambda: usearch(base, queries, cosine, "i8"),
-            lambda: scann_ah(base, queries, cosine, many),
+            ("hnswlib", lambda: hnsw(base, queries, cosine, 32)),
+            ("faiss", lambda: faiss_hnsw(base, queries, cosine, 16)),
+            ("faiss", lambda: faiss_ivf(base, queries, cosine, many)),
+            ("usearch", lambda: usearch(base, queries, cosine, "f32")),
+            ("scann", lambda: scann_ah(base, queries, cosine, many)),
         ]
-    return out
+    return [make for name, make in out if name in only]

@@ -8,35 +8,43 @@ import (
 // Allowed puts the rows that pass a filter into a bitmap and says how many they are.
 func (s *Segment) Allowed(f Filter, into *Bitmap) int {
 	into.Reset(s.Rows)
-	into.Fill()
-	one := NewBitmap(s.Rows)
+	var other Bitmap
+	every := true
+	with := func(put func(*Bitmap)) {
+		if every {
+			put(into)
+			every = false
+			return
+		}
+		other.Reset(s.Rows)
+		put(&other)
+		into.And(&other)
+	}
 	for _, r := range f.Restricts {
 		if len(r.Allow) > 0 {
-			one.Reset(s.Rows)
-			for _, t := range r.Allow {
-				for _, row := range s.posting(allowToken, r.Namespace, t) {
-					one.Set(row)
-				}
-			}
-			into.And(one)
-		}
-		for _, t := range r.Deny {
-			for _, row := range s.posting(allowToken, r.Namespace, t) {
-				into.Clear(row)
-			}
-		}
-		for _, t := range r.Allow {
-			for _, row := range s.posting(denyToken, r.Namespace, t) {
-				into.Clear(row)
-			}
+			with(func(b *Bitmap) { s.each(allowToken, r.Namespace, r.Allow, b.Set) })
 		}
 	}
 	for _, t := range f.Tests {
-		one.Reset(s.Rows)
-		s.test(t, one)
-		into.And(one)
+		with(func(b *Bitmap) { s.test(t, b) })
+	}
+	if every {
+		into.Fill()
+	}
+	for _, r := range f.Restricts {
+		s.each(allowToken, r.Namespace, r.Deny, into.Clear)
+		s.each(denyToken, r.Namespace, r.Allow, into.Clear)
 	}
 	return into.Count()
+}
+
+// each calls f for the rows that have one of the tokens, once for each.
+func (s *Segment) each(list, namespace string, tokens []string, f func(row uint32)) {
+	for _, t := range tokens {
+		for _, row := range s.posting(list, namespace, t) {
+			f(row)
+		}
+	}
 }
 
 // Tokens and columns are found by their names in order.

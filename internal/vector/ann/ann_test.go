@@ -261,6 +261,21 @@ func TestEmptySegment(t *testing.T) {
 	}
 }
 
+func TestQueriesThatCannotBeAsked(t *testing.T) {
+	rows := points(100, 4, 5)
+	s := build(t, rows, ann.Options{})
+	var out ann.Results
+	if err := s.Search([]ann.Query{{Vector: []float32{1}, K: 1}}, nil, &out); !errors.Is(err, ann.ErrVector) {
+		t.Error(err)
+	}
+	if err := s.Search([]ann.Query{{Vector: rows[0].Vector, K: 1, Allowed: ann.NewBitmap(7)}}, nil, &out); err == nil {
+		t.Error("a bitmap of another segment")
+	}
+	if err := s.Search([]ann.Query{{Vector: rows[0].Vector, K: 1}}, ann.NewBitmap(7), &out); err == nil {
+		t.Error("dead rows of another segment")
+	}
+}
+
 func TestDeadRowsAndCrowding(t *testing.T) {
 	rows := points(3000, 8, 6)
 	for _, method := range []ann.Method{ann.Exact, ann.Flat, ann.Auto} {
@@ -366,6 +381,43 @@ func TestSearchTakesNoMemory(t *testing.T) {
 			}
 		}); n >= 1 { // the pool of scratch may be emptied by a collection in between
 			t.Errorf("%v: %v allocations", method, n)
+		}
+	}
+}
+
+// Many queries of one call find what each finds by itself.
+func TestTogetherAsAlone(t *testing.T) {
+	rows := points(8000, 20, 9)
+	s := build(t, rows, ann.Options{Measure: ann.Measure{Distance: ann.SquaredL2}, Method: ann.IVF, LeafSize: 50})
+	var half, few ann.Bitmap
+	s.Allowed(ann.Filter{Restricts: []ann.Restrict{{Namespace: "half", Allow: []string{"1"}}}}, &half)
+	s.Allowed(ann.Filter{Restricts: []ann.Restrict{{Namespace: "cent", Allow: []string{"1"}}}}, &few)
+	dead := ann.NewBitmap(s.Len())
+	dead.Set(7)
+	var queries []ann.Query
+	for i, r := range points(150, 20, 9) {
+		queries = append(queries, ann.Query{Vector: r.Vector, K: i % 13, Fraction: 0.02 * float64(i%5), Candidates: 20 * (i % 3)})
+		switch q := &queries[i]; i % 6 {
+		case 1:
+			q.Allowed = &half
+		case 2:
+			q.Allowed = &few
+		case 3:
+			q.PerCrowd = 1
+		case 4:
+			q.Exact = true
+		}
+	}
+	var all, one ann.Results
+	if err := s.Search(queries, dead, &all); err != nil || all.Len() != len(queries) {
+		t.Fatal(err, all.Len())
+	}
+	for i := range queries {
+		if err := s.Search(queries[i:i+1], dead, &one); err != nil {
+			t.Fatal(err)
+		}
+		if r := recall(ids(s, one.At(0)), ids(s, all.At(i))); len(one.At(0)) != len(all.At(i)) || r < 1 {
+			t.Errorf("query %d: %d neighbours instead of %d, %.2f of them", i, len(all.At(i)), len(one.At(0)), r)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // The file: a header of 64 bytes (magic, version, number of sections, CRC32C of the table),
 // a table of 32 bytes a section, then the sections, each at a multiple of 64 bytes. All
-// numbers are little endian. docs/adr/0027 tells why.
+// numbers are little endian. docs/adr/0030 tells why.
 const (
 	magic       = "tgtevec\x01"
 	version     = 1

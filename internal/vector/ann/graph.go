@@ -94,6 +94,7 @@ func (sc *scratch) scanGraph(beam, candidates int) {
 		}
 	}
 	p := &sc.pool
+	candidates = min(candidates, s.Rows)
 	p.reset(candidates)
 	for _, v := range w.pool[:size] {
 		if row := v.row &^ walked; sc.passes(row) {

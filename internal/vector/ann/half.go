@@ -39,7 +39,7 @@ func (b *builder) halfSteps() {
 	}
 }
 
-// encodeHalf gives the rows' codes, and what scores are corrected by: see docs/adr/0027.
+// encodeHalf gives the rows' codes, and what scores are corrected by: see docs/adr/0030.
 func (b *builder) encodeHalf(l *layout) ([]byte, []float32) {
 	blocks, lines := (b.n+kernel.Lanes-1)/kernel.Lanes, halfLines(b.o.Dimensions)
 	codes, norms := aligned[byte](blocks*64*lines), aligned[float32](blocks*kernel.Lanes)

@@ -15,6 +15,7 @@ type scratch struct {
 	query   *Query
 	dead    *Bitmap
 	allowed int  // rows in query.Allowed
+	shares  bool // the query shares scans with others
 	widen   int  // of a beam
 	exact   bool // the last fill compared all
 

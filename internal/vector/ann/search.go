@@ -1,6 +1,7 @@
 package ann
 
 import (
+	"fmt"
 	"math"
 	"slices"
 )
@@ -54,6 +55,20 @@ func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
 		if err := CheckVector(queries[i].Vector, s.meta.Dimensions); err != nil {
 			return err
 		}
+		if a := queries[i].Allowed; a != nil && a.Len() != s.Rows {
+			return fmt.Errorf("a bitmap of %d rows for a segment of %d", a.Len(), s.Rows)
+		}
+	}
+	if dead != nil && dead.Len() != s.Rows {
+		return fmt.Errorf("a bitmap of %d rows for a segment of %d", dead.Len(), s.Rows)
+	}
+	if s.Method == IVF && len(queries) > 1 {
+		b := s.takeBatch()
+		defer s.giveBatch(b)
+		for ; len(queries) > 0; queries = queries[min(len(queries), together):] {
+			b.answer(s, queries[:min(len(queries), together)], dead, out)
+		}
+		return nil
 	}
 	sc := s.take()
 	defer s.give(sc)

@@ -72,6 +72,7 @@ type Segment struct {
 	closed  atomic.Bool
 	kernels kernel.Set
 	free    chan *scratch
+	batches chan *batch
 
 	stride, groups int // of floats; of codes
 	floats         []float32
@@ -123,7 +124,7 @@ func Read(b []byte) (*Segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Segment{file: b, kernels: kernel.Best(), free: make(chan *scratch, 2*runtime.GOMAXPROCS(0))}
+	s := &Segment{file: b, kernels: kernel.Best(), free: make(chan *scratch, 2*runtime.GOMAXPROCS(0)), batches: make(chan *batch, runtime.GOMAXPROCS(0))}
 	dec := json.NewDecoder(bytes.NewReader(sections[secMeta]))
 	if err := dec.Decode(&s.meta); err != nil {
 		return nil, fmt.Errorf("%w: its description: %w", ErrDamaged, err)
