@@ -28,6 +28,7 @@ func (m *Main) services() []service {
 	return []service{
 		aiplatform.NewModels(std),
 		aiplatform.NewEndpoints(std, m.authority, may, m.engines.serving, public),
+		aiplatform.NewPools(std),
 		aiplatform.NewPrediction(m.engines.serving),
 		m.jobs,
 		m.schedules,

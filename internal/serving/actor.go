@@ -136,7 +136,9 @@ func (a *actor) step(ctx context.Context) (again bool, err error) {
 		}
 		a.current.unlogged.Store(req.GetDeployedModel().GetDisableContainerLogging())
 		if s := a.current.scale; s != nil {
-			s.configure(a.engine.cfg.Scaling.spec(req.GetDeployedModel()))
+			if s.pool == nil { // else the pool says how many
+				s.configure(a.engine.cfg.Scaling.spec(req.GetDeployedModel()))
+			}
 		}
 	case resource.StateUndeploying:
 		return true, a.undeploy(ctx)
@@ -165,6 +167,9 @@ func (e *Engine) admit(d *deployment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.running[d.key] = d
+	if d.scale != nil && d.scale.pool != nil {
+		d.scale.pool.open(d.scale)
+	}
 	close(d.admitted)
 }
 

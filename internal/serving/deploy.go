@@ -59,12 +59,20 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	if err != nil {
 		return err
 	}
-	machine := dm.GetDedicatedResources().GetMachineSpec()
+	shared, err := e.poolOf(ctx, dm)
+	if err != nil {
+		return err
+	}
+	machine, spec := dm.GetDedicatedResources().GetMachineSpec(), e.cfg.Scaling.spec(dm)
+	if shared != nil {
+		spec.Min = 0
+		spec.Max, machine = shared.resources()
+	}
 	// Its files are read as whom its containers run as, in this process too.
 	objects := e.cfg.Objects(identity.Account{Project: endpoint.Project(), Email: dm.GetServiceAccount()})
 	plan, err := e.planner.Plan(ctx, objects, model, modelformat.Target{
 		Project: endpoint.Project(), Endpoint: endpoint.ID(), DeployedModel: dm.GetId(), Machine: machine,
-		Threads: int(coresOf(machine)) / max(1, e.cfg.Scaling.spec(dm).Max),
+		Threads: int(coresOf(machine)) / max(1, spec.Max),
 	})
 	if err != nil {
 		return err
@@ -86,7 +94,6 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		Name: setName(a.key), Title: "deployed model " + dm.GetId(), Runtime: e.cfg.Runtime, Log: a.log,
 		Queue: limits.Queue, QueueBytes: limits.QueueBytes, Drain: limits.Drain,
 	}
-	spec := limits.spec(dm)
 	if d.native = plan.Native; plan.Native != nil {
 		cfg.Local = replica.Bytes(func(_ context.Context, body []byte) ([]byte, error) { return plan.Native.Predict(body) })
 		a.log.InfoContext(ctx, "serving natively", slog.String("model", plan.Native.Describe()))
@@ -123,6 +130,11 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		}
 		d.scale = newScaler(spec, cmp.Or(c.Concurrency, limits.Concurrency), cfg.Count, coresOf(machine), a.log, e.cfg.Now)
 		cfg.Concurrency = d.scale.spec.Concurrency
+		if d.scale.pool = shared; shared != nil {
+			if err := shared.join(d.scale, cmp.Or(dm.GetDisplayName(), model.GetDisplayName())+" ("+dm.GetId()+")", cfg.Count, again); err != nil {
+				return err
+			}
+		}
 		d.invoke = c.InvokePrefix != ""
 	}
 	d.set, d.meters = replica.New(cfg), e.metrics.of(endpoint.Project(), endpoint.ID(), dm.GetId())
@@ -133,6 +145,9 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	outcome := d.outcome // the field is cleared once it does not matter any more
 	go func() {
 		defer close(d.done)
+		if shared != nil && d.scale != nil {
+			defer shared.quit(d.scale)
+		}
 		var wait sync.WaitGroup
 		defer wait.Wait()
 		wait.Go(func() { outcome <- d.set.WaitReady(ctx) })

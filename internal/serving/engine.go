@@ -61,6 +61,7 @@ type Engine struct {
 	shadowed  chan *exchange
 	journaled chan *exchange
 	reports   reports
+	pools     pools
 
 	ready   chan struct{} // closed once the rows of an earlier run are taken over
 	adopted sync.WaitGroup
@@ -80,6 +81,7 @@ func New(cfg Config) *Engine {
 		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
 		judged: make(chan *canary, 16), shadowed: make(chan *exchange, copiesQueue), journaled: make(chan *exchange, copiesQueue),
 		reports: reports{byName: map[string]*shadow.Report{}, changed: map[string]bool{}},
+		pools:   pools{byName: map[string]*pool{}},
 		actors:  map[string]chan struct{}{}, ready: make(chan struct{}),
 	}
 }
@@ -98,7 +100,7 @@ func (e *Engine) Ready(ctx context.Context) error {
 // Run acts on rows until ctx ends. Replicas outlive it: the next Run of a server
 // on the same rows finds them again.
 func (e *Engine) Run(ctx context.Context) error {
-	w := e.cfg.Store.Watch(resource.KindDeployments, resource.KindEndpoints)
+	w := e.cfg.Store.Watch(resource.KindDeployments, resource.KindEndpoints, resource.KindDeploymentResourcePools)
 	defer w.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	var actors sync.WaitGroup
@@ -139,6 +141,12 @@ func (e *Engine) Run(ctx context.Context) error {
 		for _, c := range changes {
 			if c.Kind == resource.KindDeployments {
 				e.wake(ctx, &actors, c.Key, false)
+				continue
+			}
+			if c.Kind == resource.KindDeploymentResourcePools {
+				if err := e.repool(ctx, c.Key, c.Deleted); err != nil && ctx.Err() == nil {
+					e.cfg.Log.ErrorContext(ctx, "cannot read a pool", slog.String("pool", c.Key), slog.Any("error", err))
+				}
 				continue
 			}
 			e.forget(c.Key)

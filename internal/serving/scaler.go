@@ -76,9 +76,11 @@ const scaleTick = time.Second
 // scaler gives one deployed model the replicas that it needs: once a second, and
 // when a request finds none.
 type scaler struct {
-	set *replica.Set
-	log *slog.Logger
-	now func() time.Time
+	set   *replica.Set
+	log   *slog.Logger
+	now   func() time.Time
+	pool  *pool         // nil: its replicas are its own
+	poked chan struct{} // the pool wants it to look at once
 
 	mu      sync.Mutex
 	spec    autoscale.Spec
@@ -98,7 +100,7 @@ type scaler struct {
 func newScaler(spec autoscale.Spec, declared, want int, cores float64, log *slog.Logger, now func() time.Time) *scaler {
 	at := now()
 	s := &scaler{
-		log: log, now: now, want: want, up: at, since: at, meter: autoscale.NewMeter(at, time.Minute),
+		log: log, now: now, want: want, poked: make(chan struct{}, 1), up: at, since: at, meter: autoscale.NewMeter(at, time.Minute),
 		reason: "replicas to begin with", cpu: autoscale.Utilization{Cores: cores, Window: int(time.Minute / scaleTick)},
 	}
 	if declared == 0 {
@@ -132,12 +134,17 @@ func (s *scaler) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			s.look()
+		case <-s.poked:
+			s.look()
 		}
 	}
 }
 
 func (s *scaler) look() {
 	used := s.used()
+	if s.pool != nil {
+		s.pool.ended(s, len(s.set.Status()))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spec.CPU > 0 {
@@ -165,6 +172,9 @@ func (s *scaler) used() map[string]time.Duration {
 // counted before, or finds no replica and asks for some.
 func (s *scaler) decide() {
 	now, ready := s.now(), s.set.Ready()
+	if s.pool != nil {
+		s.spec.Max, _ = s.pool.resources()
+	}
 	switch {
 	case ready == 0:
 		s.ready = time.Time{}
@@ -175,6 +185,11 @@ func (s *scaler) decide() {
 		Now: now, Load: s.meter.Load(s.ready, now), Active: s.meter.Active(), Last: s.meter.Last(), Up: s.up,
 		Want: s.want, Ready: ready, CPU: s.cpu.Mean(), GPU: -1, State: s.state,
 	})
+	if s.pool != nil {
+		var why string
+		d.Want, why = s.pool.settle(s, d.Want, s.meter.Active() > 0, s.meter.Last())
+		d.Reason += why
+	}
 	s.state, s.reason = d.State, d.Reason
 	if d.Want == s.want {
 		return
@@ -230,6 +245,9 @@ func (s *scaler) status() (message string, ready int, since time.Time) {
 	fmt.Fprintf(&b, ". A replica is given %d requests at a time, %s.", s.spec.Concurrency, how)
 	if s.spec.CPU > 0 && ready > 0 && s.cpu.Mean() < 0 {
 		b.WriteString(" How busy their CPUs are is not known (yet).")
+	}
+	if s.pool != nil {
+		b.WriteString(s.pool.status())
 	}
 	for _, st := range s.set.Status() {
 		if st.State != replica.Ready && st.Message != "" {

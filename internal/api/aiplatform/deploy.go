@@ -3,6 +3,7 @@ package aiplatform
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"tategu/internal/operation"
 	"tategu/internal/resource"
@@ -84,6 +85,9 @@ func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, wa
 	if err := sameServed(model, checked); err != nil {
 		return err
 	}
+	if err := s.std.checkShared(ctx, tx, want.Endpoint, d); err != nil {
+		return err
+	}
 	d.Model, d.ModelVersionId = model.Name, model.VersionId
 	if d.DisplayName == "" {
 		d.DisplayName = model.DisplayName
@@ -120,9 +124,9 @@ func checkResources(d *pb.DeployedModel) error {
 	case *pb.DeployedModel_AutomaticResources:
 		return checkReplicas("deployed_model.automatic_resources", &r.AutomaticResources.MinReplicaCount, &r.AutomaticResources.MaxReplicaCount)
 	case *pb.DeployedModel_SharedResources:
-		return resource.Unimplemented("deployed_model.shared_resources")
+		return nil // the pool has been checked
 	default:
-		return resource.Invalid("deployed_model", "deployed_model names no resources: want dedicated_resources or automatic_resources")
+		return resource.Invalid("deployed_model", "deployed_model names no resources: want dedicated_resources, automatic_resources or shared_resources")
 	}
 }
 
@@ -216,6 +220,10 @@ func (s *Endpoints) mutate(ctx context.Context, req *pb.MutateDeployedModelReque
 		d := deployedModel(e, req.DeployedModel.Id)
 		if d == nil {
 			return resource.NotFound(key)
+		}
+		if d.GetSharedResources() != "" && strings.Contains(strings.Join(req.GetUpdateMask().GetPaths(), ","), "_resources.") {
+			return resource.Errorf(codes.FailedPrecondition, "%s shares the resources of %s: it has no replica counts of its own", key, d.GetSharedResources()).WithResource(key).
+				WithHint("update the dedicated_resources of the pool")
 		}
 		mask.Apply(d.ProtoReflect(), req.DeployedModel.ProtoReflect(), nil)
 		if err := checkResources(d); err != nil {

@@ -177,7 +177,7 @@ func TestDeployIsChecked(t *testing.T) {
 		"no resources":  {change(func(r *pb.DeployModelRequest) { r.DeployedModel.PredictionResources = nil }), codes.InvalidArgument},
 		"shared": {change(func(r *pb.DeployModelRequest) {
 			r.DeployedModel.PredictionResources = &pb.DeployedModel_SharedResources{SharedResources: "x"}
-		}), codes.Unimplemented},
+		}), codes.InvalidArgument},
 		"replica range": {change(func(r *pb.DeployModelRequest) {
 			r.DeployedModel.GetDedicatedResources().MinReplicaCount, r.DeployedModel.GetDedicatedResources().MaxReplicaCount = 3, 2
 		}), codes.InvalidArgument},

@@ -55,7 +55,7 @@ func (s *Models) upload(ctx context.Context, req *pb.UploadModelRequest) (*longr
 	if err := checkUpload(m); err != nil {
 		return nil, err
 	}
-	m.SupportedDeploymentResourcesTypes = []pb.Model_DeploymentResourcesType{pb.Model_DEDICATED_RESOURCES}
+	m.SupportedDeploymentResourcesTypes = []pb.Model_DeploymentResourcesType{pb.Model_DEDICATED_RESOURCES, pb.Model_SHARED_RESOURCES}
 	m.SupportedInputStorageFormats = []string{"jsonl"}
 	m.SupportedOutputStorageFormats = []string{"jsonl"}
 	var op *longrunningpb.Operation

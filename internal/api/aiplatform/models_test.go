@@ -37,7 +37,7 @@ func TestModelVersions(t *testing.T) {
 	got := getModel(t, s, name+"@1")
 	if got.Name != name+"@1" || !slices.Equal(got.VersionAliases, []string{"testing", "default"}) || got.VersionDescription != "d" ||
 		got.Etag == "" || got.CreateTime == nil || got.VersionUpdateTime == nil ||
-		!slices.Equal(got.SupportedDeploymentResourcesTypes, []pb.Model_DeploymentResourcesType{pb.Model_DEDICATED_RESOURCES}) {
+		!slices.Equal(got.SupportedDeploymentResourcesTypes, []pb.Model_DeploymentResourcesType{pb.Model_DEDICATED_RESOURCES, pb.Model_SHARED_RESOURCES}) {
 		t.Errorf("GetModel = %v", got)
 	}
 

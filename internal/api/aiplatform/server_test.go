@@ -85,7 +85,7 @@ func newServer(tb testing.TB) *server {
 	std := NewStandard(st, time.Now)
 	var groups [][]api.Method
 	for _, s := range []interface{ Methods() ([]api.Method, error) }{
-		NewModels(std), NewEndpoints(std, accounts{}, images{}, nil, func() string { return ownAddr }), NewMetadata(std), NewOperations(std),
+		NewModels(std), NewEndpoints(std, accounts{}, images{}, nil, func() string { return ownAddr }), NewPools(std), NewMetadata(std), NewOperations(std),
 	} {
 		methods, err := s.Methods()
 		if err != nil {
@@ -102,7 +102,7 @@ func newServer(tb testing.TB) *server {
 
 func (s *server) do(ctx context.Context, method string, req proto.Message) (proto.Message, error) {
 	if !strings.Contains(method, "/") {
-		for _, service := range []string{modelService, endpointService, metadataService} {
+		for _, service := range []string{modelService, endpointService, poolService, metadataService} {
 			if name := MethodName(service, method); hasMethod(s.table, name) {
 				method = name
 			}
