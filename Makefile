@@ -55,6 +55,7 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-browser
 	$(MAKE) kill-loop ROUNDS=5
 	$(MAKE) batch-kills KILLS=3
+	$(MAKE) vector-kills KILLS=5
 	$(MAKE) mutate N=1500
 	$(MAKE) faults
 	$(MAKE) debug-loop GATHER_MS=500 WORK_MS=200
@@ -81,6 +82,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) test-buckets
 	$(MAKE) kill-loop
 	$(MAKE) batch-kills
+	$(MAKE) vector-kills
 	$(MAKE) mutate
 	$(MAKE) mutate-specs
 	$(MAKE) fuzz
@@ -133,6 +135,13 @@ batch-kills: KILLS ?= 20
 batch-kills: SEED ?= 1
 batch-kills: build $(CLIENTS)/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/batch/kills.py --kills $(KILLS) --seed $(SEED)
+
+## kill -9 of the server while datapoints of an index are upserted, removed and merged.
+.PHONY: vector-kills
+vector-kills: KILLS ?= 50
+vector-kills: SEED ?= 1
+vector-kills: build $(CLIENTS)/.built
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/vector/kills.py --kills $(KILLS) --seed $(SEED)
 
 ## Seeded changes of valid requests, and of pipelines; only answers that a client may get.
 mutate: N ?= 10000

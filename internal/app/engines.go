@@ -51,7 +51,7 @@ func (e engines) list() []namedEngine {
 	}
 }
 
-func (m *Main) openEngines(context.Context) (err error) {
+func (m *Main) openEngines(ctx context.Context) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find our own binary: %w", err)
@@ -77,7 +77,7 @@ func (m *Main) openEngines(context.Context) (err error) {
 		}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}
-	if m.engines.vector, err = m.openVectors(); err != nil {
+	if m.engines.vector, err = m.openVectors(ctx); err != nil {
 		return err
 	}
 	for _, c := range append(m.engines.serving.Metrics(), m.engines.vector.Metrics()...) {

@@ -19,6 +19,8 @@ type Vectors struct {
 	Idle time.Duration `yaml:"idle"`
 	// MemoryBytes bounds the memory and mapped files of all indexes; 0 = no bound.
 	MemoryBytes int64 `yaml:"memoryBytes"`
+	// MergeAt is how many streamed datapoints of an index begin a merge; 0 = 4096.
+	MergeAt int `yaml:"mergeAt"`
 	// Match is a second address, on loopback and without TLS, for clients of private
 	// index endpoints: the SDK asks for port 10000. "" = there is none.
 	Match string `yaml:"match"`
@@ -30,6 +32,9 @@ func (v Vectors) validate() error {
 	}
 	if v.MemoryBytes < 0 {
 		return resource.Invalid("vectors.memoryBytes", "vectors.memoryBytes is %d", v.MemoryBytes).WithHint("leave it out for no bound")
+	}
+	if v.MergeAt < 0 {
+		return resource.Invalid("vectors.mergeAt", "vectors.mergeAt is %d", v.MergeAt).WithHint("leave it out for 4096")
 	}
 	if v.Match == "" {
 		return nil
@@ -54,10 +59,10 @@ func (m *Main) listenMatch(ctx context.Context) (err error) {
 	return nil
 }
 
-func (m *Main) openVectors() (*vector.Engine, error) {
-	backend, err := vectorlocal.New(vectorlocal.Config{
+func (m *Main) openVectors(ctx context.Context) (*vector.Engine, error) {
+	backend, err := vectorlocal.New(ctx, vectorlocal.Config{
 		Store: m.store, Contents: m.blobs.Contents(), Cache: filepath.Join(m.cfg.Cache, "vectors"), Idle: m.cfg.Vectors.Idle,
-		Memory: m.cfg.Vectors.MemoryBytes, Log: m.log, Now: m.now,
+		Memory: m.cfg.Vectors.MemoryBytes, MergeAt: m.cfg.Vectors.MergeAt, Log: m.log, Now: m.now,
 	})
 	if err != nil {
 		return nil, err

@@ -63,8 +63,9 @@ type Backend struct {
 
 var _ vector.Backend = (*Backend)(nil)
 
-// New makes a backend. Merges and the end of idle indexes wait for Run.
-func New(cfg Config) (*Backend, error) {
+// New makes a backend, and removes what an earlier one left in the cache. Merges and
+// the end of idle indexes wait for Run.
+func New(ctx context.Context, cfg Config) (*Backend, error) {
 	if cfg.Idle == 0 {
 		cfg.Idle = defaultIdle
 	}
@@ -74,7 +75,11 @@ func New(cfg Config) (*Backend, error) {
 	if err := os.MkdirAll(cfg.Cache, 0o700); err != nil {
 		return nil, fmt.Errorf("make the cache of indexes: %w", err)
 	}
-	return &Backend{cfg: cfg, tables: map[string]*table{}, merges: make(chan *table, 64)}, nil
+	b := &Backend{cfg: cfg, tables: map[string]*table{}, merges: make(chan *table, 64)}
+	if err := b.sweep(ctx); err != nil {
+		return nil, fmt.Errorf("tidy the cache of indexes: %w", err)
+	}
+	return b, nil
 }
 
 // table gives the one table of an index, which need not be in memory.

@@ -56,7 +56,7 @@ func (p *place) open(t *testing.T, change func(*Config)) *Backend {
 	if change != nil {
 		change(&cfg)
 	}
-	b, err := New(cfg)
+	b, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

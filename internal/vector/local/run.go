@@ -21,9 +21,6 @@ const tendEvery = 5 * time.Second
 
 // Run implements vector.Backend: merges, and indexes that leave memory.
 func (b *Backend) Run(ctx context.Context) error {
-	if err := b.sweep(ctx); err != nil && ctx.Err() == nil {
-		return err
-	}
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
@@ -43,7 +40,8 @@ func (b *Backend) Run(ctx context.Context) error {
 	}
 }
 
-// sweep removes files of segments that no manifest names, and what builds left.
+// sweep removes files of segments that no manifest names, and what builds left. No
+// other method may be at work.
 func (b *Backend) sweep(ctx context.Context) error {
 	rows, err := b.cfg.Store.List(ctx, store.Query{Kind: segmentKind})
 	if err != nil {
