@@ -119,7 +119,7 @@ test-gpu: build $(UV)
 	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_TORCH="$(TORCH)" TATEGU_TEST_TORCHSERVE="$(TORCH)" go test -count=1 -run 'CUDA|GPU' ./internal/runtime/process ./internal/torchserve
 	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu $(TORCH) test/gpu/check.py
 
-## The storage clients for Go, Node and Java, unmodified.
+## The storage clients for Go, Node and Java, and those of aiplatform for Go and Rust, unmodified.
 test-otherclients: build
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(PYTHON) test/otherclients/run.py
 

@@ -142,14 +142,16 @@ func sortedKeys(m map[string][]string) []string {
 	return keys
 }
 
-// decodeBody puts the body where the rule says. A raw body may be anything; a
-// client that says $alt wraps it: {"httpBody": {"contentType": .., "data": ..}}.
+// decodeBody puts the body where the rule says. A raw body may be anything; most
+// clients that say $alt wrap it: {"httpBody": {"contentType": .., "data": ..}}. Those that
+// do not (Rust's) read the answer as it is, too.
 func (x *exchange) decodeBody(req protoreflect.Message, body []byte, contentType string) error {
 	target := req
 	raw := rawField(req.Descriptor(), x.route.body)
 	wrapped := x.alt.wrapped && x.route.body == "*" && wrapsRaw(body)
 	switch {
 	case raw != nil && !wrapped:
+		x.alt.wrapped = false
 		hb := &httpbody.HttpBody{ContentType: strings.ToValidUTF8(contentType, "?"), Data: body}
 		req.Set(raw, protoreflect.ValueOfMessage(hb.ProtoReflect()))
 		return nil

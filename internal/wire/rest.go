@@ -112,6 +112,7 @@ func (x *exchange) transcode(w http.ResponseWriter, r *http.Request, early error
 		if err != nil {
 			return err
 		}
+		stream.alt = x.alt
 		req, err := convert(called, m.request)
 		if err != nil {
 			return err

@@ -72,7 +72,7 @@ func TestREST(t *testing.T) {
 		{"fast path error", "POST", endpoint + ":predict", ``, nil, 400, `"field":"instances"`},
 		{"raw, fast", "POST", endpoint + ":rawPredict", `a,b`, []string{"Content-Type", "text/csv"}, 418, `a,b`},
 		{"raw, wrapped", "POST", endpoint + ":rawPredict?" + intAlt, `{"httpBody":{"contentType":"text/csv","data":"YSxi"}}`, nil, 200, `{"contentType":"text/x","data":"dGV4dC9jc3Y6YSxi"}`},
-		{"raw, not wrapped, answer wrapped", "POST", endpoint + ":rawPredict?" + intAlt, `a,b`, []string{"Content-Type", "text/csv"}, 200, `"data":"dGV4dC9jc3Y6YSxi"`},
+		{"raw, not wrapped, nor the answer", "POST", endpoint + ":rawPredict?" + intAlt, `a,b`, []string{"Content-Type", "text/csv"}, 200, `text/csv:a,b`},
 		{"raw stream", "POST", endpoint + ":streamRawPredict", `a,b`, nil, 200, `ab`},
 		{"raw stream, wrapped", "POST", endpoint + ":streamRawPredict?" + intAlt, `{"httpBody":{"data":"YSxi"}}`, nil, 200, `[{"contentType":"text/csv","data":"YQ=="},{"contentType":"text/csv","data":"Yg=="}]`},
 		{"stream as an array", "POST", endpoint + ":serverStreamingPredict", `{"inputs":[{},{}]}`, nil, 200, `[{"outputs":[{"dtype":"BOOL"}]},{"outputs":[{"dtype":"BOOL"}]}]`},
