@@ -22,7 +22,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 - **Serving**: LightGBM text files and XGBoost models (JSON, UBJSON, binary) natively (` + "`artifact_uri`" + ` holding the file, image absent, ` + "`tategu/lightgbm`" + `,
   ` + "`tategu/xgboost`" + ` or prebuilt; [models](guide/models.md)); ONNX models of tensors by the program tategu-runner, on CPUs (not: sequences of tensors, inputs that are maps, sparse and optional values, types below 8 bits); any HTTP server that listens on ` + "`$AIP_HTTP_PORT`" + `, by an ` + "`images:`" + ` rule: on its predict route, and on
   all others where invoke_route_prefix is set. Replicas follow the load between min_replica_count (0 is served in v1 too) and max_replica_count; scale_to_zero_spec takes periods from 1 s.
-  Of autoscaling_metric_specs cpu/utilization is known. WebSockets, rollout_options and spot are not served.
+  Of autoscaling_metric_specs cpu/utilization, accelerator/duty_cycle and request_count are known. WebSockets, rollout_options and spot are not served.
   predict_request_response_logging_config writes JSON lines to a bucket; labels ` + "`tategu-canary`" + ` and ` + "`tategu-shadow`" + ` of an endpoint put a deployed model on trial ([serving](guide/serving.md)).
   Prebuilt images sklearn-cpu and xgboost-cpu with a pickle
   (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image, and so do custom prediction routines (` + "`tategu/cpr`" + `: sources and requirements in the artifact); other prebuilt images with files of their own are refused by name.

@@ -11,6 +11,7 @@ import (
 	"tategu/internal/identity"
 	"tategu/internal/modelformat"
 	"tategu/internal/pipeline"
+	"tategu/internal/runtime/inventory"
 	"tategu/internal/schedule"
 	"tategu/internal/serving"
 	"tategu/internal/training"
@@ -70,7 +71,7 @@ func (m *Main) openEngines(ctx context.Context) (err error) {
 		}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{
-			Store: m.store, Objects: func(as identity.Account) modelformat.Objects { return m.objects.As(as) }, Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Log: m.log, Now: m.now,
+			Store: m.store, Objects: func(as identity.Account) modelformat.Objects { return m.objects.As(as) }, Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), GPUs: &inventory.Duty{}, Log: m.log, Now: m.now,
 		}),
 		batch: batch.New(batch.Config{
 			Store: m.store, Objects: func(as identity.Account) batch.Objects { return m.objects.As(as) }, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Worker: self, Warehouses: m.warehouses, Projects: m.cfg.warehouseProjects(), Temp: m.cfg.Cache, Room: m.cacheRoom, Ended: batchEnded(outbox), Log: m.log, Now: m.now,

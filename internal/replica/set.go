@@ -222,19 +222,23 @@ func (s *Set) Stop(ctx context.Context, drain time.Duration) error {
 	return s.wait(ctx, func() (bool, error) { return len(s.members) == 0, nil })
 }
 
-// Used gives the CPU time that each ready replica has used so far, by the id of its
-// workload. Those of which it is not known are missing.
-func (s *Set) Used() map[string]time.Duration {
+// instances are those of ready replicas.
+func (s *Set) instances() (ready []runtime.Instance) {
 	s.mu.Lock()
-	var ready []runtime.Instance
+	defer s.mu.Unlock()
 	for _, m := range s.members {
 		if m.state == Ready && m.inst != nil {
 			ready = append(ready, m.inst)
 		}
 	}
-	s.mu.Unlock()
+	return ready
+}
+
+// Used gives the CPU time that each ready replica has used so far, by the id of its
+// workload. Those of which it is not known are missing.
+func (s *Set) Used() map[string]time.Duration {
 	used := map[string]time.Duration{}
-	for _, inst := range ready {
+	for _, inst := range s.instances() {
 		if m, ok := inst.(runtime.Metered); ok {
 			if d, ok := m.CPUTime(); ok {
 				used[inst.ID()] = d
@@ -242,6 +246,19 @@ func (s *Set) Used() map[string]time.Duration {
 		}
 	}
 	return used
+}
+
+// GPUs gives the ids of those that each ready replica was handed.
+func (s *Set) GPUs() (all [][]string) {
+	for _, inst := range s.instances() {
+		gpus := inst.Status().GPUs
+		ids := make([]string, 0, len(gpus))
+		for _, g := range gpus {
+			ids = append(ids, g.ID)
+		}
+		all = append(all, ids)
+	}
+	return all
 }
 
 // WaitReady waits until all wanted replicas, or those that are required, have been

@@ -8,13 +8,25 @@ import (
 // stats counts what the runner did, for GET /metrics.
 type stats struct {
 	requests, failed, runs, rows, merged atomic.Int64
+
+	sizes [sizeBounds + 1]atomic.Int64 // runs by the rows of their batch
 }
 
+// sizeBounds is how many bounds the histogram of batches has: 1, 2, 4 to 256 rows.
+const sizeBounds = 9
+
 func (s *stats) batch(batch []*job) {
-	s.runs.Add(1)
+	rows := 0
 	for _, j := range batch {
-		s.rows.Add(int64(j.rows))
+		rows += j.rows
 	}
+	s.runs.Add(1)
+	s.rows.Add(int64(rows))
+	at := 0
+	for at < sizeBounds && rows > 1<<at {
+		at++
+	}
+	s.sizes[at].Add(1)
 	if len(batch) > 1 {
 		s.merged.Add(int64(len(batch)))
 	}
@@ -35,5 +47,24 @@ func (s *stats) appendText(b []byte) []byte {
 		b = append(b, "# TYPE "+m.name+" counter\n# HELP "+m.name+" "+m.help+"\n"+m.name+"_total "...)
 		b = append(strconv.AppendInt(b, m.value, 10), '\n')
 	}
-	return append(b, "# EOF\n"...)
+	return append(s.appendSizes(b), "# EOF\n"...)
+}
+
+// appendSizes writes how large the batches were. Its counts are read one by one: what
+// is under way may be in some of them and not in others, so the last is their sum.
+func (s *stats) appendSizes(b []byte) []byte {
+	const name = "tategu_runner_batch_rows"
+	b = append(b, "# TYPE "+name+" histogram\n# HELP "+name+" Rows that the model was run with at a time.\n"...)
+	runs := int64(0)
+	for i := range s.sizes {
+		runs += s.sizes[i].Load()
+		bound := "+Inf"
+		if i < sizeBounds {
+			bound = strconv.Itoa(1<<i) + ".0"
+		}
+		b = append(b, name+"_bucket{le=\""+bound+"\"} "...)
+		b = append(strconv.AppendInt(b, runs, 10), '\n')
+	}
+	b = append(strconv.AppendInt(append(b, name+"_count "...), runs, 10), '\n')
+	return append(strconv.AppendInt(append(b, name+"_sum "...), s.rows.Load(), 10), '\n')
 }

@@ -129,6 +129,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 			return err
 		}
 		d.scale = newScaler(spec, cmp.Or(c.Concurrency, limits.Concurrency), cfg.Count, coresOf(machine), a.log, e.cfg.Now)
+		d.scale.gpu = e.cfg.GPUs
 		cfg.Concurrency = d.scale.spec.Concurrency
 		if d.scale.pool = shared; shared != nil {
 			if err := shared.join(d.scale, cmp.Or(dm.GetDisplayName(), model.GetDisplayName())+" ("+dm.GetId()+")", cfg.Count, again); err != nil {

@@ -36,9 +36,17 @@ type Config struct {
 	Limit    time.Duration           // longest prediction, where the endpoint does not say; 0 = one minute
 	Scaling  Scaling
 	Runner   modelformat.Runner // serves ONNX models
-	Log      *slog.Logger
-	Now      func() time.Time
-	Random   func(n int) int // for the traffic split; nil = math/rand
+	// GPUs tells how busy they are, from 0 to 1 by their ids, and when that was read; nil =
+	// nobody knows. It is asked once a second by each model that is scaled by it.
+	GPUs   GPUReader
+	Log    *slog.Logger
+	Now    func() time.Time
+	Random func(n int) int // for the traffic split; nil = math/rand
+}
+
+// GPUReader reads how busy GPUs are; inventory.Duty does.
+type GPUReader interface {
+	Busy(ctx context.Context, now time.Time) (busy map[string]float64, read time.Time, err error)
 }
 
 // Engine runs deployed models.

@@ -57,8 +57,15 @@ func (s Scaling) spec(dm *pb.DeployedModel) autoscale.Spec {
 		if p := d.GetScaleToZeroSpec().GetMinScaleupPeriod(); p != nil {
 			spec.MinUp = p.AsDuration()
 		}
-		if m := d.GetAutoscalingMetricSpecs(); len(m) > 0 { // the one that is accepted: CPU
-			spec.CPU = float64(cmp.Or(m[0].GetTarget(), defaultUtilization)) / 100
+		for _, m := range d.GetAutoscalingMetricSpecs() { // the API has refused all others
+			switch m.GetMetricName() {
+			case MetricCPU:
+				spec.CPU = float64(cmp.Or(m.GetTarget(), defaultUtilization)) / 100
+			case MetricRequests:
+				spec.PerMinute = float64(m.GetTarget())
+			case MetricGPU:
+				spec.GPU = float64(cmp.Or(m.GetTarget(), defaultUtilization)) / 100
+			}
 		}
 	case *pb.DeployedModel_AutomaticResources:
 		// Zero is of dedicated_resources; here a client that says nothing means one.
@@ -66,6 +73,15 @@ func (s Scaling) spec(dm *pb.DeployedModel) autoscale.Spec {
 	}
 	return spec.WithDefaults()
 }
+
+// The metrics of autoscaling_metric_specs that replicas are scaled by, besides requests
+// at a time. The target of the last is how many come to a replica in a minute, of the
+// others a percentage.
+const (
+	MetricCPU      = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
+	MetricGPU      = "aiplatform.googleapis.com/prediction/online/accelerator/duty_cycle"
+	MetricRequests = "aiplatform.googleapis.com/prediction/online/request_count"
+)
 
 // defaultUtilization is the cloud's target for a metric without one, in percent.
 const defaultUtilization = 60
@@ -81,12 +97,15 @@ type scaler struct {
 	now   func() time.Time
 	pool  *pool         // nil: its replicas are its own
 	poked chan struct{} // the pool wants it to look at once
+	gpu   GPUReader     // nil = nobody knows how busy GPUs are
 
 	mu      sync.Mutex
 	spec    autoscale.Spec
 	meter   *autoscale.Meter
 	learner *autoscale.Learner // nil: the limit is declared
 	cpu     autoscale.Utilization
+	duty    autoscale.Duty
+	blind   bool // it was told that GPUs cannot be read
 	state   autoscale.State
 	want    int
 	up      time.Time // when there were replicas again after none
@@ -102,6 +121,7 @@ func newScaler(spec autoscale.Spec, declared, want int, cores float64, log *slog
 	s := &scaler{
 		log: log, now: now, want: want, poked: make(chan struct{}, 1), up: at, since: at, meter: autoscale.NewMeter(at, time.Minute),
 		reason: "replicas to begin with", cpu: autoscale.Utilization{Cores: cores, Window: int(time.Minute / scaleTick)},
+		duty: autoscale.Duty{Window: time.Minute},
 	}
 	if declared == 0 {
 		s.learner = autoscale.NewLearner(at)
@@ -133,18 +153,19 @@ func (s *scaler) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.look()
+			s.look(ctx)
 		case <-s.poked:
-			s.look()
+			s.look(ctx)
 		}
 	}
 }
 
-func (s *scaler) look() {
+func (s *scaler) look(ctx context.Context) {
 	used := s.used()
 	if s.pool != nil {
 		s.pool.ended(s, len(s.set.Status()))
 	}
+	s.sampleGPUs(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spec.CPU > 0 {
@@ -155,6 +176,31 @@ func (s *scaler) look() {
 		s.set.Limit(s.spec.Concurrency)
 	}
 	s.decide()
+}
+
+// sampleGPUs notes how busy those of the replicas are, where that counts. Where it cannot
+// be read, the other metrics say how many replicas there are.
+func (s *scaler) sampleGPUs(ctx context.Context) {
+	s.mu.Lock()
+	counts := s.spec.GPU > 0
+	s.mu.Unlock()
+	if !counts || s.gpu == nil {
+		return
+	}
+	replicas := s.set.GPUs()
+	busy, read, err := s.gpu.Busy(ctx, s.now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		busy = nil
+	}
+	s.duty.Sample(read, replicas, busy)
+	if blind := err != nil; blind != s.blind {
+		s.blind = blind
+		if blind && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "replicas do not follow the duty cycle of GPUs: it cannot be read", slog.Any("error", err))
+		}
+	}
 }
 
 // used asks for CPU times where they count: it takes a while.
@@ -183,7 +229,7 @@ func (s *scaler) decide() {
 	}
 	d := autoscale.Decide(s.spec, autoscale.History{
 		Now: now, Load: s.meter.Load(s.ready, now), Active: s.meter.Active(), Last: s.meter.Last(), Up: s.up,
-		Want: s.want, Ready: ready, CPU: s.cpu.Mean(), GPU: -1, State: s.state,
+		Want: s.want, Ready: ready, CPU: s.cpu.Mean(), GPU: s.duty.Mean(), PerMinute: s.meter.PerMinute(s.ready, now), State: s.state,
 	})
 	if s.pool != nil {
 		var why string

@@ -114,7 +114,20 @@ func (s *server) Address() string { return s.id }
 // CPUTime says that a server uses a whole core, always.
 func (s *server) CPUTime() (time.Duration, bool) { return time.Since(s.up), true }
 
-func (s *server) Status() runtime.Status { return runtime.Status{Phase: runtime.Running} }
+func (s *server) Status() runtime.Status {
+	return runtime.Status{Phase: runtime.Running, GPUs: []runtime.GPU{{ID: s.id}}}
+}
+
+// Busy says that the GPU of each server is, always: it is called like its server.
+func (f *farm) Busy(_ context.Context, now time.Time) (map[string]float64, time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	busy := map[string]float64{}
+	for id := range f.all {
+		busy[id] = 1
+	}
+	return busy, now, nil
+}
 
 func (s *server) Wait(ctx context.Context) (runtime.Exit, error) {
 	select {
@@ -148,6 +161,7 @@ func serve(t *testing.T, f *farm, declared int, dm *pb.DedicatedResources) *depl
 	log := slog.New(slog.DiscardHandler)
 	spec := Scaling{}.withDefaults().spec(&pb.DeployedModel{PredictionResources: &pb.DeployedModel_DedicatedResources{DedicatedResources: dm}})
 	s := newScaler(spec, declared, spec.Min, 1, log, time.Now)
+	s.gpu = f
 	s.set = replica.New(replica.Config{
 		Name: "m", Title: "the model", Count: spec.Min, Concurrency: s.spec.Concurrency, Runtime: f, Client: f, Health: "/health", Log: log,
 		Workload: func(id string) runtime.Workload { return runtime.Workload{ID: id} },
@@ -357,14 +371,42 @@ func TestLowerMaximum(t *testing.T) {
 	})
 }
 
-// TestCPU: replicas that are busy all the time are too few when CPU counts.
-func TestCPU(t *testing.T) {
+// TestUtilization: replicas that are busy all the time are too few when CPU or GPUs
+// count.
+func TestUtilization(t *testing.T) {
+	t.Parallel()
+	for metric, unit := range map[string]string{MetricCPU: "CPU", MetricGPU: "GPU"} {
+		t.Run(unit, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := &farm{work: time.Millisecond, workers: 1}
+				d := serve(t, f, 10, &pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 4, AutoscalingMetricSpecs: []*pb.AutoscalingMetricSpec{{MetricName: metric, Target: 80}}})
+				<-time.After(5 * time.Minute)
+				if message, _, _ := d.scale.status(); f.live() != 4 || !strings.Contains(message, "replicas' worth of "+unit+" is in use and 80% of each is aimed at; 5 replicas are needed, max_replica_count is 4") {
+					t.Errorf("%d run: %s", f.live(), message)
+				}
+			})
+		})
+	}
+}
+
+// TestRequestsPerMinute: two requests a second are too many for a replica that is to get
+// fifty a minute, however fast it answers them.
+func TestRequestsPerMinute(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := &farm{work: time.Millisecond, workers: 1}
-		d := serve(t, f, 10, &pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 4, AutoscalingMetricSpecs: []*pb.AutoscalingMetricSpec{{Target: 80}}})
-		<-time.After(5 * time.Minute)
-		if message, _, _ := d.scale.status(); f.live() != 4 || !strings.Contains(message, "replicas' worth of CPU is in use and 80% of each is aimed at; 5 replicas are needed, max_replica_count is 4") {
+		d := serve(t, f, 10, &pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 9, AutoscalingMetricSpecs: []*pb.AutoscalingMetricSpec{{MetricName: MetricRequests, Target: 50}}})
+		for range 400 {
+			<-time.After(500 * time.Millisecond)
+			resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: "/p"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			end()
+		}
+		if message, _, _ := d.scale.status(); f.live() != 3 || !strings.Contains(message, "120 requests come in a minute and 50 to each are aimed at") {
 			t.Errorf("%d run: %s", f.live(), message)
 		}
 	})

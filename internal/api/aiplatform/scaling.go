@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"tategu/internal/resource"
+	"tategu/internal/serving"
 )
 
 // Bounds of the periods of a scale_to_zero_spec. The cloud's least is five minutes;
@@ -16,10 +17,6 @@ const (
 	leastPeriod = time.Second
 	mostPeriod  = 8 * time.Hour
 )
-
-// cpuMetric is the one metric besides the number of requests that replicas are
-// scaled by.
-const cpuMetric = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
 
 // checkScaling wants counts, periods and metrics that make sense together, and fills
 // in a missing maximum.
@@ -47,20 +44,24 @@ func checkScaling(d *pb.DedicatedResources) error {
 			}
 		}
 	}
-	return checkMetrics(field+".autoscaling_metric_specs", d.GetAutoscalingMetricSpecs())
+	return checkMetrics(field+".autoscaling_metric_specs", d.GetAutoscalingMetricSpecs(), d.GetMachineSpec().GetAcceleratorCount() > 0)
 }
 
-func checkMetrics(field string, specs []*pb.AutoscalingMetricSpec) error {
+func checkMetrics(field string, specs []*pb.AutoscalingMetricSpec, accelerated bool) error {
 	seen := map[string]bool{}
 	for _, m := range specs {
 		name := m.GetMetricName()
 		switch {
-		case name != cpuMetric:
+		case name != serving.MetricCPU && name != serving.MetricGPU && name != serving.MetricRequests:
 			return resource.Unimplemented("scaling by the metric "+name).
-				WithHint("requests at a time are scaled by in any case; of the others %s is known", cpuMetric)
+				WithHint("requests at a time are scaled by in any case; of the others %s, %s and %s are known", serving.MetricCPU, serving.MetricGPU, serving.MetricRequests)
 		case seen[name]:
 			return resource.Invalid(field, "%s is there twice", name)
-		case m.GetTarget() < 0 || m.GetTarget() > 100:
+		case name == serving.MetricRequests && m.GetTarget() < 1:
+			return resource.Invalid(field, "the target of %s is %d: want how many requests a replica is to get in a minute", name, m.GetTarget())
+		case name == serving.MetricGPU && !accelerated:
+			return resource.Invalid(field, "%s is of GPUs, and machine_spec.accelerator_count is 0", name)
+		case name != serving.MetricRequests && (m.GetTarget() < 0 || m.GetTarget() > 100):
 			return resource.Invalid(field, "the target of %s is %d: want a percentage", name, m.GetTarget())
 		case len(m.GetMonitoredResourceLabels()) > 0:
 			return resource.Unimplemented(field + ".monitored_resource_labels")

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"tategu/internal/resource"
+	"tategu/internal/serving"
 )
 
 func TestCheckScaling(t *testing.T) {
@@ -35,10 +36,14 @@ func TestCheckScaling(t *testing.T) {
 		"initial with one":          {&pb.DedicatedResources{MinReplicaCount: 1, InitialReplicaCount: 1}, codes.InvalidArgument, 0},
 		"initial beyond the most":   {&pb.DedicatedResources{MaxReplicaCount: 1, InitialReplicaCount: 2}, codes.InvalidArgument, 0},
 		"initial below nothing":     {&pb.DedicatedResources{InitialReplicaCount: -1}, codes.InvalidArgument, 0},
-		"CPU":                       {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(cpuMetric, 70)}, codes.OK, 1},
-		"CPU of 101 percent":        {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(cpuMetric, 101)}, codes.InvalidArgument, 0},
-		"CPU twice":                 {&pb.DedicatedResources{AutoscalingMetricSpecs: append(metric(cpuMetric, 1), metric(cpuMetric, 2)...)}, codes.InvalidArgument, 0},
-		"a metric we do not have":   {&pb.DedicatedResources{AutoscalingMetricSpecs: metric("aiplatform.googleapis.com/prediction/online/request_count", 1)}, codes.Unimplemented, 0},
+		"CPU":                       {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(serving.MetricCPU, 70)}, codes.OK, 1},
+		"so many requests a minute": {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: append(metric(serving.MetricRequests, 600), metric(serving.MetricCPU, 0)...)}, codes.OK, 1},
+		"duty cycle of GPUs":        {&pb.DedicatedResources{MinReplicaCount: 1, MachineSpec: &pb.MachineSpec{AcceleratorCount: 1}, AutoscalingMetricSpecs: metric(serving.MetricGPU, 80)}, codes.OK, 1},
+		"duty cycle of no GPU":      {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(serving.MetricGPU, 80)}, codes.InvalidArgument, 0},
+		"requests without a target": {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(serving.MetricRequests, 0)}, codes.InvalidArgument, 0},
+		"CPU of 101 percent":        {&pb.DedicatedResources{MinReplicaCount: 1, AutoscalingMetricSpecs: metric(serving.MetricCPU, 101)}, codes.InvalidArgument, 0},
+		"CPU twice":                 {&pb.DedicatedResources{AutoscalingMetricSpecs: append(metric(serving.MetricCPU, 1), metric(serving.MetricCPU, 2)...)}, codes.InvalidArgument, 0},
+		"a metric we do not have":   {&pb.DedicatedResources{AutoscalingMetricSpecs: metric("aiplatform.googleapis.com/prediction/online/replicas", 1)}, codes.Unimplemented, 0},
 		"a metric nobody ever had":  {&pb.DedicatedResources{AutoscalingMetricSpecs: metric("", 1)}, codes.Unimplemented, 0},
 		"a range that is none":      {&pb.DedicatedResources{MinReplicaCount: 3, MaxReplicaCount: 2}, codes.InvalidArgument, 0},
 		"less than no replicas":     {&pb.DedicatedResources{MinReplicaCount: -1}, codes.InvalidArgument, 0},

@@ -24,6 +24,7 @@ type Spec struct {
 	Concurrency int     // requests that a replica takes at a time
 	Target      float64 // share of Concurrency that is aimed at; 0 = 0.7
 	CPU, GPU    float64 // utilization aimed at, 0 to 1; 0 = does not count
+	PerMinute   float64 // requests that come to a replica in a minute, aimed at; 0 = does not count
 
 	Stable, Panic time.Duration // windows; 0 = 60 s and 6 s
 	DownDelay     time.Duration // how long less must have been enough
@@ -67,7 +68,10 @@ type History struct {
 	// CPU and GPU are how busy those of all replicas were over the stable window, in
 	// replicas (Utilization); negative = not known.
 	CPU, GPU float64
-	State    State // of the decision before
+	// PerMinute is how many requests came in a minute, over the stable window; negative =
+	// not known.
+	PerMinute float64
+	State     State // of the decision before
 }
 
 // State is what a decision remembers for the next one.
@@ -186,6 +190,11 @@ func (s Spec) needs(h History) need {
 		}
 		if k := divide(u.now, u.target); k > n.replicas {
 			n.replicas, n.by = k, fmt.Sprintf("%.1f replicas' worth of %s is in use and %.0f%% of each is aimed at", u.now, u.name, u.target*100)
+		}
+	}
+	if s.PerMinute > 0 && h.PerMinute > 0 && h.Ready > 0 {
+		if k := divide(h.PerMinute, s.PerMinute); k > n.replicas {
+			n.replicas, n.by = k, fmt.Sprintf("%.0f requests come in a minute and %.0f to each are aimed at", h.PerMinute, s.PerMinute)
 		}
 	}
 	return n

@@ -53,6 +53,9 @@ func TestDecide(t *testing.T) {
 		"CPU":                   {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: 1.8, GPU: -1}, 3, "1.8 replicas' worth of CPU is in use and 60% of each is aimed at"},
 		"CPU not known":         {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: -1, GPU: -1}, 1, "1.0 requests"},
 		"GPU wants most":        {Spec{Min: 1, Max: 9, Concurrency: 10, CPU: .6, GPU: .5}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: 1.8, GPU: 2}, 4, "2.0 replicas' worth of GPU is in use"},
+		"so many in a minute":   {Spec{Min: 1, Max: 9, Concurrency: 10, PerMinute: 100}, History{Load: flat(60, 1), Want: 2, Ready: 2, CPU: -1, GPU: -1, PerMinute: 301}, 4, "301 requests come in a minute and 100 to each are aimed at"},
+		"a minute not known":    {Spec{Min: 1, Max: 9, Concurrency: 10, PerMinute: 100, DownDelay: time.Minute}, History{Load: flat(60, 1), Want: 2, Ready: 2, PerMinute: -1}, 2, "1 replica would do"},
+		"a minute, not counted": {spec, History{Load: flat(60, 1), Want: 1, Ready: 1, PerMinute: 1e6}, 1, "1.0 requests"},
 		"CPU is not counted":    {spec, History{Load: flat(60, 1), Want: 1, Ready: 1, CPU: 1, GPU: 1}, 1, "1.0 requests"},
 	}
 	for name, tc := range tests {
@@ -122,5 +125,40 @@ func TestMonotone(t *testing.T) {
 		if a, b := Decide(s, h), Decide(s, more); b.Want < a.Want {
 			t.Fatalf("%d replicas, and %d for more load: %+v, %+v", a.Want, b.Want, s, h)
 		}
+	}
+}
+
+// TestPerMinute: requests are counted in the second in which they come, as long as the
+// meter remembers.
+func TestPerMinute(t *testing.T) {
+	t.Parallel()
+	m := NewMeter(at(0), 10*time.Second)
+	if got := m.PerMinute(at(0), at(0.5)); got != -1 {
+		t.Errorf("without a full second: %v", got)
+	}
+	for s := range 40 { // on the second, within it, and just before its end
+		n := 1 + s/20 // twice as many in the second half
+		for _, part := range []float64{0, .5, .999} {
+			for range n {
+				m.Add(at(float64(s)+part), 1)
+				m.Add(at(float64(s)+part), -1)
+			}
+		}
+		want := 180.0
+		if s >= 29 { // of the last ten full seconds all were of the second half
+			want = 360
+		}
+		if got := m.PerMinute(at(0), at(float64(s+1))); (s < 20 || s >= 29) && got != want {
+			t.Errorf("after %d s: %v, want %v", s+1, got, want)
+		}
+	}
+	if got := m.PerMinute(at(35), at(40)); got != 360 {
+		t.Errorf("since a while ago: %v", got)
+	}
+	if got := m.PerMinute(at(0), at(45)); got != 180 {
+		t.Errorf("five seconds without any: %v", got)
+	}
+	if got := m.PerMinute(at(0), at(1000)); got != 0 {
+		t.Errorf("long after: %v", got)
 	}
 }

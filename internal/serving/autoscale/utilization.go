@@ -12,8 +12,68 @@ type Utilization struct {
 
 	at     time.Time
 	used   map[string]time.Duration
-	recent []float64
+	recent window
 }
+
+// window keeps the last samples, in replicas.
+type window []float64
+
+func (w window) add(v float64, most int) window {
+	w = append(w, v)
+	return w[max(0, len(w)-most):]
+}
+
+// mean of the samples; -1 = there are none.
+func (w window) mean() float64 {
+	if len(w) == 0 {
+		return -1
+	}
+	sum := 0.0
+	for _, v := range w {
+		sum += v
+	}
+	return sum / float64(len(w))
+}
+
+// Duty averages how busy the GPUs of replicas are. It is not safe for concurrent use.
+type Duty struct {
+	Window time.Duration // in which samples count
+
+	read   []time.Time
+	recent window
+}
+
+// Sample notes what was read at a time: of each replica its GPUs, and how busy each GPU
+// of the machine was, from 0 to 1. What was read before is no news. A replica counts with
+// the mean of its GPUs; one of which nothing is known does not.
+func (d *Duty) Sample(read time.Time, replicas [][]string, busy map[string]float64) {
+	if n := len(d.read); n > 0 && !read.After(d.read[n-1]) {
+		return
+	}
+	total, known := 0.0, false
+	for _, gpus := range replicas {
+		sum, n := 0.0, 0
+		for _, id := range gpus {
+			if b, ok := busy[id]; ok {
+				sum, n = sum+b, n+1
+			}
+		}
+		if n > 0 {
+			total, known = total+sum/float64(n), true
+		}
+	}
+	if !known {
+		d.read, d.recent = nil, nil // as with replicas that are gone
+		return
+	}
+	d.read, d.recent = append(d.read, read), d.recent.add(total, len(d.recent)+1)
+	for len(d.read) > 1 && read.Sub(d.read[0]) >= d.Window {
+		d.read, d.recent = d.read[1:], d.recent[1:]
+	}
+}
+
+// Mean is how many replicas' worth of GPUs was in use; -1 = not known.
+func (d *Duty) Mean() float64 { return d.recent.mean() }
 
 // Sample notes what each replica has used so far. Those that were there at the
 // sample before count; without replicas what was seen is forgotten.
@@ -32,20 +92,10 @@ func (u *Utilization) Sample(now time.Time, used map[string]time.Duration) {
 		}
 	}
 	if elapsed := now.Sub(u.at); n > 0 && elapsed > 0 && u.Cores > 0 {
-		u.recent = append(u.recent, min(float64(n), busy.Seconds()/elapsed.Seconds()/u.Cores))
-		u.recent = u.recent[max(0, len(u.recent)-u.Window):]
+		u.recent = u.recent.add(min(float64(n), busy.Seconds()/elapsed.Seconds()/u.Cores), u.Window)
 	}
 	u.at, u.used = now, used
 }
 
 // Mean is the mean of the samples; -1 = not known.
-func (u *Utilization) Mean() float64 {
-	if len(u.recent) == 0 {
-		return -1
-	}
-	sum := 0.0
-	for _, v := range u.recent {
-		sum += v
-	}
-	return sum / float64(len(u.recent))
-}
+func (u *Utilization) Mean() float64 { return u.recent.mean() }

@@ -65,3 +65,32 @@ func TestNoOvershoot(t *testing.T) {
 		t.Errorf("%d replicas", h.Want)
 	}
 }
+
+// TestDuty: a replica counts with the mean of its GPUs, as long as the window is, and
+// each reading once.
+func TestDuty(t *testing.T) {
+	t.Parallel()
+	d := Duty{Window: 10 * time.Second}
+	two := [][]string{{"a", "b"}, {"c"}}
+	for i, s := range []struct {
+		second   float64
+		replicas [][]string
+		busy     map[string]float64
+		want     float64
+	}{
+		{0, nil, map[string]float64{"a": 1}, -1},
+		{0, two, map[string]float64{"a": 1, "b": .5, "c": .25, "other": 1}, 1},
+		{0, two, map[string]float64{"a": 0, "b": 0, "c": 0}, 1}, // the same reading
+		{5, two, map[string]float64{"a": 0, "b": 0, "c": 0}, .5},
+		{9, two, map[string]float64{"a": 1, "c": 1}, 1}, // nothing is known of b
+		{10, two, map[string]float64{"a": 1, "b": 1, "c": 1}, 4. / 3},
+		{11, two, map[string]float64{"other": 1}, -1},
+		{12, two[1:], map[string]float64{"c": .5}, .5},
+		{13, two, nil, -1},
+	} {
+		d.Sample(at(s.second), s.replicas, s.busy)
+		if got := d.Mean(); math.Abs(got-s.want) > 1e-9 {
+			t.Errorf("sample %d: %v, want %v", i, got, s.want)
+		}
+	}
+}
