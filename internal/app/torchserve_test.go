@@ -50,7 +50,7 @@ func TestBindings(t *testing.T) {
 
 // FuzzBinding: an address that is read is read the same again from how it is shown.
 func FuzzBinding(f *testing.F) {
-	for _, s := range []string{"http://127.0.0.1:8080", "https://[::1]", "unix:/a", "unix://a", "http://a:b", "http://u@h", ""} {
+	for _, s := range []string{"http://127.0.0.1:8080", "https://[::1]", "unix:/a", "unix://a", "unix:////a", "unix:.", "http://a:b", "http://u@h", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

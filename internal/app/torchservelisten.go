@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ func parseBinding(key, s string) (binding, error) {
 		if path = strings.TrimPrefix(path, "//"); path == "" {
 			return refuse("there is no path")
 		}
-		return binding{network: "unix", address: path}, nil
+		return binding{network: "unix", address: filepath.Clean(path)}, nil
 	}
 	u, err := url.Parse(s)
 	switch {

@@ -2,6 +2,7 @@ package torchserve
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"tategu/internal/resource"
 	engine "tategu/internal/torchserve"
 )
 
@@ -121,6 +123,9 @@ func told(err error) *engine.Error {
 	}
 	if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return failure(http.StatusRequestEntityTooLarge, engine.BadRequest, "The request has more than max_request_size=%d bytes.", e.Limit)
+	}
+	if errors.Is(err, context.Canceled) {
+		return &engine.Error{Code: resource.StatusClientClosed, Type: engine.RequestTimeout, Message: "the client has gone", Err: err}
 	}
 	return &engine.Error{Code: http.StatusInternalServerError, Type: engine.InternalServer, Message: err.Error(), Err: err}
 }

@@ -88,7 +88,7 @@ func (f *fake) Describe(_ context.Context, model, version string, _ bool) ([]eng
 }
 
 // Predict answers with what the handler was given, or as the body asks.
-func (f *fake) Predict(_ context.Context, model, version string, r engine.Request, emit func(engine.Frame) error) error {
+func (f *fake) Predict(ctx context.Context, model, version string, r engine.Request, emit func(engine.Frame) error) error {
 	if err := f.find(model, version); err != nil {
 		return err
 	}
@@ -114,6 +114,9 @@ func (f *fake) Predict(_ context.Context, model, version string, r engine.Reques
 		return emit(engine.Frame{Body: []byte("end")})
 	case "teapot":
 		return emit(engine.Frame{Status: http.StatusTeapot, ContentType: "text/plain", Headers: []engine.Pair{{Name: "X-A", Value: "b"}, {Name: "content-type", Value: "text/plain"}, {Name: "Content-Length", Value: "999"}}, Body: []byte("x")})
+	case "wait":
+		<-ctx.Done()
+		return ctx.Err()
 	case "nothing":
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/dynamicpb"
 
+	"tategu/internal/resource"
 	engine "tategu/internal/torchserve"
 )
 
@@ -206,9 +207,9 @@ func codeOf(status int) codes.Code {
 		return codes.DeadlineExceeded
 	case http.StatusConflict:
 		return codes.AlreadyExists
-	case 416:
+	case http.StatusRequestedRangeNotSatisfiable:
 		return codes.OutOfRange
-	case 499:
+	case resource.StatusClientClosed:
 		return codes.Canceled
 	case http.StatusServiceUnavailable:
 		return codes.Unavailable

@@ -2,7 +2,9 @@ package torchserve_test
 
 import (
 	"bytes"
+	"context"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
@@ -66,6 +68,25 @@ func TestRequestsAreCounted(t *testing.T) {
 		if !regexp.MustCompile(want).MatchString(got) {
 			t.Errorf("no line %s in\n%s", want, got)
 		}
+	}
+}
+
+// TestClientsThatGo are no errors of the server.
+func TestClientsThatGo(t *testing.T) {
+	t.Parallel()
+	m := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Definitions: api.Definitions()})
+	h := api.New(listen(), api.Deps{Engine: &fake{}, Metrics: m}).Inference()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/predictions/echo", strings.NewReader("wait"))
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != 499 {
+		t.Errorf("status %d", w.Code)
+	}
+	s := serve(t, func(_ *engine.Listen, d *api.Deps) { d.Metrics = m })
+	if got := ask(t, http.MethodGet, s.metric.URL+"/metrics?name[]=Requests4XX&name[]=Requests5XX", "", "").body; strings.Contains(got, "Requests5XX{") || !strings.Contains(got, "Requests4XX{") {
+		t.Errorf("metrics\n%s", got)
 	}
 }
 
