@@ -74,7 +74,7 @@ def faiss_ivf(base, queries, cosine, leaves):
         inner.nprobe, p.k_factor = setting
         return lambda q: p.search(q, K)[1]
 
-    settings = [(max(1, int(f * leaves)), r) for f in (0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.45, 0.65) for r in (4, 10, 25)]
+    settings = [(max(1, int(f * leaves)), r) for f in (0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.45, 0.65, 1) for r in (4, 10, 25, 60)]
     return Python(f"faiss IVF{leaves},PQ{d // 2}x4fs,RFlat", settings, queries, call, d * 4 + d // 4 + 8)
 
 
@@ -103,7 +103,7 @@ def scann_ah(base, queries, cosine, leaves):
         l, r = setting
         return lambda q: p.search(q[0], K, r, l)[0] if len(q) == 1 else p.search_batched(q, K, r, l)[0]
 
-    settings = [(max(1, int(f * leaves)), r) for f in (0.01, 0.02, 0.035, 0.06, 0.1, 0.16, 0.25, 0.4, 0.6) for r in (25, 50, 100, 200)]
+    settings = [(max(1, int(f * leaves)), r) for f in (0.01, 0.02, 0.035, 0.06, 0.1, 0.16, 0.25, 0.4, 0.6, 0.8, 1) for r in (25, 50, 100, 200)]
     return Python(f"scann {leaves} leaves", settings, queries, call, base.shape[1] * 4 + base.shape[1] // 4 + 8)
 
 
@@ -143,14 +143,14 @@ def peers(base, queries, cosine, quick, only):
         ("hnswlib", lambda: hnsw(base, queries, cosine, 16)),
         ("faiss", lambda: faiss_ivf(base, queries, cosine, few)),
         ("scann", lambda: scann_ah(base, queries, cosine, few)),
-        ("usearch", lambda: usearch(base, queries, cosine, "i8")),
+        ("usearch", lambda: usearch(base, queries, cosine, "f32")),
     ]
     if not quick:
         out += [
             ("hnswlib", lambda: hnsw(base, queries, cosine, 32)),
             ("faiss", lambda: faiss_hnsw(base, queries, cosine, 16)),
             ("faiss", lambda: faiss_ivf(base, queries, cosine, many)),
-            ("usearch", lambda: usearch(base, queries, cosine, "f32")),
+            ("usearch", lambda: usearch(base, queries, cosine, "i8")),
             ("scann", lambda: scann_ah(base, queries, cosine, many)),
         ]
     return [make for name, make in out if name in only]

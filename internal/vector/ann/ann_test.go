@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -317,7 +318,7 @@ func TestDeadRowsAndCrowding(t *testing.T) {
 // Recall of 10 neighbours for queries that are no rows, with filters that let through half to
 // one of 10,000 rows. Counts, not times.
 func TestRecall(t *testing.T) {
-	const n, d, asked = 12_000, 24, 25
+	const n, d, asked = 7_000, 24, 25
 	rows := points(n+asked, d, 7)
 	rows, queries := rows[:n], rows[n:]
 	for i := range rows {
@@ -419,5 +420,42 @@ func TestTogetherAsAlone(t *testing.T) {
 		if r := recall(ids(s, one.At(0)), ids(s, all.At(i))); len(one.At(0)) != len(all.At(i)) || r < 1 {
 			t.Errorf("query %d: %d neighbours instead of %d, %.2f of them", i, len(all.At(i)), len(one.At(0)), r)
 		}
+	}
+}
+
+// Any number of threads builds the same segment, and any number of goroutines searches it.
+func TestThreads(t *testing.T) {
+	rows := points(5000, 16, 10)
+	for _, method := range []ann.Method{ann.IVF, ann.HNSW} {
+		o := ann.Options{Measure: ann.Measure{Distance: ann.Cosine}, Method: method, Candidates: 50}
+		o.Threads = 1
+		one := build(t, rows, o)
+		o.Threads = 4
+		four := build(t, rows, o)
+		var queries []ann.Query
+		for _, r := range rows[:100] {
+			queries = append(queries, ann.Query{Vector: r.Vector, K: 10, Fraction: 0.1, Beam: 60})
+		}
+		var want ann.Results
+		if err := one.Search(queries, nil, &want); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				var got ann.Results
+				for i := range queries {
+					if err := four.Search(queries[i:i+1], nil, &got); err != nil {
+						t.Error(err)
+						return
+					}
+					if d := cmp.Diff(want.At(i), got.At(0)); d != "" {
+						t.Errorf("%v, query %d: %s", method, i, d)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
 	}
 }

@@ -34,7 +34,7 @@ func others(t *testing.T) []kernel.Set {
 func TestScanAsPlain(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, set := range others(t) {
-		for range 3000 {
+		for range 800 {
 			half := rng.IntN(2) == 0
 			groups, blocks := 1+rng.IntN(60), 1+rng.IntN(11)
 			shift := 64 * rng.IntN(3) // blocks begin at lines, not pages
@@ -93,7 +93,7 @@ func TestScanAsPlain(t *testing.T) {
 func TestPickAsPlain(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 1))
 	for _, set := range others(t) {
-		for range 1000 {
+		for range 300 {
 			lines, n := 1+rng.IntN(14), 1+rng.IntN(50)
 			stride := 64 * (lines + rng.IntN(2))
 			query, codes := aligned[int8](64*lines), aligned[byte](stride*n)
@@ -125,7 +125,7 @@ func TestRankAsPlain(t *testing.T) {
 	plain := kernel.Plain()
 	for _, set := range others(t) {
 		for name, f := range map[string][2]func(*kernel.Rank){"dot": {plain.Dot, set.Dot}, "l2": {plain.L2, set.L2}, "l1": {plain.L1, set.L1}} {
-			for range 500 {
+			for range 150 {
 				stride, n := 16*(1+rng.IntN(50)), 1+rng.IntN(40)
 				query, base := aligned[float32](stride), aligned[float32](stride*n)
 				for i := range query {
