@@ -229,6 +229,10 @@ conformance-torchserve: build $(CLIENTS)/.built $(VENV)/newman/.built $(VENV)/to
 test-torchserve: build $(CLIENTS)/.built $(VENV)/torchserve/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_TORCHSERVE=$(VENV)/torchserve/bin/python \
 	$(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/torchserve
+	@$(VENV)/torchserve/bin/python -c 'import torch' 2>/dev/null || { echo 'the rest of test-torchserve: skipped, no torch is installed that $(VENV)/torchserve sees'; exit 0; }; \
+	export PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_TORCHSERVE=$(VENV)/torchserve/bin/python; \
+	go test -count=1 -timeout 20m ./internal/torchserve && \
+	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients/test_torchmodels.py
 
 ## A small data directory of a released schema, for the upgrade test (see CONTRIBUTING.md).
 upgrade-fixture: $(CLIENTS)/.built
@@ -282,6 +286,13 @@ bench-serving: ONLY ?= proxy,image,zero,lgbm,onnx,sklearn
 bench-serving: build $(VENV)/serving/.built
 	CGO_ENABLED=0 go build -trimpath -o bin/bench-serving ./bench/serving
 	PATH="$(dir $(UV)):$$PATH" taskset -c 1 bin/bench-serving -tategu bin/tategu -venvs $(VENV)/serving -rounds $(ROUNDS) -only $(ONLY)
+
+## A TorchServe of tategu beside the one in Java (java on the PATH, torch as test-torchserve), the same workers and archive.
+.PHONY: bench-torchserve
+bench-torchserve: ROUNDS ?= 3
+bench-torchserve: build $(VENV)/torchserve/.built
+	CGO_ENABLED=0 go build -trimpath -o bin/bench-torchserve ./bench/torchserve
+	taskset -c 1 bin/bench-torchserve -tategu bin/tategu -venv $(VENV)/torchserve -rounds $(ROUNDS)
 
 # Each peer has an environment of its own; one that does not install is left out by name.
 $(VENV)/serving/.built: $(wildcard bench/serving/peers/*.txt) | $(UV)

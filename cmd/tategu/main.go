@@ -37,6 +37,13 @@ func Main(args []string) int {
 		}
 		return 0
 	}
+	if len(args) > 0 && args[0] == app.TorchVerb {
+		if err := torchReplica(args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "torch replica: "+told(err))
+			return 1
+		}
+		return 0
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := command()

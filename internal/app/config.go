@@ -48,6 +48,8 @@ type Config struct {
 	Serving Serving `yaml:"serving"`
 	ONNX    ONNX    `yaml:"onnx"`
 	Vectors Vectors `yaml:"vectors"`
+	// TorchServe is about archives on endpoints.
+	TorchServe TorchModels `yaml:"torchserve"`
 	// Webhooks are told of batch prediction jobs that ended.
 	Webhooks []event.Webhook `yaml:"webhooks"`
 	// Warehouses are databases into which results of batch prediction may go, by name.
@@ -178,6 +180,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.Vectors.validate(); err != nil {
+		return err
+	}
+	if err := c.TorchServe.validate(); err != nil {
 		return err
 	}
 	for name, w := range c.Warehouses {

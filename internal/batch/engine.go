@@ -52,6 +52,7 @@ type Config struct {
 	Fits     func(together ...runtime.Workload) error
 	HasImage func(image string) bool // whether an images rule fits; nil = never
 	Runner   modelformat.Runner      // serves ONNX models
+	Torch    modelformat.Torch       // serves TorchServe's archives
 	// Worker is the path of our own binary, whose verb WorkerVerb evaluates model
 	// files; "" = this process does.
 	Worker string
@@ -85,7 +86,7 @@ func New(cfg Config) *Engine {
 		cfg.Jobs = 4
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner},
+		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner, Torch: cfg.Torch},
 		slots: make(chan struct{}, cfg.Jobs), actors: map[string]context.CancelCauseFunc{},
 	}
 }

@@ -50,10 +50,11 @@ type modelFile struct {
 
 // listing is what an artifact directory holds.
 type listing struct {
-	dir   string // ends in a slash, "" is the bucket itself
-	files []modelFile
-	onnx  []object // ONNX models
-	other string   // the name of a file that a prebuilt image loads, "" without one
+	dir      string // ends in a slash, "" is the bucket itself
+	files    []modelFile
+	onnx     []object // ONNX models
+	archives []object // of TorchServe
+	other    string   // the name of a file that a prebuilt image loads, "" without one
 }
 
 // Extensions that model files have; what a file is, its content tells.
@@ -80,6 +81,9 @@ func list(ctx context.Context, objects Objects, uri string, want library) (listi
 		if err := look(ctx, objects, &l, object{at.bucket, l.dir}, want); err != nil || len(l.files)+len(l.onnx) > 0 {
 			return l, err
 		}
+		if len(l.archives) > 0 {
+			return l, nil
+		}
 		l.dir += "/"
 	}
 	for q := (blob.ListQuery{Prefix: l.dir, Delimiter: "/"}); ; {
@@ -89,8 +93,12 @@ func list(ctx context.Context, objects Objects, uri string, want library) (listi
 		}
 		for _, o := range page.Objects {
 			switch name := path.Base(o.Name); name {
-			case "model.joblib", "model.pkl", "saved_model.pb", "model.mar":
+			case "model.joblib", "model.pkl", "saved_model.pb":
 				l.other = name
+			}
+			if isArchive(o.Name) {
+				l.archives = append(l.archives, object{at.bucket, o.Name})
+				continue
 			}
 			if mayBeModel(o.Name) || isONNX(o.Name) {
 				if err := look(ctx, objects, &l, object{at.bucket, o.Name}, want); err != nil {
@@ -140,6 +148,10 @@ func look(ctx context.Context, objects Objects, l *listing, o object, want libra
 		return fmt.Errorf("read %s: %w", o.uri(), err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	if isArchive(o.name) {
+		l.archives = append(l.archives, o)
+		return nil
+	}
 	if isONNX(o.name) { // its content has no mark: the name must tell
 		l.onnx = append(l.onnx, o)
 		return nil

@@ -8,7 +8,8 @@
 // prebuilt prediction images, unless the artifact has a file that such an image
 // would load instead. An ONNX model is served by the program tategu-runner under the
 // same conditions (tategu/onnx), and a custom prediction routine by the SDK's own server
-// in a Python environment (tategu/cpr). An image that the configuration has a rule for, and every
+// in a Python environment (tategu/cpr). An archive of TorchServe's (.mar) is served by its stock
+// workers (tategu/torchserve, and the prebuilt images for PyTorch). An image that the configuration has a rule for, and every
 // other image, is started as it is: a server of the user's own may do more than
 // evaluate the file.
 package modelformat
@@ -45,6 +46,7 @@ const defaultStart = 15 * time.Minute
 type Planner struct {
 	HasImage func(image string) bool
 	Runner   Runner
+	Torch    Torch
 }
 
 // Target says for whom replicas run; it fills the AIP_* variables.
@@ -115,7 +117,8 @@ func (p *Planner) Plan(ctx context.Context, objects Objects, model *pb.Model, t 
 		return Plan{Container: c}, err
 	}
 	want, named := nativeImage(image)
-	if ruled || image != "" && !named && !prebuilt {
+	torch := torchImage(image)
+	if ruled || image != "" && !named && !prebuilt && !torch {
 		c, err := container(model, t)
 		return Plan{Container: c}, err
 	}
@@ -123,6 +126,10 @@ func (p *Planner) Plan(ctx context.Context, objects Objects, model *pb.Model, t 
 	found, err := list(ctx, objects, uri, want)
 	if err != nil {
 		return Plan{}, err
+	}
+	if torch && (len(found.archives) > 0 || !prebuilt) {
+		c, err := p.torchserve(model, t, found)
+		return Plan{Container: c}, err
 	}
 	file, err := found.choose(uri)
 	if prebuilt && found.other != "" && (err != nil || !loadsFirst(image, file, found)) {
@@ -133,6 +140,10 @@ func (p *Planner) Plan(ctx context.Context, objects Objects, model *pb.Model, t 
 	}
 	if file.name == "" && len(found.onnx) > 0 {
 		c, err := p.onnx(model, t, found)
+		return Plan{Container: c}, err
+	}
+	if file.name == "" && len(found.archives) > 0 && image == "" {
+		c, err := p.torchserve(model, t, found)
 		return Plan{Container: c}, err
 	}
 	if file.name == "" {

@@ -54,14 +54,17 @@ func TestPlan(t *testing.T) {
 		}
 		booster[format] = string(text)
 	}
-	p := &Planner{HasImage: func(image string) bool { return strings.HasPrefix(image, "ruled") }}
+	p := &Planner{
+		HasImage: func(image string) bool { return strings.HasPrefix(image, "ruled") },
+		Torch:    Torch{Program: func() ([]string, error) { return []string{"/bin/tategu", "torch-replica"}, nil }},
+	}
 	files := objects{
 		"gs://b/dir/model.txt": model, "gs://b/dir/other.txt": model, "gs://b/dir/notes.txt": "tree of life",
 		"gs://b/one/x.lgb": model, "gs://b/one/deep/model.txt": model, "gs://b/file": model,
 		"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
 		"gs://b/json/model.json": booster["json"], "gs://b/json/package.json": `{"name": "other"}`, "gs://b/ubj/weights.ubj": booster["ubj"], "gs://b/bst/model.bst": booster["bst"],
 		"gs://b/wrong/model.txt": booster["ubj"], "gs://b/saved/model.bst": booster["ubj"], "gs://b/saved/model.json": booster["json"], "gs://b/saved/model.joblib": "x",
-		"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
+		"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/torch/other.mar": "x", "gs://b/mars/a.mar": "x", "gs://b/mars/b.mar": "x", "gs://b/tf/saved_model.pb": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
 	}
 	const prebuiltXGBoost = "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
 	const prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest"
@@ -102,7 +105,13 @@ func TestPlan(t *testing.T) {
 		{"model.bst that is a pickle", prebuiltXGBoost, "gs://b/picklebst", false, codes.OK},
 		{"model.bst that is a pickle, of sklearn", prebuilt, "gs://b/picklebst", false, codes.Unimplemented},
 		{"a version that is not known", strings.Replace(prebuilt, "1-3", "9-9", 1), "gs://b/pickled", false, codes.Unimplemented},
-		{"another framework's file", "us-docker.pkg.dev/vertex-ai/prediction/pytorch-cpu.2-1:latest", "gs://b/torch", false, codes.Unimplemented},
+		{"another framework's file", "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-11:latest", "gs://b/tf", false, codes.Unimplemented},
+		{"an archive in PyTorch's image", "us-docker.pkg.dev/vertex-ai/prediction/pytorch-cpu.2-1:latest", "gs://b/torch", false, codes.OK},
+		{"an archive by its image", "tategu/torchserve", "gs://b/torch/model.mar", false, codes.OK},
+		{"an archive without an image", "", "gs://b/torch", false, codes.OK},
+		{"an archive in another image", prebuilt, "gs://b/torch", false, codes.FailedPrecondition},
+		{"no archive", "tategu/torchserve", "gs://b/dir", false, codes.FailedPrecondition},
+		{"several archives", "", "gs://b/mars", false, codes.FailedPrecondition},
 		{"no image beside model.pkl", "", "gs://b/pickled", true, codes.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -169,5 +178,21 @@ func TestBadModelNamesTheLine(t *testing.T) {
 	e, ok := errors.AsType[*resource.Error](err)
 	if !ok || e.Cause != resource.CauseModel || !strings.Contains(e.Message, `line 2: version "v9"`) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+func TestTorchServe(t *testing.T) {
+	t.Parallel()
+	p := &Planner{Torch: Torch{Program: func() ([]string, error) { return []string{"/bin/tategu", "torch-replica"}, nil }}}
+	plan, err := p.Plan(t.Context(), objects{"gs://b/m/net.mar": "x"}, &pb.Model{ArtifactUri: "gs://b/m/"}, Target{Endpoint: "7", DeployedModel: "9", Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := plan.Container.Workload("id", "owner", "p", "sa", runtime.Resources{})
+	if want := []string{"/bin/tategu", "torch-replica", "--workers", "2", "/gcs/b/m/net.mar"}; !cmp.Equal(w.Command, want) || w.Image != "" || !w.Port || !cmp.Equal(w.Fetch, []string{"gs://b/m/"}) {
+		t.Errorf("%+v", w)
+	}
+	if c := plan.Container; c.HealthRoute != "/ping" || c.PredictRoute != "/predictions/model" || c.InvokePrefix != "/*" || c.Env["AIP_PREDICT_ROUTE"] != c.PredictRoute {
+		t.Errorf("%+v", c)
 	}
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Limit    time.Duration           // longest prediction, where the endpoint does not say; 0 = one minute
 	Scaling  Scaling
 	Runner   modelformat.Runner // serves ONNX models
+	Torch    modelformat.Torch  // serves TorchServe's archives
 	// GPUs tells how busy they are, from 0 to 1 by their ids, and when that was read; nil =
 	// nobody knows. It is asked once a second by each model that is scaled by it.
 	GPUs   GPUReader
@@ -85,7 +86,7 @@ func New(cfg Config) *Engine {
 		cfg.Random = rand.IntN
 	}
 	return &Engine{
-		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner}, metrics: newMetrics(),
+		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner, Torch: cfg.Torch}, metrics: newMetrics(),
 		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
 		judged: make(chan *canary, 16), shadowed: make(chan *exchange, copiesQueue), journaled: make(chan *exchange, copiesQueue),
 		reports: reports{byName: map[string]*shadow.Report{}, changed: map[string]bool{}},

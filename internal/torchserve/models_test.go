@@ -186,7 +186,7 @@ func TestSnapshot(t *testing.T) {
 
 func TestLoadModels(t *testing.T) {
 	t.Parallel()
-	cfg := configure(t, func(c *torchserve.Config) { c.LoadModels, c.DefaultWorkers = []string{"all", "none.mar"}, 1 })
+	cfg := configure(t, func(c *torchserve.Config) { c.LoadModels, c.DefaultWorkers = []string{"all"}, 1 })
 	writeModel(t, cfg.ModelStore, "a", "1.0", "")
 	writeModel(t, cfg.ModelStore, "b", "1.0", "minWorkers: 2\n")
 	w := start(t, cfg)
@@ -194,11 +194,17 @@ func TestLoadModels(t *testing.T) {
 	if len(all) != 2 || len(all[0].Workers) != 1 || len(all[1].Workers) != 2 || !all[0].LoadedAtStartup {
 		t.Errorf("%+v", all)
 	}
+	if err := w.StartError(); err != nil {
+		t.Error(err)
+	}
 	w.want(t, "b", "x", "x:False:")
 	w.stop()
-	cfg.LoadModels = []string{"other=a.mar"}
+	cfg.LoadModels = []string{"other=a.mar", "none.mar"}
 	w = start(t, cfg)
 	w.want(t, "other", "x", "x:False:")
+	if err := w.StartError(); err == nil || !strings.Contains(err.Error(), "none.mar") {
+		t.Errorf("the start had no error: %v", err)
+	}
 }
 
 const workflowHandler = `

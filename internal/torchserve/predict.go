@@ -3,6 +3,7 @@ package torchserve
 import (
 	"context"
 	"net/http"
+	"slices"
 )
 
 // Predict runs one request and calls emit for each frame of its answer, from the
@@ -22,13 +23,11 @@ func (s *Server) Predict(ctx context.Context, model, id string, r Request, emit 
 
 // withHeaders adds what handlers are told by headers.
 func withHeaders(r Request) Request {
-	headers := make([]Pair, 0, len(r.Headers)+2)
-	headers = append(headers, r.Headers...)
 	explain := "False"
 	if r.Explain {
 		explain = "True"
 	}
-	r.Headers = append(headers, Pair{Name: "explain", Value: explain}, Pair{Name: "url_path", Value: r.Path})
+	r.Headers = slices.Concat(r.Headers, []Pair{{Name: "explain", Value: explain}, {Name: "url_path", Value: r.Path}})
 	return r
 }
 

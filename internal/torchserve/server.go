@@ -38,6 +38,7 @@ type Server struct {
 	models    map[string]*family
 	workflows map[string]*workflow
 	pending   map[string]bool // names of workflows that are being registered
+	startErr  error           // why models of the start are not there, or have no worker
 	workers   int             // ids handed out
 	gpu       int             // the last GPU handed out
 
@@ -136,7 +137,7 @@ func (s *Server) observe(m Metric) {
 // keeps all workers until ctx is done. It has stopped them all when it returns.
 func (s *Server) Run(ctx context.Context) (err error) {
 	defer close(s.stopped)
-	if s.sockets, err = os.MkdirTemp("", "tsw-"); err != nil {
+	if s.sockets, err = os.MkdirTemp(shortTemp(), "tsw-"); err != nil {
 		return fmt.Errorf("make a folder for the sockets of workers: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -164,6 +165,18 @@ func (s *Server) Run(ctx context.Context) (err error) {
 			return nil
 		}
 	}
+}
+
+// mostSocket is how long the name of a folder of sockets may be: theirs have at most
+// about 100 bytes.
+const mostSocket = 70
+
+// shortTemp is the folder for temporary files, or /tmp where its name is too long.
+func shortTemp() string {
+	if dir := os.TempDir(); len(dir) <= mostSocket {
+		return dir
+	}
+	return "/tmp"
 }
 
 // spawn has Run run f.
@@ -200,6 +213,20 @@ func (s *Server) closeModels() {
 // Started is closed once the models of the start are registered and their workers
 // were tried.
 func (s *Server) Started() <-chan struct{} { return s.started }
+
+// StartError says, after Started, why models of the start were not registered or have
+// no worker; nil = all are well.
+func (s *Server) StartError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.startErr
+}
+
+func (s *Server) startFailed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.startErr = errors.Join(s.startErr, err)
+}
 
 // find gives a version; "" is the default one.
 func (s *Server) find(name, id string) (*version, error) {

@@ -202,6 +202,7 @@ func (s *Server) restore(ctx context.Context, raw json.RawMessage) error {
 				return errorf(http.StatusInternalServerError, InvalidSnapshot, "the model %s, version %s, of the snapshot %s cannot be registered: %w; start with --ncs to begin without the snapshot", name, id, file.Name, err)
 			}
 			if err != nil {
+				s.startFailed(err)
 				s.deps.Log.ErrorContext(ctx, "A model's workers do not start", slog.String("model", name), slog.String("version", id), slog.Any("error", err))
 			}
 			if m.Default {
@@ -246,6 +247,7 @@ func (s *Server) loadModels(ctx context.Context) {
 			return
 		}
 		if err != nil {
+			s.startFailed(fmt.Errorf("%s: %w", w, err))
 			s.deps.Log.ErrorContext(ctx, "A model of the start is not loaded", slog.String("model", w), slog.Any("error", err))
 		}
 	}

@@ -44,10 +44,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     bad = json.dumps([sys.executable, str(canary), "fails"])
     config += f"  - match: bad-canary\n    command: {bad}\n"
     config += "serving: {idle: 1s}\n"
+    if torch := os.environ.get("TATEGU_TEST_TORCHSERVE"):
+        config += f"torchserve: {{python: {torch}}}\n"
     folder = Path(tempfile.mkdtemp(prefix="tategu-clients-"))
     server = Server(folder, config)
     session.config.stash[SERVER] = server
     variables = server.env("--intercept")
+    if torch:
+        variables["TATEGU_TEST_TORCHSERVE"] = torch
     os.environ.clear()
     os.environ.update(variables)
 

@@ -1,0 +1,81 @@
+package modelformat
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+
+	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+	"tategu/internal/runtime"
+)
+
+// Torch is the program that serves TorchServe's archives. The zero value has none.
+type Torch struct {
+	// Program gives the words that start it, to which the archive and options are added;
+	// an error says what to do. Nil = there is none.
+	Program func() ([]string, error)
+}
+
+// TorchModel is the name that a replica's archive is registered by, whatever its
+// manifest says.
+const TorchModel = "model"
+
+func isArchive(name string) bool { return path.Ext(name) == ".mar" }
+
+// torchImage reports the name that asks for TorchServe without an image, and Vertex
+// AI's prebuilt images for PyTorch, which are TorchServe.
+func torchImage(image string) bool {
+	own := regexp.MustCompile(`^(?:.+/)?tategu/torchserve(?:[:@].*)?$`)
+	prebuilt := regexp.MustCompile(`/pytorch-(?:cpu|gpu)\.[0-9-]+(?:[:@].*)?$`)
+	return own.MatchString(image) || prebuiltImage(image) && prebuilt.MatchString(image)
+}
+
+// torchserve plans a replica of TorchServe for the archive that was found.
+func (p *Planner) torchserve(model *pb.Model, t Target, found listing) (*Container, error) {
+	file, err := found.chooseArchive(model.GetArtifactUri())
+	if err != nil {
+		return nil, err
+	}
+	if p.Torch.Program == nil {
+		return nil, resource.Unimplemented("an archive of TorchServe's").WithResource(model.GetName()).WithCause(resource.CauseDependency)
+	}
+	program, err := p.Torch.Program()
+	if err != nil {
+		return nil, err
+	}
+	c, err := container(model, t)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Command)+len(c.Args) > 0 {
+		return nil, resource.Unimplemented("a command or args for TorchServe").WithResource(model.GetName()).
+			WithHint("leave them away: tategu's own server stands in for the image")
+	}
+	c.Image = ""
+	c.Command = append(slices.Clone(program), "--workers", strconv.Itoa(max(1, t.Threads)), runtime.GCSRoot+"/"+file.bucket+"/"+file.name)
+	c.Note = "TorchServe's workers, with " + path.Base(file.name)
+	c.HealthRoute, c.PredictRoute = "/ping", "/predictions/"+TorchModel
+	c.Env["AIP_HEALTH_ROUTE"], c.Env["AIP_PREDICT_ROUTE"] = c.HealthRoute, c.PredictRoute
+	c.InvokePrefix = "/*" // explanations, KServe's routes
+	return c, nil
+}
+
+// chooseArchive takes model.mar, else the only one.
+func (l listing) chooseArchive(uri string) (object, error) {
+	if i := slices.IndexFunc(l.archives, func(o object) bool { return o.name == l.dir+"model.mar" }); i >= 0 {
+		return l.archives[i], nil
+	}
+	switch len(l.archives) {
+	case 1:
+		return l.archives[0], nil
+	case 0:
+		return object{}, resource.Errorf(codes.FailedPrecondition, "no archive of TorchServe's (.mar) was found in %s", uri).
+			WithCause(resource.CauseModel).WithHint("make one with torch-model-archiver and upload it there as model.mar")
+	}
+	return object{}, resource.Errorf(codes.FailedPrecondition, "%s holds several archives of TorchServe's: %s and %s", uri, path.Base(l.archives[0].name), path.Base(l.archives[1].name)).
+		WithCause(resource.CauseModel).WithHint("name the one to serve model.mar, or make artifact_uri its URI")
+}

@@ -1,0 +1,87 @@
+"""Archives of TorchServe: uploaded, deployed and asked through the unmodified client.
+
+Needs a Python with the packages torchserve and torch, named by TATEGU_TEST_TORCHSERVE.
+"""
+
+import io
+import json
+import os
+import zipfile
+
+import pytest
+from google.cloud import aiplatform
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("TATEGU_TEST_TORCHSERVE"),
+    reason="TATEGU_TEST_TORCHSERVE names no Python with the packages torchserve and torch",
+)
+
+PREBUILT = "us-docker.pkg.dev/vertex-ai/prediction/pytorch-cpu.2-1:latest"
+NETWORK = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return x.sum(1)
+"""
+HANDLER = """
+import torch
+from ts.torch_handler.base_handler import BaseHandler
+
+class Handler(BaseHandler):
+    def initialize(self, context):
+        from network import Net
+        self.model, self.context, self.device, self.manifest, self.initialized = Net(), context, "cpu", context.manifest, True
+
+    def preprocess(self, data):
+        return torch.tensor(data, dtype=torch.float32)
+
+    def postprocess(self, out):
+        return out.tolist()
+
+    def explain_handle(self, data, rows):
+        return [{"weights": [1.0] * data.shape[1]} for _ in range(len(data))]
+"""
+
+
+def archive(handler=HANDLER):
+    manifest = {
+        "createdOn": "01/01/2026 00:00:00",
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "model": {"modelName": "net", "handler": "handler.py", "modelFile": "network.py", "modelVersion": "1.0"},
+    }
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as z:
+        z.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        z.writestr("handler.py", handler)
+        z.writestr("network.py", NETWORK)
+    return data.getvalue()
+
+
+@pytest.fixture
+def endpoint(mode):
+    """An endpoint that is emptied and deleted."""
+    created = aiplatform.Endpoint.create(display_name="torch")
+    yield created
+    created.delete(force=True)
+
+
+def upload(bucket, folder, files, image=PREBUILT):
+    for name, data in files.items():
+        bucket.blob(f"{folder}/{name}").upload_from_string(data)
+    return aiplatform.Model.upload(display_name=folder, artifact_uri=f"gs://{bucket.name}/{folder}", serving_container_image_uri=image)
+
+
+def test_archive(endpoint, bucket):
+    model = upload(bucket, "net", {"model.mar": archive()})
+    endpoint.deploy(model, machine_type="n1-standard-2")
+    assert endpoint.predict(instances=[[1, 2], [3, 4.5]]).predictions == [3, 7.5]
+    answer = endpoint.raw_predict(body=b'{"instances": [[5, 6]]}', headers={"Content-Type": "application/json"})
+    assert json.loads(answer.content) == {"predictions": [11]}
+
+
+def test_broken_archive(endpoint, bucket):
+    model = upload(bucket, "broken", {"net.mar": archive("raise RuntimeError('this cannot be loaded')\n")}, "tategu/torchserve")
+    with pytest.raises(Exception, match="this cannot be loaded"):
+        endpoint.deploy(model, machine_type="n1-standard-2")
