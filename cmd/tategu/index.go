@@ -31,7 +31,18 @@ display name or a full name.`,
 	}
 	cmd.AddCommand(indexLs(), indexShow(), indexQuery(), indexScan(), indexExport(), indexRollback())
 	cmd.PersistentFlags().String("server", "", "HOST:PORT of a server that you logged in to")
+	cmd.PersistentFlags().String("project", "", "project of the indexes (default: the server's)")
+	cmd.PersistentFlags().String("location", "", "location of the indexes (default: the server's)")
 	return cmd
+}
+
+// connectFor is connect, to work in the project and location that flags name.
+func connectFor(cmd *cobra.Command) (*client, error) {
+	c, err := connect(cmd)
+	if err == nil {
+		c.project, c.location = or(cmd.Flag("project").Value.String(), c.project), or(cmd.Flag("location").Value.String(), c.location)
+	}
+	return c, err
 }
 
 func (c *client) indexes(ctx context.Context) ([]*pb.Index, error) {
@@ -84,7 +95,7 @@ func indexLs() *cobra.Command {
 	return &cobra.Command{
 		Use: "ls", Short: "List indexes", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect(cmd)
+			c, err := connectFor(cmd)
 			if err != nil {
 				return err
 			}
@@ -111,7 +122,7 @@ func onIndex(use, short string, run func(cmd *cobra.Command, c *client, index st
 	return &cobra.Command{
 		Use: use + " INDEX", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect(cmd)
+			c, err := connectFor(cmd)
 			if err != nil {
 				return err
 			}
@@ -261,7 +272,14 @@ func exported(p *pb.IndexDatapoint) ([]byte, error) {
 	}
 	restricts := make([]object, 0, len(p.GetRestricts()))
 	for _, x := range p.GetRestricts() {
-		restricts = append(restricts, object{"namespace": x.GetNamespace(), "allow": x.GetAllowList(), "deny": x.GetDenyList()})
+		one := object{"namespace": x.GetNamespace()}
+		if len(x.GetAllowList()) > 0 {
+			one["allow"] = x.GetAllowList()
+		}
+		if len(x.GetDenyList()) > 0 {
+			one["deny"] = x.GetDenyList()
+		}
+		restricts = append(restricts, one)
 	}
 	numeric := make([]object, 0, len(p.GetNumericRestricts()))
 	for _, x := range p.GetNumericRestricts() {

@@ -243,7 +243,7 @@ def test_endpoint_life(endpoint, index, mode):
 def test_looked_into_by_the_command_line(server, index, endpoint):
     def tategu(*words):
         return subprocess.run(
-            [binary(), "index", *words, "--data", str(server.data)], check=True, capture_output=True, text=True
+            [binary(), "index", *words, "--project", "p", "--data", str(server.data)], check=True, capture_output=True, text=True
         ).stdout
 
     assert index.name in tategu("ls")
@@ -259,7 +259,7 @@ def test_rollback(server, index, bucket):
     index.update_embeddings(contents_delta_uri=csv, is_complete_overwrite=True)
 
     def rollback():
-        words = [binary(), "index", "rollback", index.name, "--data", str(server.data)]
+        words = [binary(), "index", "rollback", index.name, "--project", "p", "--data", str(server.data)]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
     assert "20 (20" in rollback()
