@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/vector"
 	vectorlocal "tategu/internal/vector/local"
@@ -67,5 +68,5 @@ func (m *Main) openVectors(ctx context.Context) (*vector.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return vector.New(vector.EngineConfig{Store: m.store, Objects: m.blobs, Backend: backend, Log: m.log, Now: m.now}), nil
+	return vector.New(vector.EngineConfig{Store: m.store, Objects: func(as identity.Account) vector.Objects { return m.objects.As(as) }, Backend: backend, Log: m.log, Now: m.now}), nil
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/blob"
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 )
@@ -25,8 +26,9 @@ type Objects interface {
 
 // EngineConfig names the ports of the engine.
 type EngineConfig struct {
-	Store   store.Store
-	Objects Objects
+	Store store.Store
+	// Objects gives the object store as the account of an index's project sees it.
+	Objects func(as identity.Account) Objects
 	Backend Backend
 	Log     *slog.Logger
 	Now     func() time.Time

@@ -15,8 +15,10 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"tategu/internal/access"
 	"tategu/internal/blob"
 	"tategu/internal/blob/disk"
+	"tategu/internal/identity"
 	"tategu/internal/operation"
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -61,7 +63,13 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.engine = vector.New(vector.EngineConfig{Store: rows, Objects: b.blobs, Backend: backend, Log: log, Now: time.Now})
+	authority, err := identity.NewAuthority(rows, t.TempDir(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guarded := access.New(b.blobs, authority)
+	objects := func(as identity.Account) vector.Objects { return guarded.As(as) }
+	b.engine = vector.New(vector.EngineConfig{Store: rows, Objects: objects, Backend: backend, Log: log, Now: time.Now})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- b.engine.Run(ctx) }()

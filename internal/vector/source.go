@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"tategu/internal/blob"
+	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/vector/datapoint"
 )
@@ -24,7 +25,7 @@ const deleteFolder = "delete"
 
 // folder is the input of one batch update.
 type folder struct {
-	engine  *Engine
+	objects Objects // as the index's project sees them
 	index   Index
 	report  *report
 	uri     string
@@ -44,9 +45,14 @@ func (e *Engine) open(ctx context.Context, index Index, uri string, report *repo
 	if prefix = strings.Trim(prefix, "/"); prefix != "" {
 		prefix += "/"
 	}
-	f := &folder{engine: e, index: index, report: report, uri: uri, seen: map[string]bool{}}
+	name, err := resource.ParseName(index.Name)
+	if err != nil {
+		return nil, err
+	}
+	objects := e.cfg.Objects(identity.Account{Project: name.Project()})
+	f := &folder{objects: objects, index: index, report: report, uri: uri, seen: map[string]bool{}}
 	for q := (blob.ListQuery{Prefix: prefix}); ; {
-		page, err := e.cfg.Objects.List(ctx, bucket, q)
+		page, err := objects.List(ctx, bucket, q)
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", uri, err)
 		}
@@ -113,7 +119,7 @@ func (f *folder) Datapoints(ctx context.Context, put func(*pb.IndexDatapoint) er
 func (f *folder) Removed() []string { return f.removed }
 
 func (f *folder) readIDs(ctx context.Context, o blob.Object) (err error) {
-	attrs, r, err := f.engine.cfg.Objects.OpenLive(ctx, o.Bucket, o.Name)
+	attrs, r, err := f.objects.OpenLive(ctx, o.Bucket, o.Name)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", uriOf(o), err)
 	}
@@ -134,7 +140,7 @@ func (f *folder) readIDs(ctx context.Context, o blob.Object) (err error) {
 }
 
 func (f *folder) readData(ctx context.Context, o blob.Object, put func(*pb.IndexDatapoint) error) (err error) {
-	attrs, r, err := f.engine.cfg.Objects.OpenLive(ctx, o.Bucket, o.Name)
+	attrs, r, err := f.objects.OpenLive(ctx, o.Bucket, o.Name)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", uriOf(o), err)
 	}
