@@ -122,6 +122,9 @@ func denied(p Principal, project, permission string) error {
 	err := resource.Errorf(codes.PermissionDenied, "permission %q denied to %q on %s", permission, p.Email, where).
 		WithResource("projects/" + project)
 	if home, ok := ServiceAccountProject(p.Email); ok {
+		if strings.HasPrefix(permission, "storage.") {
+			return err.WithHint("a service account has the role %s in its own project %q only; use a bucket of that project, or bind a role to the account in the bucket's policy (bucket.set_iam_policy)", User, home)
+		}
 		return err.WithHint("a service account has the role %s, in its own project %q only; name another account in the job", User, home)
 	}
 	return err.WithHint("an administrator can grant it with `tategu token create --role %s --project '%s' --email %s`", role, grant, p.Email)

@@ -137,7 +137,7 @@ def test_next_version(served, tmp_path):
 @pytest.fixture(scope="module")
 def instances():
     """Lines to predict."""
-    client = storage.Client()
+    client = storage.Client(project="p")
     bucket = client.create_bucket("instances")
     bucket.blob("in.jsonl").upload_from_string('{"a": 1}\n{"a": 2}\n{"a": 3}\n')
     return bucket
@@ -206,7 +206,7 @@ def test_failing_job(tmp_path):
 def test_retry_makes_a_new_job_where_the_first_failed(tmp_path):
     before = len(aiplatform.CustomJob.list())
     # The counter is read back through the object store, by its name in the command.
-    storage.Client().create_bucket("counters")
+    storage.Client(project="p").create_bucket("counters")
     run(tmp_path, pipelines.stubborn_job_for("/gcs/counters/tries/one.txt"))
     assert len(aiplatform.CustomJob.list()) == before + 2
 
@@ -356,13 +356,22 @@ def test_wait_for_a_dataflow_job_is_refused(tmp_path):
 
 
 def test_account_without_the_right_is_refused(tmp_path):
-    job = wait(
-        submit(
-            tmp_path,
-            pipelines.failing_job,
-            service_account="stranger@elsewhere.iam.tategu.internal",
-        )
+    stranger = "stranger@elsewhere.iam.tategu.internal"
+    job = wait(submit(tmp_path, pipelines.failing_job, service_account=stranger))
+    assert state(job) == "FAILED"
+    message = job.gca_resource.error.message
+    assert "storage.objects.create" in message
+    assert "in the policy of gs://staging" in message
+    assert "cause: input" in message
+
+    bucket = storage.Client(project="p").bucket("staging")
+    policy = bucket.get_iam_policy(requested_policy_version=3)
+    member = f"serviceAccount:{stranger}"
+    policy.bindings.append(
+        {"role": "roles/storage.objectUser", "members": {member}}
     )
+    bucket.set_iam_policy(policy)
+    job = wait(submit(tmp_path, pipelines.failing_job, service_account=stranger))
     assert state(job) == "FAILED"
     message = tasks(job)["custom-training-job"].error.message
     assert "aiplatform.customJobs.create" in message
