@@ -67,7 +67,7 @@ func (s *server) start(ctx context.Context, o options, store string) error {
 	defer func() { _ = log.Close() }() // the server has its own
 	s.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", "0", program}, args...)...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, log, log
-	s.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(o.venv, "bin")+":"+os.Getenv("PATH"), "OMP_NUM_THREADS=1")
+	s.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(o.venv, "bin")+":"+os.Getenv("PATH"), "OMP_NUM_THREADS=1", "TMPDIR="+dir) // where the one in Java looks for another
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
 		return err
