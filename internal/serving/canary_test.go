@@ -121,14 +121,33 @@ func TestBadCanary(t *testing.T) {
 			}
 			w.stop()
 			w.open()
-			if st := w.engine.Replicas(resource.DeploymentKey(endpoint, "2")); !strings.Contains(st.GetMessage(), "Rolled back at ") || !strings.Contains(st.GetMessage(), tt.reason) {
-				t.Errorf("status %v", st)
-			}
+			w.says("2", "Rolled back at ", tt.reason)
 			w.undeploy("2")
 			if _, err := w.store.Get(t.Context(), resource.KindRollouts, resource.DeploymentKey(endpoint, "2")); !resource.IsNotFound(err) {
 				t.Errorf("the rollout of a model that is gone: %v", err)
 			}
 		})
+	}
+}
+
+// says waits until the status of a deployed model has all the words: it follows the row.
+func (w *world) says(id string, words ...string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := w.engine.Replicas(resource.DeploymentKey(endpoint, id))
+		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(st.GetMessage(), word) }) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Errorf("status %v; want %q", st, words)
+			return
+		}
 	}
 }
 
@@ -167,9 +186,7 @@ func TestGoodCanary(t *testing.T) {
 	if s := w.endpoint().GetTrafficSplit(); len(s) != 1 || s["2"] != 100 || r.Share != 100 {
 		t.Errorf("split %v, %+v", s, r)
 	}
-	if st := w.engine.Replicas(resource.DeploymentKey(endpoint, "2")); !strings.Contains(st.GetMessage(), "Promoted at ") {
-		t.Errorf("status %v", st)
-	}
+	w.says("2", "Promoted at ")
 }
 
 // TestCanaryOfBadInput: requests that the baseline refuses too say nothing about the
