@@ -327,13 +327,13 @@ bench-recover: build
 	$(PYTHON) bench/recover/recover.py --binary bin/tategu --runs $(RUNS)
 
 lint: $(TOOLS)/.built
-	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v -e pipelinespec/ -e _templ.go) | tee /dev/stderr | (! grep -q .)
+	$(TOOLS)/gofumpt -l $$(git ls-files '*.go' | grep -v -e pipelinespec/ -e _templ.go -e '[.]pb[.]go$$') | tee /dev/stderr | (! grep -q .)
 	cd internal/api/console && was="$$(cat *_templ.go)" && $(TOOLS)/templ generate -log-level error && [ "$$(cat *_templ.go)" = "$$was" ] || { echo 'the pages were not compiled from their templates: commit what was generated now'; exit 1; }
 	$(TOOLS)/golangci-lint run ./...
 	go run ./cmd/tategu compat | diff -u docs/compat.md - || (echo 'docs/compat.md is stale: run make generate'; exit 1)
 
 fmt: $(TOOLS)/.built
-	$(TOOLS)/gofumpt -w $$(git ls-files '*.go' | grep -v -e pipelinespec/ -e _templ.go)
+	$(TOOLS)/gofumpt -w $$(git ls-files '*.go' | grep -v -e pipelinespec/ -e _templ.go -e '[.]pb[.]go$$')
 	$(TOOLS)/templ fmt internal/api/console
 
 generate: $(TOOLS)/.built

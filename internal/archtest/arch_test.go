@@ -48,6 +48,7 @@ func private() map[string][]string {
 		"internal/pipeline/pipelinespec":   {"internal/pipeline"},
 		"internal/modelformat/lightgbm":    {"internal/modelformat"},
 		"internal/modelformat/xgboost":     {"internal/modelformat"},
+		"internal/vector/datapoint/ocf":    {"internal/vector/datapoint"},
 		"internal/batch/score":             {"internal/batch", "cmd/tategu"},
 		"internal/replica/http1":           {"internal/load", "internal/replica", "internal/replica/frame"},
 		"internal/replica/frame":           {"internal/replica", "internal/runner"},

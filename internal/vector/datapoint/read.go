@@ -79,14 +79,12 @@ func Read(r io.Reader, format Format, dimensions int, visit func(Entry) error) e
 // remembering keeps the error of a reader apart from those of what it holds.
 type remembering struct {
 	io.Reader
-	bytes int64
-	err   error
+	err error
 }
 
 // Read implements io.Reader.
 func (r *remembering) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	r.bytes += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.err = err
 	}
