@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,29 @@ import (
 
 	"tategu/internal/torchserve"
 )
+
+// TestGPUsInTurn: workers get those that CUDA_VISIBLE_DEVICES leaves, counted from 0.
+func TestGPUsInTurn(t *testing.T) {
+	t.Parallel()
+	for visible, want := range map[string][]int{"GPU-a,GPU-b": {0, 1, 0}, "7": {0, 0, 0}, "": {-1, -1, -1}, "-1": {-1, -1, -1}, "3,-1,4": {0, 0, 0}} {
+		w := start(t, configure(t, func(c *torchserve.Config) {
+			c.GPUs, c.Environment = -1, append(c.Environment, "CUDA_VISIBLE_DEVICES="+visible)
+		}))
+		w.up(t, "m", 3, "")
+		found, err := w.Describe(t.Context(), "m", "", false)
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%+v, %v", found, err)
+		}
+		var got []int
+		for _, one := range found[0].Workers {
+			got = append(got, one.GPU)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("CUDA_VISIBLE_DEVICES=%s: %v, want %v", visible, got, want)
+		}
+		w.stop()
+	}
+}
 
 func TestVersions(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 
 	"tategu/internal/mar"
@@ -74,13 +75,13 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		gpus: cfg.GPUs,
 	}
 	s.py.built = map[string]*sync.Mutex{}
-	if s.gpus < 0 {
-		s.gpus = countGPUs()
-	}
 	if cfg.DenyEnv != "" {
 		if s.deny, err = regexp.Compile("^(?:" + cfg.DenyEnv + ")$"); err != nil {
 			return nil, fmt.Errorf("blacklist_env_vars: %w", err)
 		}
+	}
+	if s.gpus < 0 {
+		s.gpus = s.countGPUs()
 	}
 	if s.host, err = os.Hostname(); err != nil {
 		s.host = "Unknown" // TorchServe's word
@@ -100,10 +101,28 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return s, nil
 }
 
-// countGPUs counts NVIDIA's device nodes.
-func countGPUs() int {
-	found, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is right
-	return len(found)
+// countGPUs counts those that workers see: what CUDA_VISIBLE_DEVICES names (as the
+// platform does for a deployment), which CUDA numbers anew from 0, else NVIDIA's device
+// nodes.
+func (s *Server) countGPUs() int {
+	visible, set := "", false
+	for _, e := range s.workerEnv() { // the last one counts
+		if names, ok := strings.CutPrefix(e, "CUDA_VISIBLE_DEVICES="); ok {
+			visible, set = names, true
+		}
+	}
+	if !set {
+		found, _ := filepath.Glob("/dev/nvidia[0-9]*") // the pattern is right
+		return len(found)
+	}
+	n := 0
+	for name := range strings.SplitSeq(visible, ",") {
+		if name = strings.TrimSpace(name); name == "" || name == "-1" {
+			break // CUDA reads no further
+		}
+		n++
+	}
+	return n
 }
 
 func (s *Server) nextGPU() int {
