@@ -40,9 +40,11 @@ type Engine struct {
 	metrics *metrics
 
 	mu      sync.RWMutex
-	targets map[string]target // by deployed index, see targetKey
-	epoch   int               // grows when targets are forgotten
-	busy    map[string]bool   // indexes with a batch update at work
+	targets map[string]target   // by deployed index, see targetKey
+	places  map[string][]string // the endpoints of a deployed index's id
+	epoch   int                 // grows when targets are forgotten
+	busy    map[string]bool     // indexes with a batch update or a roll-back at work
+	ended   chan struct{}       // one of them is done, so that what waits for it may begin
 }
 
 // target is what a deployed index leads to.
@@ -53,7 +55,7 @@ type target struct {
 
 // New makes an engine; batch updates wait for Run.
 func New(cfg EngineConfig) *Engine {
-	return &Engine{cfg: cfg, metrics: newMetrics(), targets: map[string]target{}, busy: map[string]bool{}}
+	return &Engine{cfg: cfg, metrics: newMetrics(), targets: map[string]target{}, places: map[string][]string{}, busy: map[string]bool{}, ended: make(chan struct{}, 1)}
 }
 
 // Run does batch updates until ctx ends.
@@ -67,11 +69,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	work.Go(func() { failed <- e.cfg.Backend.Run(ctx) })
 	work.Go(func() { e.measure(ctx) })
-	ended := make(chan struct{}, 1)
 	changes := make(chan []store.Change)
 	work.Go(func() { watch(ctx, w, changes, failed) })
 	for {
-		if err := e.startUpdates(ctx, &work, ended); err != nil && ctx.Err() == nil {
+		if err := e.startUpdates(ctx, &work); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("vector: %w", err)
 		}
 		select {
@@ -82,7 +83,7 @@ func (e *Engine) Run(ctx context.Context) error {
 				return nil
 			}
 			return fmt.Errorf("vector: %w", err)
-		case <-ended:
+		case <-e.ended:
 		case batch := <-changes:
 			e.forget(batch)
 		}
@@ -124,27 +125,22 @@ func (e *Engine) Forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.targets)
+	clear(e.places)
 	e.epoch++
 }
 
 // startUpdates begins the oldest batch update of each index that has none at work.
-func (e *Engine) startUpdates(ctx context.Context, work *sync.WaitGroup, ended chan<- struct{}) error {
+func (e *Engine) startUpdates(ctx context.Context, work *sync.WaitGroup) error {
 	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindIndexUpdates, Order: store.ByCreated})
 	if err != nil {
 		return err
 	}
 	for _, row := range rows {
-		if !e.begin(row.Parent) {
+		if !e.begin(row.Parent, most) {
 			continue
 		}
 		work.Go(func() {
-			defer func() {
-				e.end(row.Parent)
-				select {
-				case ended <- struct{}{}:
-				default:
-				}
-			}()
+			defer e.end(row.Parent)
 			if err := e.update(ctx, row); err != nil && ctx.Err() == nil {
 				e.cfg.Log.ErrorContext(ctx, "cannot record a batch update", slog.String("index", row.Parent), slog.Any("error", err))
 			}
@@ -156,10 +152,12 @@ func (e *Engine) startUpdates(ctx context.Context, work *sync.WaitGroup, ended c
 // most is how many batch updates are at work at a time: a build uses every core.
 const most = 2
 
-func (e *Engine) begin(index string) bool {
+// begin takes an index for one piece of work; it fails while the index has another, or
+// so many indexes have (0 = any number).
+func (e *Engine) begin(index string, most int) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.busy[index] || len(e.busy) >= most {
+	if e.busy[index] || most > 0 && len(e.busy) >= most {
 		return false
 	}
 	e.busy[index] = true
@@ -168,8 +166,12 @@ func (e *Engine) begin(index string) bool {
 
 func (e *Engine) end(index string) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	delete(e.busy, index)
+	e.mu.Unlock()
+	select {
+	case e.ended <- struct{}{}:
+	default:
+	}
 }
 
 // Index reads what a backend has to know of an index.
@@ -185,8 +187,7 @@ func (e *Engine) Index(ctx context.Context, name string) (Index, error) {
 	return Index{Name: name, Config: cfg}, nil
 }
 
-// deployed finds the index of a deployed index. Without an endpoint, which the
-// private API does not name, the id is looked for on all of them.
+// deployed finds the index of a deployed index.
 func (e *Engine) deployed(ctx context.Context, endpoint, id string) (target, error) {
 	key := endpoint + "\x00" + id
 	e.mu.RLock()
@@ -208,29 +209,22 @@ func (e *Engine) deployed(ctx context.Context, endpoint, id string) (target, err
 	return t, nil
 }
 
-func (e *Engine) lookup(ctx context.Context, endpoint, id string) (target, error) {
-	var found []target
-	err := e.eachDeployed(ctx, endpoint, func(name string, d *pb.DeployedIndex) error {
-		if d.GetId() != id {
-			return nil
+func (e *Engine) lookup(ctx context.Context, endpoint, id string) (found target, err error) {
+	if endpoint == "" { // which would be any, of whatever project
+		return target{}, resource.Invalid("index_endpoint", "index_endpoint is missing")
+	}
+	err = e.eachDeployed(ctx, endpoint, func(name string, d *pb.DeployedIndex) (err error) {
+		if d.GetId() == id {
+			found.endpoint = name
+			found.index, err = e.Index(ctx, d.GetIndex())
 		}
-		index, err := e.Index(ctx, d.GetIndex())
-		found = append(found, target{index: index, endpoint: name})
 		return err
 	})
-	switch {
-	case err != nil:
-		return target{}, err
-	case len(found) == 0 && endpoint == "":
-		return target{}, resource.Errorf(codes.NotFound, "no index endpoint has a deployed index %q", id).WithHint("deploy the index, or name the id that it was deployed with")
-	case len(found) == 0:
-		return target{}, resource.Errorf(codes.NotFound, "%s has no deployed index %q", endpoint, id).WithResource(endpoint).
+	if err == nil && found.endpoint == "" {
+		err = resource.Errorf(codes.NotFound, "%s has no deployed index %q", endpoint, id).WithResource(endpoint).
 			WithHint("deploy the index there, or name the id that it was deployed with")
-	case len(found) > 1:
-		return target{}, resource.Errorf(codes.FailedPrecondition, "%d index endpoints have a deployed index %q", len(found), id).
-			WithHint("call the public endpoint, which names its index endpoint")
 	}
-	return found[0], nil
+	return found, err
 }
 
 // eachDeployed visits the deployed indexes of an endpoint, or of all.

@@ -18,7 +18,7 @@ const (
 	maxIDs       = 100_000
 )
 
-// Find answers queries of a deployed index; endpoint "" is any.
+// Find answers queries of a deployed index.
 func (e *Engine) Find(ctx context.Context, endpoint, deployed string, queries []Query, full bool) (_ [][]Neighbor, err error) {
 	started := e.cfg.Now()
 	t, err := e.deployed(ctx, endpoint, deployed)
@@ -147,10 +147,31 @@ func (e *Engine) Read(ctx context.Context, endpoint, deployed string, ids []stri
 	return points, nil
 }
 
-// Endpoint of a deployed index whose id is unique, for who must know its project.
-func (e *Engine) Endpoint(ctx context.Context, deployed string) (string, error) {
-	t, err := e.deployed(ctx, "", deployed)
-	return t.endpoint, err
+// Endpoints that have a deployed index of an id, in whatever project: for who is not
+// told which, and has to see whose vectors may be asked.
+func (e *Engine) Endpoints(ctx context.Context, deployed string) ([]string, error) {
+	e.mu.RLock()
+	names, ok := e.places[deployed]
+	epoch := e.epoch
+	e.mu.RUnlock()
+	if ok {
+		return names, nil
+	}
+	err := e.eachDeployed(ctx, "", func(name string, d *pb.DeployedIndex) error {
+		if d.GetId() == deployed {
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.epoch == epoch {
+		e.places[deployed] = names
+	}
+	return names, nil
 }
 
 // Scan gives up to limit datapoints of an index in the order of their ids, after one.

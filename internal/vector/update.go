@@ -161,7 +161,7 @@ func (e *Engine) Rollback(ctx context.Context, name string) (now Stats, err erro
 	if err != nil {
 		return Stats{}, err
 	}
-	if !e.begin(name) {
+	if !e.begin(name, 0) { // it builds nothing: others may be at work
 		return Stats{}, resource.Errorf(codes.FailedPrecondition, "%s is being updated", name).WithResource(name).WithHint("wait for the operation to end")
 	}
 	defer e.end(name)

@@ -12,6 +12,7 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
@@ -45,18 +46,38 @@ func (s *PrivateMatch) Methods() ([]api.Method, error) {
 	}, nil
 }
 
-// may finds the endpoint of a deployed index whose vectors the caller may query. Who
-// may not is told what is told of one that is not there.
+// may finds the endpoint of a deployed index whose vectors the caller may query. Ids are
+// unique in a project: those of projects that the caller may not query are left out, so
+// that nobody is in another's way, nor learns of another's indexes.
 func (s *PrivateMatch) may(ctx context.Context, deployed string) (string, error) {
-	endpoint, err := s.engine.Endpoint(ctx, deployed)
+	endpoints, err := s.engine.Endpoints(ctx, deployed)
 	if err != nil {
 		return "", err
 	}
-	name, err := resource.ParseName(endpoint)
-	if err != nil {
-		return "", err
+	var open []string
+	for _, endpoint := range endpoints {
+		name, err := resource.ParseName(endpoint)
+		if err != nil {
+			return "", err
+		}
+		err = s.auth.Authorize(ctx, identity.FromContext(ctx), name.Project(), "aiplatform.indexEndpoints.queryVectors")
+		switch resource.CodeOf(err) {
+		case codes.OK:
+			open = append(open, endpoint)
+		case codes.PermissionDenied:
+		default:
+			return "", err
+		}
 	}
-	return endpoint, s.auth.Authorize(ctx, identity.FromContext(ctx), name.Project(), "aiplatform.indexEndpoints.queryVectors")
+	switch len(open) {
+	case 0:
+		return "", resource.Errorf(codes.NotFound, "no index endpoint that you may query has a deployed index %q", deployed).
+			WithHint("deploy the index, or name the id that it was deployed with")
+	case 1:
+		return open[0], nil
+	}
+	return "", resource.Errorf(codes.FailedPrecondition, "%d index endpoints have a deployed index %q", len(open), deployed).
+		WithHint("call the public endpoint, which names its index endpoint")
 }
 
 func (s *PrivateMatch) match(ctx context.Context, req *matchpb.MatchRequest) (*matchpb.MatchResponse, error) {

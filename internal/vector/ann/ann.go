@@ -90,10 +90,11 @@ func unit(v []float32) float32 {
 	for _, x := range v {
 		s += float64(x) * float64(x)
 	}
-	if s == 0 || math.IsInf(s, 0) || math.IsNaN(s) {
+	f := float32(1 / math.Sqrt(s))
+	if f == 0 || f-f != 0 { // it is of zeros, or so near to them that its direction is lost; or not finite
 		return 1
 	}
-	return float32(1 / math.Sqrt(s))
+	return f
 }
 
 // Row is one point with all that is kept of it.

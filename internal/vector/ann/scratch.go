@@ -107,7 +107,7 @@ func encodeQuery(code []int8, v, mean []float32, scale float32, norms bool) floa
 		}
 		top = max(top, x, -x)
 	}
-	if top == 0 {
+	if !(top > 1e-30) { // nothing to tell rows apart by, and its inverse would overflow
 		top = 1
 	}
 	inv := 127 / top

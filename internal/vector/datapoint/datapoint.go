@@ -64,6 +64,9 @@ const (
 	maxMetadata = 64 << 10  // bytes of embedding_metadata
 	maxSparse   = 100_000   // values
 	maxDim      = 1<<31 - 1 // of a sparse dimension
+	// maxSquares is the most that the squares of a vector's values may sum up to, so that
+	// neither a distance nor a dot product of two overflows 32 bits.
+	maxSquares = 1e37
 )
 
 // Check reports what is wrong with a datapoint of an index of so many dimensions;
@@ -114,10 +117,16 @@ func CheckVector(id string, v []float32, dimensions int) *RecordError {
 	if len(v) != 0 && len(v) != dimensions {
 		return wrong(SizeMismatch, id, "the embedding has %d dimensions, the index %d", len(v), dimensions)
 	}
+	var squares float64
 	for i, x := range v {
-		if f := float64(x); math.IsNaN(f) || math.IsInf(f, 0) {
+		f := float64(x)
+		if math.IsNaN(f) || math.IsInf(f, 0) {
 			return wrong(InvalidEmbedding, id, "value %d of the embedding is %v", i, x)
 		}
+		squares += f * f
+	}
+	if squares > maxSquares {
+		return wrong(InvalidEmbedding, id, "the embedding has a length of %.3g; %.3g is the most", math.Sqrt(squares), math.Sqrt(maxSquares))
 	}
 	return nil
 }
@@ -133,6 +142,7 @@ func CheckSparse(id string, s *pb.IndexDatapoint_SparseEmbedding) *RecordError {
 	if len(s.Values) > maxSparse {
 		return wrong(InvalidSparse, id, "the sparse embedding has %d values; %d is the most", len(s.Values), maxSparse)
 	}
+	var squares float64
 	seen := make(map[int64]bool, len(s.Dimensions))
 	for i, d := range s.Dimensions {
 		if d < 0 || d > maxDim {
@@ -145,6 +155,10 @@ func CheckSparse(id string, s *pb.IndexDatapoint_SparseEmbedding) *RecordError {
 		if f := float64(s.Values[i]); math.IsNaN(f) || math.IsInf(f, 0) {
 			return wrong(InvalidSparse, id, "the value of sparse dimension %d is %v", d, s.Values[i])
 		}
+		squares += float64(s.Values[i]) * float64(s.Values[i])
+	}
+	if squares > maxSquares {
+		return wrong(InvalidSparse, id, "the sparse embedding has a length of %.3g; %.3g is the most", math.Sqrt(squares), math.Sqrt(maxSquares))
 	}
 	return nil
 }

@@ -119,10 +119,28 @@ func (t *table) show(c change, seq int64) error {
 	if dead, any := v.dying(c.ids()); any {
 		t.swap(newView(v.gen, v.previous, v.segments, dead, v.mem, v.frozen))
 	}
-	if n := len(v.mem.entries); n >= t.backend.cfg.MergeAt || v.mem.bytes > mergeBytes {
+	if t.full(v.mem) {
 		t.askMerge()
 	}
 	return nil
+}
+
+// full says that a memory is worth a merge.
+func (t *table) full(m *memory) bool {
+	return len(m.entries) >= t.backend.cfg.MergeAt || m.bytes > mergeBytes
+}
+
+// askAgain asks for the merge that a batch update was in the way of.
+func (t *table) askAgain() {
+	v := t.acquire()
+	if v == nil {
+		return
+	}
+	defer v.leave()
+	defer v.rlock()()
+	if t.full(v.mem) {
+		t.askMerge()
+	}
 }
 
 // mergeBytes begins a merge of large datapoints before there are many.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"tategu/internal/blob"
+	"tategu/internal/resource"
 	"tategu/internal/store"
 	"tategu/internal/vector/ann"
 )
@@ -17,6 +18,16 @@ const segmentKind = blob.KindVectorSegment
 // merge turns what is in memory into a segment. Queries and changes go on.
 func (t *table) merge(ctx context.Context) error {
 	t.maintain.Lock()
+	defer t.maintain.Unlock()
+	return t.mergeLocked(ctx)
+}
+
+// mergeSoon is merge for who has other indexes to look after: one that is being worked on
+// is left alone, and its next change asks again.
+func (t *table) mergeSoon(ctx context.Context) error {
+	if !t.maintain.TryLock() {
+		return nil
+	}
 	defer t.maintain.Unlock()
 	return t.mergeLocked(ctx)
 }
@@ -37,6 +48,10 @@ func (t *table) mergeLocked(ctx context.Context) error {
 		}
 	}
 	err = t.backend.cfg.Store.Update(ctx, func(tx store.Tx) error {
+		// Of an index that was deleted meanwhile nothing may be written: nobody would remove it.
+		if _, err := tx.Get(ctx, resource.KindIndexes, t.index.Name); err != nil {
+			return err
+		}
 		if was, err = readManifest(ctx, tx, t.index.Name); err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 // Replace implements vector.Backend.
 func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite bool, src vector.Source, commit vector.Commit) error {
 	t := b.table(index)
+	defer t.askAgain()
 	t.maintain.Lock()
 	defer t.maintain.Unlock()
 	// What was streamed so far belongs to the generation that goes, whole.

@@ -29,7 +29,7 @@ func (b *Backend) Run(ctx context.Context) error {
 			return nil
 		case t := <-b.merges:
 			t.queued.Store(false)
-			if err := t.merge(ctx); err != nil && ctx.Err() == nil {
+			if err := t.mergeSoon(ctx); err != nil && ctx.Err() == nil {
 				b.cfg.Log.ErrorContext(ctx, "cannot merge an index", slog.String("index", t.index.Name), slog.Any("error", err))
 			}
 		case <-tick.C:
@@ -116,7 +116,8 @@ func (t *table) rest(ctx context.Context) (freed int64, err error) {
 	}
 	freed = v.stats().Bytes
 	v.leave()
-	if err := t.mergeLocked(ctx); err != nil {
+	// One that was deleted meanwhile leaves with what it has.
+	if err := t.mergeLocked(ctx); err != nil && !resource.IsNotFound(err) {
 		return 0, err
 	}
 	t.unload()

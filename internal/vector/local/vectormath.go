@@ -8,10 +8,10 @@ func scale(v []float32) {
 	for _, x := range v {
 		s += float64(x) * float64(x)
 	}
-	if s == 0 || math.IsInf(s, 0) {
+	f := float32(1 / math.Sqrt(s))
+	if f == 0 || f-f != 0 { // as package ann has it
 		return
 	}
-	f := float32(1 / math.Sqrt(s))
 	for i := range v {
 		v[i] *= f
 	}
