@@ -43,7 +43,7 @@ type Engine struct {
 	targets map[string]target   // by deployed index, see targetKey
 	places  map[string][]string // the endpoints of a deployed index's id
 	epoch   int                 // grows when targets are forgotten
-	busy    map[string]bool     // indexes with a batch update or a roll-back at work
+	busy    map[string]bool     // indexes with a batch update at work
 	ended   chan struct{}       // one of them is done, so that what waits for it may begin
 }
 
@@ -136,7 +136,7 @@ func (e *Engine) startUpdates(ctx context.Context, work *sync.WaitGroup) error {
 		return err
 	}
 	for _, row := range rows {
-		if !e.begin(row.Parent, most) {
+		if !e.begin(row.Parent) {
 			continue
 		}
 		work.Go(func() {
@@ -152,12 +152,10 @@ func (e *Engine) startUpdates(ctx context.Context, work *sync.WaitGroup) error {
 // most is how many batch updates are at work at a time: a build uses every core.
 const most = 2
 
-// begin takes an index for one piece of work; it fails while the index has another, or
-// so many indexes have (0 = any number).
-func (e *Engine) begin(index string, most int) bool {
+func (e *Engine) begin(index string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.busy[index] || most > 0 && len(e.busy) >= most {
+	if e.busy[index] || len(e.busy) >= most {
 		return false
 	}
 	e.busy[index] = true

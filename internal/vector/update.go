@@ -161,10 +161,14 @@ func (e *Engine) Rollback(ctx context.Context, name string) (now Stats, err erro
 	if err != nil {
 		return Stats{}, err
 	}
-	if !e.begin(name, 0) { // it builds nothing: others may be at work
+	// The row of a batch update goes when its operation is done: who has waited for that may roll back.
+	rows, err := e.cfg.Store.List(ctx, store.Query{Kind: resource.KindIndexUpdates, Parent: name, Limit: 1})
+	if err != nil {
+		return Stats{}, err
+	}
+	if len(rows) > 0 {
 		return Stats{}, resource.Errorf(codes.FailedPrecondition, "%s is being updated", name).WithResource(name).WithHint("wait for the operation to end")
 	}
-	defer e.end(name)
 	err = e.cfg.Backend.Rollback(ctx, index, func(ctx context.Context, tx store.Tx, stats Stats) error {
 		now = stats
 		_, err := e.saveStats(ctx, tx, name, stats)

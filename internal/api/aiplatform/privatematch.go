@@ -14,6 +14,7 @@ import (
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // privateMatch is the service of private index endpoints, whose protocol the SDK has
@@ -90,16 +91,26 @@ func (s *PrivateMatch) match(ctx context.Context, req *matchpb.MatchRequest) (*m
 
 func (s *PrivateMatch) batchMatch(ctx context.Context, req *matchpb.BatchMatchRequest) (*matchpb.BatchMatchResponse, error) {
 	resp := &matchpb.BatchMatchResponse{}
+	size := 0
 	for _, r := range req.GetRequests() {
 		one := &matchpb.BatchMatchResponse_BatchMatchResponsePerIndex{DeployedIndexId: r.GetDeployedIndexId(), Status: &spb.Status{}}
 		var err error
 		if one.Responses, err = s.matchAll(ctx, r.GetDeployedIndexId(), r.GetRequests()); err != nil {
 			one.Status = status.Convert(err).Proto()
 		}
+		if size += proto.Size(one); size > maxBatchMatch {
+			return nil, resource.Invalid("requests", "the answer has more than %d MiB", maxBatchMatch>>20).WithHint("ask for fewer at a time")
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		resp.Responses = append(resp.Responses, one)
 	}
-	return resp, ctx.Err()
+	return resp, nil
 }
+
+// maxBatchMatch bounds the bytes of an answer; each index's part has a bound of its own.
+const maxBatchMatch = 256 << 20
 
 func (s *PrivateMatch) matchAll(ctx context.Context, deployed string, reqs []*matchpb.MatchRequest) ([]*matchpb.MatchResponse, error) {
 	endpoint, err := s.may(ctx, deployed)

@@ -44,7 +44,7 @@ func TestPrivateMatchBetweenProjects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = rows.Close() }) //nolint:errcheck // the test is over
+	t.Cleanup(func() { _ = rows.Close() })
 	content, err := disk.Open(filepath.Join(t.TempDir(), "objects"))
 	if err != nil {
 		t.Fatal(err)

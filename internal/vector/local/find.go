@@ -20,7 +20,7 @@ type candidate struct {
 	score    float64 // of the joint ranking
 	segment  *segment
 	row      uint32
-	entry    entry // copied: memory may change once its lock is given back
+	entry    *entry // a copy: memory may change once its lock is given back
 }
 
 // Find implements vector.Backend.
@@ -31,29 +31,47 @@ func (b *Backend) Find(ctx context.Context, index vector.Index, queries []vector
 		return nil, err
 	}
 	defer v.leave()
-	f := &finder{view: v, queries: queries, measure: index.Config.Measure, dense: make([][]candidate, len(queries)), sparse: make([][]candidate, len(queries))}
-	f.filters = make([]ann.Filter, len(queries))
-	for i, q := range queries {
+	out := make([][]vector.Neighbor, 0, len(queries))
+	size := newBudget("queries")
+	for len(queries) > 0 {
+		n := v.share(queries)
+		f := &finder{view: v, queries: queries[:n], measure: index.Config.Measure, full: full, size: size}
+		found, err := f.find(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out, queries = append(out, found...), queries[n:]
+	}
+	return out, ctx.Err()
+}
+
+// find answers all queries of a finder.
+func (f *finder) find(ctx context.Context) (out [][]vector.Neighbor, err error) {
+	f.dense, f.sparse = make([][]candidate, len(f.queries)), make([][]candidate, len(f.queries))
+	f.filters = make([]ann.Filter, len(f.queries))
+	for i, q := range f.queries {
 		f.filters[i] = toFilter(q.Point)
 	}
-	for i := range v.segments {
+	for i := range f.view.segments {
 		if err := f.segment(ctx, i); err != nil {
 			return nil, err
 		}
 	}
 	f.memory()
-	out := make([][]vector.Neighbor, len(queries))
-	for i := range queries {
-		if out[i], err = f.answer(i, full); err != nil {
+	out = make([][]vector.Neighbor, len(f.queries))
+	for i := range f.queries {
+		if out[i], err = f.answer(i); err != nil {
 			return nil, err
 		}
 	}
-	return out, ctx.Err()
+	return out, nil
 }
 
-// finder answers the queries of one request from one view.
+// finder answers some queries of one request from one view.
 type finder struct {
 	view          *view
+	full          bool
+	size          *budget
 	queries       []vector.Query
 	filters       []ann.Filter
 	measure       ann.Measure
@@ -80,7 +98,11 @@ func (f *finder) segment(ctx context.Context, at int) error {
 	for i, q := range f.queries {
 		allowed := s.allowed(f.filters[i])
 		if isSparse(q) && s.sparse != nil {
-			for _, n := range s.sparse.search(q.Point.GetSparseEmbedding(), f.view.dead[at], allowed) {
+			most := depth(q)
+			if q.PerCrowding > 0 {
+				most = s.Len()
+			}
+			for _, n := range s.sparse.search(q.Point.GetSparseEmbedding(), f.view.dead[at], allowed, most) {
 				f.sparse[i] = append(f.sparse[i], candidate{id: s.ID(n.Row), sparse: n.Distance, segment: s, row: n.Row})
 			}
 		}
@@ -143,7 +165,7 @@ func (f *finder) memory() {
 					return
 				}
 				if score, ok := dotSparse(q.Point.GetSparseEmbedding(), e.point.GetSparseEmbedding()); ok {
-					f.sparse[i] = append(f.sparse[i], candidate{id: e.id, sparse: score, entry: *e})
+					f.sparse[i] = append(f.sparse[i], candidate{id: e.id, sparse: score, entry: new(*e)})
 				}
 			})
 		}
@@ -168,13 +190,13 @@ func (f *finder) scan(i int, pass func(*entry) bool) {
 		}
 		for _, h := range hits {
 			e := m.entries[h.at]
-			f.dense[i] = append(f.dense[i], candidate{id: e.id, distance: h.distance, entry: e})
+			f.dense[i] = append(f.dense[i], candidate{id: e.id, distance: h.distance, entry: &e})
 		}
 	}
 }
 
 // answer ranks the candidates of a query.
-func (f *finder) answer(i int, full bool) ([]vector.Neighbor, error) {
+func (f *finder) answer(i int) ([]vector.Neighbor, error) {
 	q := f.queries[i]
 	nearer := func(a, b candidate) int { return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(a.id, b.id)) }
 	greater := func(a, b candidate) int { return cmp.Or(cmp.Compare(b.sparse, a.sparse), cmp.Compare(a.id, b.id)) }
@@ -203,8 +225,11 @@ func (f *finder) answer(i int, full bool) ([]vector.Neighbor, error) {
 			}
 			crowd[row.Crowding]++
 		}
-		n, err := f.neighbor(q, c, row, full)
+		n, err := f.neighbor(q, c, row)
 		if err != nil {
+			return nil, err
+		}
+		if err := f.size.take(n.Datapoint); err != nil {
 			return nil, err
 		}
 		out = append(out, n)
@@ -228,15 +253,15 @@ func (c *candidate) point(row ann.Row) (*pb.IndexDatapoint, error) {
 
 // neighbor makes the answer of a candidate. In a query of both kinds each neighbour
 // has both distances, by whichever ranking it was found.
-func (f *finder) neighbor(q vector.Query, c candidate, row ann.Row, full bool) (vector.Neighbor, error) {
+func (f *finder) neighbor(q vector.Query, c candidate, row ann.Row) (vector.Neighbor, error) {
 	n := vector.Neighbor{Datapoint: &pb.IndexDatapoint{DatapointId: c.id, CrowdingTag: tagOf(row)}}
 	both := isDense(q) && isSparse(q)
-	if full || both {
+	if f.full || both {
 		p, err := c.point(row)
 		if err != nil {
 			return n, err
 		}
-		if full {
+		if f.full {
 			n.Datapoint = p
 		}
 		if both {
@@ -296,8 +321,12 @@ func (b *Backend) Get(ctx context.Context, index vector.Index, ids []string) ([]
 	unlock := v.rlock()
 	defer unlock()
 	out := make([]*pb.IndexDatapoint, len(ids))
+	size := newBudget("ids")
 	for i, id := range ids {
 		if out[i], err = v.get(id); err != nil {
+			return nil, err
+		}
+		if err := size.take(out[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -336,8 +365,12 @@ func (b *Backend) Scan(ctx context.Context, index vector.Index, after string, li
 	defer unlock()
 	found := v.idsAfter(after, limit)
 	out := make([]*pb.IndexDatapoint, 0, len(found))
+	size := newBudget("limit")
 	for _, id := range found {
 		p, err := v.get(id)
+		if err == nil {
+			err = size.take(p)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"slices"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -46,9 +47,10 @@ func invert(s *ann.Segment) (*inverted, error) {
 	return x, nil
 }
 
-// search gives the rows with the greatest dot products, of those that are not dead and
-// are allowed (nil: all). A row that shares no dimension with the query is not found.
-func (x *inverted) search(q *pb.IndexDatapoint_SparseEmbedding, dead, allowed *ann.Bitmap) []ann.Neighbor {
+// search gives the rows with the greatest dot products, so many at most, of those that are
+// not dead and are allowed (nil: all). A row that shares no dimension with the query is
+// not found.
+func (x *inverted) search(q *pb.IndexDatapoint_SparseEmbedding, dead, allowed *ann.Bitmap, most int) []ann.Neighbor {
 	scores := map[uint32]float32{}
 	for i, d := range q.GetDimensions() {
 		for _, p := range x.lists[d] {
@@ -60,6 +62,12 @@ func (x *inverted) search(q *pb.IndexDatapoint_SparseEmbedding, dead, allowed *a
 	out := make([]ann.Neighbor, 0, len(scores))
 	for row, score := range scores {
 		out = append(out, ann.Neighbor{Row: row, Distance: score})
+	}
+	if len(out) > most {
+		slices.SortFunc(out, func(a, b ann.Neighbor) int {
+			return cmp.Or(cmp.Compare(b.Distance, a.Distance), cmp.Compare(a.Row, b.Row))
+		})
+		out = out[:most]
 	}
 	return out
 }

@@ -22,10 +22,11 @@ import (
 )
 
 // maxBlock bounds a block, packed and unpacked; writers make them of 16 KiB to a few
-// MiB. maxHeader bounds the metadata.
+// MiB. maxHeader bounds the metadata, maxValues a record with all values in it.
 const (
 	maxBlock  = 64 << 20
 	maxHeader = 4 << 20
+	maxValues = 1 << 20
 )
 
 // Reader gives the records of a file.
@@ -118,6 +119,7 @@ func (f *Reader) Next() (any, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
+	f.block.left = maxValues
 	v, err := f.block.value(f.schema, 0)
 	if f.left--; err == nil && f.left == 0 && len(f.block.b) > 0 {
 		err = errors.New("a block has bytes after its last record")
@@ -150,8 +152,8 @@ func (f *Reader) next() error {
 		err = fmt.Errorf("it claims %d records in %d bytes (at most %d)", count, size, maxBlock)
 	}
 	var packed bytes.Buffer
-	packed.Grow(min(int(size), 1<<20)) // more comes as the bytes do
 	if err == nil {
+		packed.Grow(min(int(size), 1<<20)) // more comes as the bytes do
 		_, err = io.CopyN(&packed, f.in, size)
 	}
 	var sync [16]byte

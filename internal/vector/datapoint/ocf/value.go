@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 // cursor reads values from a block.
-type cursor struct{ b []byte }
+type cursor struct {
+	b    []byte
+	left int // values that the record may have yet
+}
 
 func (c *cursor) varint() (int64, error) {
 	v, n := binary.Varint(c.b)
@@ -42,6 +46,9 @@ func (c *cursor) text() ([]byte, error) {
 func (c *cursor) value(s *schema, depth int) (any, error) {
 	if depth > maxNesting {
 		return nil, errors.New("values are nested too deep")
+	}
+	if c.left--; c.left < 0 {
+		return nil, fmt.Errorf("it has more than %d values", maxValues)
 	}
 	switch s.kind {
 	case kindNull:
@@ -135,7 +142,7 @@ func (c *cursor) array(of *schema, depth int) (any, error) {
 				out = append(out, f)
 			}
 			return err
-		}, func(n int) { out = append(make([]float32, 0, len(out)+n), out...) })
+		}, func(n int) { out = slices.Grow(out, n) })
 		return out, err
 	case kindDouble:
 		var out []float64
@@ -145,7 +152,7 @@ func (c *cursor) array(of *schema, depth int) (any, error) {
 				out = append(out, f)
 			}
 			return err
-		}, func(n int) { out = append(make([]float64, 0, len(out)+n), out...) })
+		}, func(n int) { out = slices.Grow(out, n) })
 		return out, err
 	default:
 		out := []any{}
