@@ -243,3 +243,20 @@ func TestMissing(t *testing.T) {
 		t.Errorf("bucket %+v, %v", b, err)
 	}
 }
+
+// TestWritingOverOneGeneration: to name the generation does not make up for the permission.
+func TestWritingOverOneGeneration(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	as := w.As(identity.Account{Project: "mine", Email: reader})
+	for bucket, want := range map[string]codes.Code{"objectcreator": codes.PermissionDenied, "objectuser": codes.OK} {
+		is, err := w.blobs.Stat(t.Context(), bucket, "old", 0, blob.Conditions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = as.Put(t.Context(), blob.Object{Bucket: bucket, Name: "old"}, strings.NewReader("new"), blob.Conditions{GenerationMatch: &is.Generation})
+		if resource.CodeOf(err) != want {
+			t.Errorf("%s: %v, want %s", bucket, err, want)
+		}
+	}
+}

@@ -129,14 +129,17 @@ func (v *View) write(ctx context.Context, bucket, name string, conds blob.Condit
 	if err := v.check(ctx, bucket, name, Create); err != nil {
 		return err
 	}
-	if conds.GenerationMatch != nil {
-		return write(conds)
+	if conds.GenerationMatch != nil && *conds.GenerationMatch == 0 {
+		return write(conds) // over nothing
 	}
 	overwrite := v.check(ctx, bucket, name, Delete)
 	switch resource.CodeOf(overwrite) {
 	case codes.OK:
 		return write(conds)
 	case codes.PermissionDenied:
+		if conds.GenerationMatch != nil { // over just that one
+			return overwrite
+		}
 	default:
 		return overwrite
 	}

@@ -207,11 +207,11 @@ func (s *source) rows() ann.Rows {
 
 // build makes a segment, in the cache and as a content.
 func (t *table) build(ctx context.Context, rows *source) (*segment, error) {
-	return t.buildRows(ctx, rows.rows(), rows.count, max(1, runtime.GOMAXPROCS(0)/2))
+	return t.buildRows(ctx, rows.rows(), rows.count, max(1, runtime.GOMAXPROCS(0)/2), ann.Auto)
 }
 
 // buildRows makes a segment of rows, of which about so many come.
-func (t *table) buildRows(ctx context.Context, rows ann.Rows, hint, threads int) (_ *segment, err error) {
+func (t *table) buildRows(ctx context.Context, rows ann.Rows, hint, threads int, method ann.Method) (_ *segment, err error) {
 	dir, err := os.MkdirTemp(t.backend.cfg.Cache, ".build-*")
 	if err != nil {
 		return nil, fmt.Errorf("build a segment: %w", err)
@@ -220,7 +220,7 @@ func (t *table) buildRows(ctx context.Context, rows ann.Rows, hint, threads int)
 	cfg := t.index.Config
 	o := ann.Options{
 		Dimensions: cfg.Dimensions, Measure: cfg.Measure, Recall: cfg.Recall, LeafSize: cfg.LeafSize, Fraction: cfg.LeafPart,
-		Candidates: cfg.Approximate, Hint: hint, Threads: threads,
+		Candidates: cfg.Approximate, Hint: hint, Threads: threads, Method: method,
 	}
 	if cfg.BruteForce {
 		o.Method = ann.Exact

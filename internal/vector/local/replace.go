@@ -30,7 +30,7 @@ func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite boo
 		return err
 	}
 	defer v.leave()
-	built, err := t.buildRows(ctx, incoming(ctx, t, v, overwrite, src), 0, runtime.GOMAXPROCS(0))
+	built, err := t.buildRows(ctx, incoming(ctx, t, v, overwrite, src), 0, runtime.GOMAXPROCS(0), ann.Auto)
 	if err != nil {
 		return err
 	}
@@ -119,6 +119,11 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 	}
 	defer t.gate.Unlock()
 	defer old.leave()
+	streamed, err := t.streamed(ctx, old)
+	if err != nil {
+		t.abandon(ctx, built)
+		return err
+	}
 	var was, m manifest
 	var next *view
 	err = t.backend.cfg.Store.Update(ctx, func(tx store.Tx) error {
@@ -128,7 +133,7 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 		m = was
 		m.Last++
 		gen.Number, gen.Watermark = m.Last, m.Current.Watermark
-		previous := m.Current
+		previous := old.closed(m.Current, streamed)
 		m.Previous, m.Current = &previous, gen
 		next = newView(m.Current, m.Previous, []*segment{built}, []*ann.Bitmap{nil}, old.mem, nil)
 		next.buryIn(0, old.mem)
@@ -144,13 +149,41 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 		} else {
 			t.abandon(ctx, built)
 		}
+		t.abandon(ctx, streamed)
 		return err
 	}
+	t.abandonCached(streamed)
 	t.publish.Lock()
 	defer t.publish.Unlock()
 	t.swap(next)
 	t.backend.letGo(ctx, was, m)
 	return nil
+}
+
+// streamed makes a segment of what has come since the merge that a batch update began
+// with, nil for nothing: the generation that goes had it, and the new one has it in
+// memory. Changes wait for this, so that nothing is built but what can be compared.
+func (t *table) streamed(ctx context.Context, v *view) (*segment, error) {
+	rows := &source{view: v, memory: v.mem}
+	if rows.countAll(); rows.count == 0 {
+		return nil, nil //nolint:nilnil // nothing has come
+	}
+	return t.buildRows(ctx, rows.rows(), rows.count, runtime.GOMAXPROCS(0), ann.Exact)
+}
+
+// closed is the view's generation with all that was streamed into it, for a roll-back.
+// The caller holds the gate alone.
+func (v *view) closed(gen generation, streamed *segment) generation {
+	gen.Parts = nil
+	for i, s := range v.segments {
+		p := s.part
+		p.Dead = packDead(v.dead[i])
+		gen.Parts = append(gen.Parts, p)
+	}
+	if streamed != nil {
+		gen.Parts = append(gen.Parts, streamed.part)
+	}
+	return gen
 }
 
 // Rollback implements vector.Backend: current and previous change places.

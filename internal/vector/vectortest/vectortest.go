@@ -36,7 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, Fixture){
 		"StreamedIsSeen": streamedIsSeen, "Distances": distances, "Masks": masks, "Restricts": restricts, "Crowding": crowding,
-		"Sparse": sparse, "Replace": replaces, "Delta": delta, "StreamedSurvivesReplace": streamedSurvives, "Rollback": rollback,
+		"Sparse": sparse, "Replace": replaces, "Delta": delta, "StreamedSurvivesReplace": streamedSurvives, "Rollback": rollback, "RollbackKeepsStreamed": rollbackKeeps,
 		"FailedCommit": failedCommit, "FailedSource": failedSource, "Scan": scan, "Reopen": reopen, "Stats": stats, "NoIndex": noIndex, "Oracle": oracle,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -286,6 +286,24 @@ func streamedSurvives(t *testing.T, f Fixture) {
 	}}
 	must(t, f.Backend.Replace(t.Context(), index, true, src, done))
 	wantIDs(t, "what was streamed during the build", find(t, f.Backend, index, near(0, 9)), "b", "s")
+}
+
+// rollbackKeeps: what was streamed while a generation was built, the one before has, too.
+func rollbackKeeps(t *testing.T, f Fixture) {
+	t.Helper()
+	index := f.Index(t, "rollback-keeps", config(ann.SquaredL2))
+	replace(t, f, index, Point("a", 0), Point("b", 1), Point("c", 6))
+	src := during{Points: vector.Points{Put: []*pb.IndexDatapoint{Point("x", 5)}}, act: func() {
+		must(t, f.Backend.Upsert(t.Context(), index, []*pb.IndexDatapoint{Point("b", 2), Point("s", 3)}, vector.Mask{}))
+		must(t, f.Backend.Remove(t.Context(), index, []string{"c"}))
+	}}
+	must(t, f.Backend.Replace(t.Context(), index, true, src, done))
+	must(t, f.Backend.Rollback(t.Context(), index, done))
+	wantIDs(t, "rolled back", find(t, f.Backend, index, near(0, 9)), "a", "b", "s")
+	f.Backend = f.Reopen(t)
+	wantIDs(t, "rolled back, after a restart", find(t, f.Backend, index, near(0, 9)), "a", "b", "s")
+	must(t, f.Backend.Rollback(t.Context(), index, done))
+	wantIDs(t, "rolled back twice", find(t, f.Backend, index, near(0, 9)), "b", "s", "x")
 }
 
 func rollback(t *testing.T, f Fixture) {
