@@ -5,15 +5,21 @@ with CUDA; its packages are lent to the server's environments by a wheel that ho
 one .pth file, so nothing is downloaded. The last line says what passed.
 """
 
+import importlib.util
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+import urllib.error
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from server import Server, binary, clean_env
@@ -115,6 +121,74 @@ def turns(c: Check) -> None:
     assert log.read_text().split() == ["begin", "end"] * 3, log.read_text()
 
 
+HANDLER = """
+import os
+import torch
+
+def handle(data, context):
+    if not data:
+        return None
+    gpu = context.system_properties["gpu_id"]
+    a = torch.tensor(data, dtype=torch.float64, device="cuda:%s" % gpu)
+    return [["%s" % gpu, os.environ["CUDA_VISIBLE_DEVICES"][:4], row.sum().item()] for row in a]
+"""
+
+
+def archive() -> bytes:
+    """A TorchServe archive whose handler computes on its GPU."""
+    manifest = {
+        "createdOn": "01/01/2026 00:00:00",
+        "runtime": "python",
+        "archiverVersion": "0.12.0",
+        "model": {"modelName": "g", "handler": "handler.py:handle", "modelVersion": "1"},
+    }
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as z:
+        z.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        z.writestr("handler.py", HANDLER)
+    return data.getvalue()
+
+
+def call(c: Check, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What a method answers; of a long-running one, what it ends with."""
+    root = "/v1beta1/projects/tategu/locations/us-central1/"
+    path = path if path.startswith("/") else root + path
+    try:
+        got = json.loads(c.server.request("POST", path, json.dumps(body).encode()))
+    except urllib.error.HTTPError as e:
+        raise AssertionError(f"{path}: {e.code} {e.read().decode()}") from e
+    while "/operations/" in got.get("name", "") and not got.get("done"):
+        time.sleep(0.1)
+        got = json.loads(c.server.request("GET", "/v1beta1/" + got["name"]))
+    assert "error" not in got, got
+    return dict(got.get("response", got))
+
+
+def serves(c: Check) -> None:
+    """A model on an endpoint gets the GPU that its machine spec asks for, and the queue
+    says who has it; when it is undeployed the GPU is free."""
+    if importlib.util.find_spec("ts") is None:
+        print("gpu: skipped: this Python has no torchserve, for a model on a GPU")
+        return
+    c.server.make_bucket("tategu", "models")
+    c.server.put("models", "g/model.mar", archive())
+    model = call(c, "models:upload", {"model": {"displayName": "g", "artifactUri": "gs://models/g"}})["model"]
+    endpoint = call(c, "endpoints", {"displayName": "g"})["name"]
+    machine = {"machineType": "a2-highgpu-1g", "acceleratorType": "NVIDIA_TESLA_A100", "acceleratorCount": 1}
+    resources = {"machineSpec": machine, "minReplicaCount": 1, "maxReplicaCount": 1}
+    at = f"/v1beta1/{endpoint}"
+    deployed = call(c, f"{at}:deployModel", {"deployedModel": {"model": model, "dedicatedResources": resources}})
+    for i in range(8):
+        got = call(c, f"{at}:predict", {"instances": [[i, 1], [i, 2]]})
+        assert got["predictions"] == [["0", "GPU-", i + 1], ["0", "GPU-", i + 2]], got
+    assert "1 of 1 GPUs" in c.server.command("queue"), c.server.command("queue")
+    call(c, f"{at}:undeployModel", {"deployedModelId": deployed["deployedModel"]["id"]})
+    end = time.monotonic() + 60
+    while "0 of 1 GPUs" not in c.server.command("queue"):
+        assert time.monotonic() < end, c.server.command("queue")
+        time.sleep(0.1)
+
+
 def refused(c: Check) -> None:
     """More GPUs than there are: refused at once, by name."""
     program = c.start("many", BLIND, "--gpu", "64")
@@ -122,9 +196,14 @@ def refused(c: Check) -> None:
     assert program.returncode and "64 GPUs are asked for" in text, text
 
 
+def config() -> str:
+    """Archives are served by this Python."""
+    return f"torchserve: {{python: {json.dumps(sys.executable)}}}\n"
+
+
 def main() -> int:
     """Run all; the exit status is 1 if one failed."""
-    checks: list[Callable[[Check], None]] = [seen, computes, blind, turns, refused]
+    checks: list[Callable[[Check], None]] = [seen, computes, blind, turns, refused, serves]
     try:
         import torch
     except ImportError:
@@ -134,7 +213,7 @@ def main() -> int:
         print("gpu: skipped: torch sees no GPU on this machine")
         return 0
     failed = 0
-    with tempfile.TemporaryDirectory() as folder, Server(Path(folder)) as server:
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder), config()) as server:
         c = Check(server, Path(folder))
         for check in checks:
             try:
