@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -245,6 +246,60 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// TestAllowedURLs: what allowed_urls names is what is fetched, whatever a path or a
+// redirect says.
+func TestAllowedURLs(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	data := zipOf(t, goodEntries()...)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if to := r.URL.Query().Get("to"); to != "" {
+			http.Redirect(w, r, to, http.StatusFound)
+			return
+		}
+		_, _ = w.Write(data)
+	}))
+	defer server.Close()
+	p.HTTP, p.Objects = server.Client(), objects{"gs://b/m/../n.mar": data}
+	dir, secret := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(secret, "m.mar"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rel, err := filepath.Rel(dir, filepath.Join(secret, "m.mar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Allowed, err = mar.ParseAllowed([]string{"file://" + dir + "/.*", "gs://b/m/.*", regexp.QuoteMeta(server.URL) + "/models/.*"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{
+		"file://" + dir + "/" + rel,
+		"file://" + dir + "/" + strings.ReplaceAll(rel, "..", "%2e%2E"),
+		"file://" + dir + "/" + strings.ReplaceAll(rel, "../", "..%2f"),
+		"gs://b/m/../n.mar",
+		server.URL + "/models/../m.mar",
+		server.URL + "/models/%2e%2e/m.mar",
+		server.URL + "/models/..%5cm.mar",
+		server.URL + "/models/m.mar?to=/other/m.mar",
+		server.URL + "/models/m.mar?to=/models/n.mar%3Fto=/m.mar",
+		server.URL + "/models/m.mar?to=file:///etc/passwd",
+	} {
+		_, err := p.Open(t.Context(), ref)
+		var e *mar.Error
+		if !errors.As(err, &e) || e.Kind != mar.InvalidURL && !strings.Contains(ref, "file:///etc") {
+			t.Errorf("%s: %v, want %s", ref, err, mar.InvalidURL)
+		}
+	}
+	for _, ref := range []string{"/models/m..n.mar", "/models/m.mar?to=/models/n.mar"} {
+		a, err := p.Open(t.Context(), server.URL+ref)
+		if err != nil {
+			t.Errorf("%s: %v", ref, err)
+		} else if err := a.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // names that lead out of the folder of an archive, or are no names.
 func hostileNames() []string {
 	names := []string{
@@ -286,6 +341,11 @@ func hostile(t *testing.T) map[string][]byte {
 	for i := range 200 {
 		many = append(many, entry{name: fmt.Sprintf("f%d", i)})
 	}
+	deep := slices.Clone(good)
+	for i := range 20 { // each makes ten folders that have no entry
+		deep = append(deep, entry{name: fmt.Sprintf("%d/a/b/c/d/e/f/g/h/i/j", i)})
+	}
+	all["folders-zip"], all["folders-tar"] = zipOf(t, deep...), tarOf(t, deep...)
 	all["many-zip"], all["many-tar"] = zipOf(t, many...), tarOf(t, many...)
 	for i, text := range badManifests() {
 		all[fmt.Sprintf("manifest-%d", i)] = zipOf(t, entry{name: "MAR-INF/MANIFEST.json", text: text}, good[1])

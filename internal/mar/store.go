@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"tategu/internal/resource"
@@ -145,13 +146,30 @@ func (s *Store) local(ref, store string) (string, error) {
 	return filepath.Join(store, filepath.FromSlash(ref)), nil
 }
 
-func (s *Store) localURL(ref, scheme string) (string, error) {
+// allow refuses URLs that allowed_urls does not name, and those that would lead
+// elsewhere than what it looked at: file:///models/../etc matches file:///models/.*.
+func (s *Store) allow(ref string) error {
+	path, _, _ := strings.Cut(ref, "?")
+	path, err := url.PathUnescape(path)
+	if err != nil {
+		return errorf(InvalidURL, "%s is no URL: %w", ref, err)
+	}
+	if slices.Contains(strings.FieldsFunc(path, func(r rune) bool { return r == '/' || r == '\\' }), "..") {
+		return errorf(InvalidURL, "Given URL %s has a .. in its path, which is not allowed", ref)
+	}
 	allowed := len(s.Allowed) == 0
 	for _, r := range s.Allowed {
 		allowed = allowed || r.MatchString(ref)
 	}
 	if !allowed {
-		return "", errorf(InvalidURL, "Given URL %s does not match any allowed URL(s)", ref)
+		return errorf(InvalidURL, "Given URL %s does not match any allowed URL(s)", ref)
+	}
+	return nil
+}
+
+func (s *Store) localURL(ref, scheme string) (string, error) {
+	if err := s.allow(ref); err != nil {
+		return "", err
 	}
 	switch scheme {
 	case "file":
@@ -200,6 +218,9 @@ func (s *Store) fetch(ctx context.Context, ref string) (file string, err error) 
 	return f.Name(), nil
 }
 
+// maxRedirects are followed, each only where allowed_urls allows it.
+const maxRedirects = 10
+
 func (s *Store) open(ctx context.Context, ref string) (io.ReadCloser, error) {
 	if !strings.HasPrefix(ref, "http") {
 		r, err := s.Objects.OpenURI(ctx, ref)
@@ -215,7 +236,20 @@ func (s *Store) open(ctx context.Context, ref string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errorf(InvalidURL, "%s is no URL: %w", ref, err)
 	}
-	res, err := s.HTTP.Do(req)
+	client := *s.HTTP
+	client.CheckRedirect = func(to *http.Request, via []*http.Request) error {
+		if len(via) >= maxRedirects {
+			return fmt.Errorf("it redirects more than %d times", maxRedirects)
+		}
+		if to.URL.Scheme != "http" && to.URL.Scheme != "https" {
+			return fmt.Errorf("it redirects to %s:", to.URL.Scheme)
+		}
+		return s.allow(to.URL.String())
+	}
+	res, err := client.Do(req)
+	if refused, ok := errors.AsType[*Error](err); ok {
+		return nil, errorf(refused.Kind, "%s redirects elsewhere: %w", ref, refused)
+	}
 	if err != nil {
 		return nil, errorf(Download, "Failed to download archive from: %s: %w", ref, err)
 	}

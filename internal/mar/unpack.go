@@ -112,8 +112,15 @@ func (u *unpacker) place(name string, folder bool) (string, error) {
 		return "", fmt.Errorf("two entries are %s", p)
 	}
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
-		if u.files[dir] {
+		file, known := u.files[dir]
+		switch {
+		case file:
 			return "", fmt.Errorf("%s is a file, and %s lies in it", dir, p)
+		case known: // and those above it
+			continue
+		}
+		if u.entries++; u.entries > u.limits.Entries { // it is made without an entry of its own
+			return "", fmt.Errorf("more than %d files and folders", u.limits.Entries)
 		}
 		u.files[dir] = false
 	}
