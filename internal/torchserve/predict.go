@@ -34,16 +34,9 @@ func withHeaders(r Request) Request {
 // runJob queues a job and hands out its frames.
 func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame) error) error {
 	v.requests.Add(1)
-	v.mu.Lock()
-	has, last := v.hasWorker(), v.lastErr
-	v.mu.Unlock()
-	if !has {
+	if err := v.abandoned(); err != nil {
 		v.rejected.Add(1)
-		e := errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has no worker to serve inference request. Please use scale workers API to add workers.", v.name, v.id)
-		if last != "" {
-			e.Message += " The last one ended: " + last
-		}
-		return e
+		return err
 	}
 	s.observe(Metric{
 		Name: "ts_inference_requests_total", Unit: "Count", Kind: "COUNTER", Value: 1,
@@ -70,6 +63,7 @@ func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame
 		j.leave()
 		v.queue.remove(j)
 	}()
+	v.flushAbandoned() // the last worker may have gone meanwhile
 	return s.handOut(ctx, j, emit)
 }
 

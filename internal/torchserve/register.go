@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -75,7 +76,9 @@ func (s *Server) register(ctx context.Context, r Registration, o origin) (Regist
 	err = s.resize(ctx, v, workers, most, r.Synchronous)
 	if err != nil && !o.startup {
 		// A model that does not start is no model, as in TorchServe.
-		return Registered{}, errors.Join(err, s.drop(context.WithoutCancel(ctx), v))
+		err = errors.Join(err, s.drop(context.WithoutCancel(ctx), v))
+		s.snapshot("snap") // one of another change may have it
+		return Registered{}, err
 	}
 	out.Started = r.Synchronous && err == nil
 	return out, err
@@ -159,6 +162,8 @@ func (s *Server) drop(ctx context.Context, v *version) error {
 		delete(f.versions, v.id)
 		if len(f.versions) == 0 {
 			delete(s.models, v.name)
+		} else if f.byDef == v.id { // one that failed to start while others came
+			f.byDef = slices.Min(slices.Collect(maps.Keys(f.versions)))
 		}
 	}
 	s.mu.Unlock()
@@ -187,11 +192,10 @@ func (s *Server) Unregister(ctx context.Context, model, id string) error {
 	if !last {
 		return errorf(http.StatusForbidden, InvalidVersion, "Cannot remove default version for model %s", model)
 	}
-	if err := s.drop(ctx, v); err != nil {
-		return err
-	}
+	// It is unknown from here on, so that it is removed even when the client leaves.
+	err = s.drop(context.WithoutCancel(ctx), v)
 	s.snapshot("snap")
-	return nil
+	return err
 }
 
 // Scale changes the number of workers. With Synchronous it returns once they run;
@@ -217,11 +221,9 @@ func (s *Server) Scale(ctx context.Context, w Scaling) error {
 	if err != nil {
 		return err
 	}
-	if err := s.resize(ctx, v, least, most, w.Synchronous); err != nil {
-		return err
-	}
-	s.snapshot("snap")
-	return nil
+	err = s.resize(ctx, v, least, most, w.Synchronous)
+	s.snapshot("snap") // workers that do not start are wanted all the same
+	return err
 }
 
 // resize changes the number of workers of a version, and may wait for that.
@@ -248,6 +250,7 @@ func (s *Server) resize(ctx context.Context, v *version, least, most int, wait b
 	for _, w := range ends {
 		w.end()
 	}
+	v.flushAbandoned() // where none is left
 	if err := v.start(ctx, starts); err != nil {
 		return err
 	}

@@ -103,6 +103,15 @@ func (w *slot) run(ctx context.Context) {
 	}
 }
 
+// never is for a slot that run is not called for.
+func (w *slot) never(err error) {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	w.settle(err)
+	close(w.gone)
+}
+
 func (w *slot) ending(ctx context.Context) bool {
 	select {
 	case <-w.stop:
@@ -167,6 +176,9 @@ func (w *slot) life(ctx context.Context) (loaded bool, err error) {
 	w.set(WorkerReady, p.PID())
 	w.v.loaded(w.id, time.Since(begun))
 	w.settle(nil)
+	w.mu.Lock()
+	w.failed = nil // what kept it from starting before is over
+	w.mu.Unlock()
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.Interrupt() }) // a closed one says so itself
 	defer interrupt()
 	err = w.serve(ctx, conn, p.Done())

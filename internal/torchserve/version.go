@@ -81,6 +81,27 @@ func (v *version) flushWithout(err error) {
 	v.queue.flush(&Error{Code: code, Type: InternalServer, Message: fmt.Sprintf("no worker of the model %s, version %s, starts: %s", v.name, v.id, err), Err: err}, false)
 }
 
+// abandoned is the error of a version that has no worker and starts none.
+func (v *version) abandoned() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.hasWorker() {
+		return nil
+	}
+	e := errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has no worker to serve inference request. Please use scale workers API to add workers.", v.name, v.id)
+	if v.lastErr != "" {
+		e.Message += " The last one ended: " + v.lastErr
+	}
+	return e
+}
+
+// flushAbandoned fails what waits for workers that there are none of.
+func (v *version) flushAbandoned() {
+	if err := v.abandoned(); err != nil {
+		v.queue.flush(err, false)
+	}
+}
+
 // load is what a worker is told of the model.
 func (v *version) load(gpu int) worker.Load {
 	return worker.Load{
@@ -193,10 +214,11 @@ func (v *version) gpu() int {
 
 // start runs slots, under the server's Run.
 func (v *version) start(ctx context.Context, slots []*slot) error {
-	for _, w := range slots {
+	for i, w := range slots {
 		if err := v.srv.spawn(ctx, w.run); err != nil {
-			close(w.gone)
-			w.settle(err)
+			for _, w := range slots[i:] {
+				w.never(err)
+			}
 			return err
 		}
 	}
