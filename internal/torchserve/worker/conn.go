@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -14,6 +15,9 @@ type Conn struct {
 	c   net.Conn
 	dec *Decoder
 	buf []byte
+
+	mu          sync.Mutex // of deadlines
+	interrupted bool
 }
 
 // Dial connects to a worker that is ready.
@@ -51,7 +55,7 @@ func (c *Conn) write(b []byte, patience time.Duration) error {
 	if cap(b) <= 1<<20 {
 		c.buf = b
 	}
-	if err := c.c.SetWriteDeadline(deadline(patience)); err != nil {
+	if err := c.limit(c.c.SetWriteDeadline, patience); err != nil {
 		return err
 	}
 	_, err := c.c.Write(b)
@@ -61,14 +65,30 @@ func (c *Conn) write(b []byte, patience time.Duration) error {
 // Receive gives the next answer. A worker that takes longer than patience (0 = any
 // time) gives an error that IsTimeout knows; the connection is of no use then.
 func (c *Conn) Receive(patience time.Duration) (Answer, error) {
-	if err := c.c.SetReadDeadline(deadline(patience)); err != nil {
+	if err := c.limit(c.c.SetReadDeadline, patience); err != nil {
 		return Answer{}, err
 	}
 	return c.dec.Read()
 }
 
-// Interrupt has a Receive that waits return.
-func (c *Conn) Interrupt() error { return c.c.SetReadDeadline(time.Unix(1, 0)) }
+// limit sets a deadline, which an interrupt has passed for good.
+func (c *Conn) limit(set func(time.Time) error, patience time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.interrupted {
+		return set(time.Unix(1, 0))
+	}
+	return set(deadline(patience))
+}
+
+// Interrupt has a Receive or Send that waits return, and all that come: the
+// connection is of no use any more.
+func (c *Conn) Interrupt() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.interrupted = true
+	return c.c.SetDeadline(time.Unix(1, 0))
+}
 
 func deadline(patience time.Duration) time.Time {
 	if patience <= 0 {

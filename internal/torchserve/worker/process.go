@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Program says how a worker process is started.
@@ -228,11 +229,26 @@ func (Plain) Start(_ context.Context, g Program) (*Process, error) {
 		ended = true
 		p.exit = exitOf(cmd.ProcessState)
 		p.mu.Unlock()
-		<-read
-		_ = r.Close() // read to its end
+		drain(r, read)
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// drainLimit is how long the output of a process may go on once it has ended: what it
+// started in a session of its own keeps the pipe, and is not ours to end.
+const drainLimit = 2 * time.Second
+
+// drain waits for read to be closed, by what reads r, and closes r.
+func drain(r io.Closer, read <-chan struct{}) {
+	timer := time.NewTimer(drainLimit)
+	defer timer.Stop()
+	select {
+	case <-read:
+	case <-timer.C:
+	}
+	_ = r.Close() // a reader that waits returns
+	<-read
 }
 
 func exitOf(s *os.ProcessState) Exit {

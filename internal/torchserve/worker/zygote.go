@@ -91,7 +91,7 @@ func StartZygote(ctx context.Context, python string, env []string, output func(l
 	}
 	if err != nil {
 		err = errors.Join(err, ctx.Err(), unix.Close())
-		_ = cmd.Wait() // it leaves with its socket
+		z.kill() // it may be in an import that does not end
 		return nil, err
 	}
 	go z.listen()
@@ -140,15 +140,24 @@ func (z *Zygote) listen() {
 		}
 	}
 	_ = z.conn.Close() // what it leads to has gone
-	_ = z.cmd.Wait()   // it leaves with its socket
+	z.kill()           // its workers go with it
 	z.mu.Lock()
 	z.ended = true
 	left := z.workers
 	z.workers = nil
 	z.mu.Unlock()
 	for _, f := range left {
+		if pid := f.p.PID(); pid > 0 { // what it started is in its group, whose id is taken as long as it is
+			_ = syscall.Kill(-pid, syscall.SIGKILL)
+		}
 		f.end(Exit{Code: 128 + int(syscall.SIGKILL), Signal: syscall.SIGKILL})
 	}
+}
+
+// kill ends the zygote at once and waits for it.
+func (z *Zygote) kill() {
+	_ = syscall.Kill(-z.cmd.Process.Pid, syscall.SIGKILL) // not waited for yet: the id is its own
+	_ = z.cmd.Wait()                                      // how it ended is known
 }
 
 func (f *forked) end(e Exit) {
@@ -238,10 +247,14 @@ func (z *Zygote) Start(ctx context.Context, g Program) (*Process, error) {
 		f.p.kill()
 		return nil, errors.Join(err, r.Close())
 	}
-	go func() { // until the worker has ended and nobody can write any more
+	read := make(chan struct{})
+	go func() { // until nobody can write any more
+		defer close(read)
 		f.p.follow(r, g.Output)
-		_ = r.Close() // read to its end
+	}()
+	go func() { // until the worker has ended
 		<-f.exited
+		drain(r, read)
 		close(f.p.done)
 	}()
 	return f.p, nil

@@ -183,7 +183,15 @@ def serve(control):
                         os.kill(pid, signal.SIGKILL)  # not yet in its group; not reaped, so it is ours
             continue
         sys.stdout.flush()
-        parent, pid = os.getpid(), os.fork()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as e:  # no process or no memory is left: the workers that run go on
+            os.write(fds[0], ("no worker can be forked: %s\n" % e).encode())
+            for fd in fds:
+                os.close(fd)
+            control.send(json.dumps({"ID": request["ID"], "Ended": True, "Status": 1 << 8}).encode())
+            continue
         if pid == 0:
             signal.set_wakeup_fd(-1)
             control.detach()
