@@ -178,6 +178,7 @@ func logLocation() string {
 
 // serve runs the server until it is told to end.
 func (f *torchserveFlags) serve(cmd *cobra.Command) error {
+	keepReady()
 	c, err := f.settings()
 	if err != nil {
 		return err

@@ -40,6 +40,16 @@ func openPID() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the file of the server's process id: %w; TMPDIR names another place", err)
 	}
+	info, err := f.Stat()
+	if err == nil {
+		if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
+			// Whoever it is would have us signal any process of ours.
+			err = fmt.Errorf("%s is of another user; TMPDIR names another place", pidPath())
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return f, nil
 }
 
@@ -190,6 +200,14 @@ func lastWords(path string, from int64) string {
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return strings.TrimPrefix(lines[len(lines)-1], "tategu: ")
+}
+
+// keepReady keeps the descriptor of tellReady from the processes that this one starts:
+// one that held it would keep whoever waits on it.
+func keepReady() {
+	if os.Getenv(readyVariable) != "" {
+		syscall.CloseOnExec(readyDesc)
+	}
 }
 
 // tellReady tells whoever started this server in the background that it listens.

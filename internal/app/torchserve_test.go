@@ -48,6 +48,15 @@ func TestBindings(t *testing.T) {
 	}
 }
 
+func TestGRPCBinding(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{"127.0.0.1": "127.0.0.1:7070", "[::1]": "[::1]:7070", "0.0.0.0": "0.0.0.0:7070", "": "", "[]": ""} {
+		if b, err := grpcBinding("inference", host, 7070); (err == nil) != (want != "") || b.address != want {
+			t.Errorf("%q: %+v, %v", host, b, err)
+		}
+	}
+}
+
 // FuzzBinding: an address that is read is read the same again from how it is shown.
 func FuzzBinding(f *testing.F) {
 	for _, s := range []string{"http://127.0.0.1:8080", "https://[::1]", "unix:/a", "unix://a", "unix:////a", "unix:.", "http://a:b", "http://u@h", ""} {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -85,6 +86,15 @@ func parseBinding(key, s string) (binding, error) {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	return binding{network: "tcp", address: net.JoinHostPort(u.Hostname(), port), tls: u.Scheme == "https"}, nil
+}
+
+// grpcBinding is the address of a gRPC API; a host that is empty would be all of them.
+func grpcBinding(name, host string, port int) (binding, error) {
+	host = strings.Trim(host, "[]")
+	if host == "" {
+		return binding{}, fmt.Errorf("grpc_%s_address: there is no host; want one such as 127.0.0.1, or 0.0.0.0 for all of this machine's", name)
+	}
+	return binding{network: "tcp", address: net.JoinHostPort(host, strconv.Itoa(port))}, nil
 }
 
 // bindings are the addresses of the HTTP APIs; APIs of one address share it.

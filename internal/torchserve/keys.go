@@ -50,8 +50,8 @@ func count(least int, f func(c *Config) *int) func(*Config, string) error {
 func size(f func(c *Config) *int64) func(*Config, string) error {
 	return func(c *Config, v string) error {
 		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n < 1 {
-			return errors.New("want a number of bytes")
+		if err != nil || n < 1 || n > math.MaxInt32 { // lengths have four bytes on the way to workers
+			return fmt.Errorf("want a number of bytes up to %d", math.MaxInt32)
 		}
 		*f(c) = n
 		return nil
