@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -58,12 +59,19 @@ func (f framed) Body(n int) *[]byte {
 }
 
 // Answer predicts.
-func (f framed) Answer(ctx context.Context, body *[]byte) (int, []byte) {
+func (f framed) Answer(ctx context.Context, body *[]byte) (status int, answer []byte) {
 	l := f.loaded.Load()
 	if l == nil {
 		return statusOf(errLoading), oip.ErrorBody(errLoading.Error())
 	}
 	f.stats.requests.Add(1)
+	defer func() { // as the server of HTTP does for each request
+		if r := recover(); r != nil {
+			f.cfg.Log.ErrorContext(ctx, "a prediction has a defect", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+			f.stats.failed.Add(1)
+			status, answer = http.StatusInternalServerError, oip.ErrorBody("the runner has a defect: its log says more")
+		}
+	}()
 	var out []byte
 	var err error
 	if int64(len(*body)) > f.cfg.Body {
