@@ -10,8 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -72,12 +71,24 @@ func (t *TorchServe) Run(ctx context.Context) (err error) {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return engine.Run(ctx) })
+	// The engine goes last: requests that are answered need its workers.
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var open sync.WaitGroup
+	open.Add(len(servers))
+	group.Go(func() error { return engine.Run(serving) })
+	group.Go(func() error {
+		<-ctx.Done()
+		open.Wait()
+		end()
+		return nil
+	})
 	group.Go(func() error { return metrics.Watch(ctx, listen.MetricsEvery) })
 	group.Go(func() error { return logs.Run(ctx) })
 	for _, s := range servers {
 		group.Go(s.serve)
 		group.Go(func() error {
+			defer open.Done()
 			<-ctx.Done()
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()
@@ -183,7 +194,11 @@ func (t *TorchServe) listen(a *api.API) (out []endpoint, err error) {
 		if err != nil {
 			return nil, err
 		}
-		ln, err := open(binding{network: "tcp", address: net.JoinHostPort(strings.Trim(g.host, "[]"), strconv.Itoa(g.port))})
+		b, err := grpcBinding(g.name, g.host, g.port)
+		if err != nil {
+			return nil, err
+		}
+		ln, err := open(b)
 		if err != nil {
 			return nil, err
 		}
