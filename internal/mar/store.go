@@ -242,7 +242,7 @@ func (s *Store) open(ctx context.Context, ref string) (io.ReadCloser, error) {
 			return fmt.Errorf("it redirects more than %d times", maxRedirects)
 		}
 		if to.URL.Scheme != "http" && to.URL.Scheme != "https" {
-			return fmt.Errorf("it redirects to %s:", to.URL.Scheme)
+			return fmt.Errorf("it redirects to the scheme %s", to.URL.Scheme)
 		}
 		return s.allow(to.URL.String())
 	}

@@ -94,7 +94,7 @@ func TestDaemonOfWorker(t *testing.T) {
 func TestStuckZygote(t *testing.T) {
 	t.Parallel()
 	stuck := filepath.Join(t.TempDir(), "python")
-	if err := os.WriteFile(stuck, []byte("#!/bin/sh\nexec sleep 600\n"), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(stuck, []byte("#!/bin/sh\nexec sleep 600\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
