@@ -310,6 +310,15 @@ bench-vector: $(VENV)/vector/.built
 	CGO_ENABLED=0 go build -trimpath -o bin/bench-vector ./bench/vector
 	$(VENV)/vector/bin/python bench/vector/bench.py --tategu bin/bench-vector --data bin/vector-data --sets $(SETS) $(FLAGS)
 
+## Vector search through the API: builds, FindNeighbors over gRPC and REST at a constant rate, memory of a million datapoints; ROWS=, SECONDS=, MILLION=0.
+.PHONY: bench-vector-api
+bench-vector-api: ROWS ?= 100000
+bench-vector-api: SECONDS ?= 10
+bench-vector-api: MILLION ?= 1000000
+bench-vector-api: build
+	CGO_ENABLED=0 go build -trimpath -o bin/bench-vector-api ./bench/vectorapi
+	bin/bench-vector-api -tategu bin/tategu -rows $(ROWS) -seconds $(SECONDS) -million $(MILLION) $(if $(DIR),-dir "$(DIR)")
+
 $(VENV)/vector/.built: bench/vector/peers.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/vector
 	CFLAGS="-O3 -march=native" $(UV) pip install --quiet --python $(VENV)/vector/bin/python --refresh-package hnswlib --no-binary hnswlib -r $<

@@ -66,7 +66,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	defer cancel()
-	failed := make(chan error, 1)
+	failed := make(chan error, 2) // its two senders never wait, however this ends
 	work.Go(func() { failed <- e.cfg.Backend.Run(ctx) })
 	work.Go(func() { e.measure(ctx) })
 	changes := make(chan []store.Change)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -269,4 +270,31 @@ func FuzzParseConfig(f *testing.F) {
 			t.Errorf("%s gave %+v, as shown %+v (%v)", data, cfg, again, err)
 		}
 	})
+}
+
+// resting is a backend without anything to do.
+type resting struct{ vector.Backend }
+
+func (resting) Stats(context.Context, vector.Index) (vector.Stats, error) {
+	return vector.Stats{}, nil
+}
+
+func (resting) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// What ends first when the server ends is a race: no order of it may keep Run.
+func TestRunEndsWithItsContext(t *testing.T) {
+	b := newBench(t)
+	for range 200 {
+		ctx, stop := context.WithCancel(t.Context())
+		e := vector.New(vector.EngineConfig{Store: b.rows, Backend: resting{}, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+		ended := make(chan error, 1)
+		go func() { ended <- e.Run(ctx) }()
+		stop()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	}
 }

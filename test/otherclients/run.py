@@ -1,5 +1,5 @@
-"""Runs the clients of other languages against a fresh server: storage, and predictions of
-a LightGBM model at an endpoint.
+"""Runs the clients of other languages against a fresh server: storage, predictions of
+a LightGBM model at an endpoint, and the life of an index.
 
 A client whose toolchain is missing is skipped and says so; the last line counts all checks.
 """
@@ -24,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 CLIENTS = [
     ("go", ["go"], [], ["go", "run", "."], []),
     ("go", ["go"], [], ["go", "run", "./predict"], []),
+    ("go", ["go"], [], ["go", "run", "./vector"], []),
     ("rust", ["cargo"], ["cargo", "build", "--quiet", "--locked"], ["cargo", "run", "--quiet", "--locked", "--offline", "--"], []),
     ("node", ["node", "npm"], ["npm", "ci", "--no-audit", "--no-fund", "--silent"], ["node", "probe.js"], []),
     ("node", ["node", "npm"], [], ["node", "probe.js"], ["--intercept"]),

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	project  = "bench"
+	location = "projects/" + project + "/locations/us-central1"
+	callers  = 64 // connections of REST, and calls at once of either protocol
+	idle     = 4 * time.Second
+)
+
+// server is a fresh tategu.
+type server struct {
+	cmd            *exec.Cmd
+	ended          chan struct{}
+	address, token string
+	log            string
+	http           *http.Client
+	conn           *grpc.ClientConn
+}
+
+// startServer gives a server even where it fails, once the process is there.
+func startServer(ctx context.Context, binary, dir string) (*server, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "tategu.yaml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "vectors:\n  idle: %v\n", idle), 0o600); err != nil {
+		return nil, err
+	}
+	s := &server{log: filepath.Join(dir, "server.log"), ended: make(chan struct{})}
+	log, err := os.Create(s.log)
+	if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(dir, "data")
+	s.cmd = exec.Command(binary, "serve", "--data", data, "--listen", "127.0.0.1:0", "--config", config) //nolint:noctx // it is ended by signals
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = log, log, dir
+	err = s.cmd.Start()
+	_ = log.Close() // the server has its own
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(s.ended)
+		_ = s.cmd.Wait() // what it says of itself is in the log
+	}()
+	if err := s.ready(ctx); err != nil {
+		return s, err
+	}
+	secret, err := exec.CommandContext(ctx, binary, "token", "create", "--email", "bench@example.com", "--role", "user", "--project", project, "--data", data).Output()
+	if err != nil {
+		return s, fmt.Errorf("make a token: %w", err)
+	}
+	s.token = "Bearer " + strings.TrimSpace(string(secret))
+	s.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
+	s.conn, err = grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return s, err
+}
+
+func (s *server) ready(ctx context.Context) error {
+	pattern := regexp.MustCompile(`ready on https?://(\S+:\d+)`)
+	return until(ctx, time.Minute, "the server is ready", func() (bool, error) {
+		text, err := os.ReadFile(s.log)
+		if found := pattern.FindSubmatch(text); err == nil && found != nil {
+			s.address = string(found[1])
+			return true, nil
+		}
+		select {
+		case <-s.ended:
+			return false, errors.New("the server ended")
+		default:
+			return false, nil
+		}
+	})
+}
+
+func (s *server) close() error {
+	var err error
+	if s.conn != nil {
+		err = s.conn.Close()
+	}
+	if s.http != nil {
+		s.http.CloseIdleConnections()
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	select {
+	case <-s.ended:
+	case <-time.After(20 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-s.ended
+	}
+	return err
+}
+
+// words is the end of the server's log.
+func (s *server) words() string {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	return "the server's log ends:\n" + string(text[max(0, len(text)-2000):])
+}
+
+// as puts the token into a gRPC call.
+func (s *server) as(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "authorization", s.token)
+}
+
+// memory gives a figure of /proc/PID/status, such as VmRSS, in bytes.
+func (s *server) memory(key string) (int64, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/status")
+	if err != nil {
+		return 0, fmt.Errorf("memory is read from /proc, which only Linux has: %w", err)
+	}
+	for line := range bytes.Lines(text) {
+		if f := strings.Fields(string(line)); len(f) >= 2 && f[0] == key+":" {
+			kb, err := strconv.ParseInt(f[1], 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc has no %s of the server", key)
+}
+
+// send makes one request of REST and gives the body of the answer.
+func (s *server) send(ctx context.Context, method, path, contentType string, body io.Reader) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.address+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Authorization", s.token)
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= http.StatusMultipleChoices {
+		return nil, fmt.Errorf("%s %s: %s: %.500s", method, path, resp.Status, text)
+	}
+	return text, nil
+}
+
+func (s *server) call(ctx context.Context, method, path string, body, out any) error {
+	var r io.Reader = http.NoBody
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		r = bytes.NewReader(text)
+	}
+	text, err := s.send(ctx, method, path, "application/json", r)
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(text, out)
+}
+
+// operate starts a long-running operation, waits for its end, and gives the name of
+// what it made.
+func (s *server) operate(ctx context.Context, path string, body any) (name string, err error) {
+	var op struct {
+		Name     string
+		Done     bool
+		Error    *struct{ Message string }
+		Response struct{ Name string }
+	}
+	if err := s.call(ctx, http.MethodPost, path, body, &op); err != nil {
+		return "", err
+	}
+	err = until(ctx, 20*time.Minute, path+" is done", func() (bool, error) {
+		if op.Done {
+			return true, nil
+		}
+		err := s.call(ctx, http.MethodGet, "/v1/"+op.Name, nil, &op)
+		return op.Done, err
+	})
+	if err == nil && op.Error != nil {
+		err = fmt.Errorf("%s: %s", path, op.Error.Message)
+	}
+	return op.Response.Name, err
+}
+
+// bucket makes one that keeps nothing of what is removed.
+func (s *server) bucket(ctx context.Context, name string) error {
+	return s.call(ctx, http.MethodPost, "/storage/v1/b?project="+project,
+		map[string]any{"name": name, "softDeletePolicy": map[string]any{"retentionDurationSeconds": "0"}}, nil)
+}
+
+// upload streams what write gives into an object.
+func (s *server) upload(ctx context.Context, bucket, object string, write func(io.Writer) error) error {
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(write(w)) }() // the reader sees the error
+	path := "/upload/storage/v1/b/" + bucket + "/o?uploadType=media&name=" + url.QueryEscape(object)
+	_, err := s.send(ctx, http.MethodPost, path, "application/octet-stream", r)
+	return errors.Join(err, r.Close())
+}
+
+func (s *server) remove(ctx context.Context, bucket, object string) error {
+	return s.call(ctx, http.MethodDelete, "/storage/v1/b/"+bucket+"/o/"+url.PathEscape(object), nil, nil)
+}
+
+// until polls until something holds.
+func until(ctx context.Context, patience time.Duration, what string, holds func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("after %v still not: %s: %w", patience, what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
