@@ -30,6 +30,7 @@ type Server struct {
 	host    string
 	gpus    int
 	sockets string // folder of them, short as socket names must be
+	claim   *claim
 	py      pythons
 	jobs    chan func(context.Context) // what Run is to run
 	started chan struct{}
@@ -92,11 +93,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.cfg.Work, err = filepath.Abs(s.cfg.Work); err != nil {
 		return nil, err
 	}
-	archives := filepath.Join(s.cfg.Work, "archives")
-	// What an earlier server unpacked is of no use to this one.
-	if err := errors.Join(os.RemoveAll(archives), os.MkdirAll(archives, 0o700)); err != nil {
+	if s.claim, err = claimFolder(filepath.Join(s.cfg.Work, "archives")); err != nil {
 		return nil, err
 	}
+	archives := s.claim.dir
 	s.store = mar.Store{Models: cfg.ModelStore, Workflows: cfg.WorkflowStore, Work: archives, Allowed: allowed, Objects: deps.Objects, HTTP: deps.HTTP}
 	return s, nil
 }
@@ -166,7 +166,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		wg.Wait()
 		s.closeZygote()
 		s.closeModels()
-		err = errors.Join(err, os.RemoveAll(s.sockets))
+		err = errors.Join(err, os.RemoveAll(s.sockets), s.claim.release())
 	}()
 	begun := make(chan error, 1)
 	wg.Go(func() { begun <- s.begin(ctx) })

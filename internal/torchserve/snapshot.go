@@ -1,6 +1,7 @@
 package torchserve
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,8 +54,15 @@ func times(n *int64, unit time.Duration) *time.Duration {
 // keptSnapshots is how many are there; older ones go.
 const keptSnapshots = 20
 
-// snapshots lists a folder's, the oldest first: their names begin with the time.
-func snapshots(folder string) ([]string, error) {
+// written is a snapshot in its folder.
+type written struct {
+	name string
+	at   time.Time
+}
+
+// snapshots lists a folder's, the oldest first: by when they were written, as
+// LastSnapshot does, since the local time of their names has hours that come twice.
+func snapshots(folder string) ([]written, error) {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -62,14 +70,23 @@ func snapshots(folder string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	var found []written
 	for _, e := range entries {
-		if name := e.Name(); len(name) > 17 && name[0] >= '0' && name[0] <= '9' && strings.HasSuffix(name, snapshotSuffix) {
-			names = append(names, name)
+		name := e.Name()
+		if len(name) <= 17 || name[0] < '0' || name[0] > '9' || !strings.HasSuffix(name, snapshotSuffix) {
+			continue
 		}
+		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // removed just now
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, written{name, info.ModTime()})
 	}
-	slices.Sort(names)
-	return names, nil
+	slices.SortFunc(found, func(a, b written) int { return cmp.Or(a.at.Compare(b.at), strings.Compare(a.name, b.name)) })
+	return found, nil
 }
 
 // snapshot writes what is registered, so that the next start finds it. What cannot be
@@ -105,13 +122,31 @@ func (s *Server) writeSnapshot(kind string) error {
 	if err := os.MkdirAll(s.cfg.SnapshotFolder, 0o755); err != nil {
 		return err
 	}
-	if err := writeDurably(filepath.Join(s.cfg.SnapshotFolder, name), formatProperties(props)); err != nil {
+	old, err := snapshots(s.cfg.SnapshotFolder)
+	if err != nil {
 		return err
 	}
-	names, err := snapshots(s.cfg.SnapshotFolder)
-	for len(names) > keptSnapshots {
-		err = errors.Join(err, os.Remove(filepath.Join(s.cfg.SnapshotFolder, names[0])))
-		names = names[1:]
+	path := filepath.Join(s.cfg.SnapshotFolder, name)
+	if err := writeDurably(path, formatProperties(props)); err != nil {
+		return err
+	}
+	return keepLast(path, old)
+}
+
+// keepLast makes a snapshot that was just written the last one, whatever the clock was
+// set to meanwhile, and removes those that are too many before it.
+func keepLast(path string, old []written) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	old = slices.DeleteFunc(old, func(w written) bool { return w.name == info.Name() })
+	if n := len(old); n > 0 && !info.ModTime().After(old[n-1].at) {
+		at := old[n-1].at.Add(time.Millisecond)
+		err = os.Chtimes(path, at, at)
+	}
+	for ; len(old) >= keptSnapshots; old = old[1:] {
+		err = errors.Join(err, os.Remove(filepath.Join(filepath.Dir(path), old[0].name)))
 	}
 	return err
 }
