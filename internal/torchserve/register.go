@@ -45,7 +45,7 @@ func (s *Server) Register(ctx context.Context, r Registration) (Registered, erro
 // origin is where a registration comes from, besides the API.
 type origin struct {
 	startup  bool
-	workflow bool
+	workflow *workflow   // that it is a node of
 	saved    *savedModel // what a snapshot says
 	function *mar.Archive
 }
@@ -286,7 +286,7 @@ func (s *Server) Models() []Model {
 	s.mu.Lock()
 	var found []*version
 	for _, f := range s.models {
-		if v := f.versions[f.byDef]; v != nil && !v.workflow {
+		if v := f.versions[f.byDef]; v != nil && v.workflow == nil {
 			found = append(found, v)
 		}
 	}

@@ -75,3 +75,21 @@ func TestSnapshotWithClockSetBack(t *testing.T) {
 		t.Errorf("%d snapshots, %v", len(all), err)
 	}
 }
+
+// TestWorkflowsOfOneName: a workflow that cannot be registered, since a node would be
+// called as another's, leaves that one alone.
+func TestWorkflowsOfOneName(t *testing.T) {
+	t.Parallel()
+	w := start(t, configure(t, nil))
+	writeModel(t, w.store, "m", "1.0", "")
+	writeWorkflow(t, w.store, "a", "models:\n  b__c: {url: m.mar}\ndag:\n  b__c: []\n")
+	writeWorkflow(t, w.store, "a__b", "models:\n  c: {url: m.mar}\ndag:\n  c: []\n")
+	if _, err := w.RegisterWorkflow(t.Context(), torchserve.WorkflowRegistration{URL: "a.war"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.RegisterWorkflow(t.Context(), torchserve.WorkflowRegistration{URL: "a__b.war"})
+	wantCode(t, err, 500, "Workflow a__b has failed to register")
+	if err := w.PredictWorkflow(t.Context(), "a", body("x"), func(torchserve.Frame) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}

@@ -32,6 +32,7 @@ type slot struct {
 	state   WorkerState
 	pid     int
 	started time.Time
+	ready   time.Time     // when the last process had loaded the model
 	first   chan struct{} // closed once the first start has come to something
 	failed  error         // what that was, if no worker
 	over    bool          // it gave up
@@ -73,7 +74,10 @@ func (w *slot) run(ctx context.Context) {
 			return
 		}
 		if loaded {
-			fails, since = 0, time.Time{}
+			since = time.Time{}
+			if !w.idler(err) {
+				fails = 0
+			}
 		}
 		w.v.fault(err)
 		if !loaded {
@@ -101,6 +105,18 @@ func (w *slot) run(ctx context.Context) {
 		}
 		fails++
 	}
+}
+
+// shortLife of a worker that died idle: such are not started again without a pause.
+const shortLife = 10 * time.Second
+
+// idler says that a worker that had loaded its model ended soon, and without a request
+// in its hands: the next one may do the same.
+func (w *slot) idler(err error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, busy := errors.AsType[*deathError](err)
+	return !busy && time.Since(w.ready) < shortLife
 }
 
 // never is for a slot that run is not called for.
@@ -177,6 +193,7 @@ func (w *slot) life(ctx context.Context) (loaded bool, err error) {
 	w.v.loaded(w.id, time.Since(begun))
 	w.settle(nil)
 	w.mu.Lock()
+	w.ready = time.Now()
 	w.failed = nil // what kept it from starting before is over
 	w.mu.Unlock()
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.Interrupt() }) // a closed one says so itself

@@ -161,7 +161,7 @@ func (s *Server) saved() map[string]map[string]savedModel {
 	var all []entry
 	for _, f := range s.models {
 		for _, v := range f.versions {
-			if !v.workflow {
+			if v.workflow == nil {
 				all = append(all, entry{v, f.byDef == v.id})
 			}
 		}

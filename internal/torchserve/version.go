@@ -43,8 +43,8 @@ type version struct {
 	archive   *mar.Archive
 	set       settings
 	python    interpreter
-	startup   bool // it was loaded when the server started
-	workflow  bool // it belongs to one
+	startup   bool      // it was loaded when the server started
+	workflow  *workflow // that it belongs to; nil = none
 	queue     *queue
 	log       *slog.Logger
 	requests  atomic.Int64
@@ -291,7 +291,7 @@ func (v *version) describe() Model {
 		ResponseTimeout: v.set.ResponseTimeout, StartupTimeout: v.set.StartupTimeout, MaxRetryTimeout: v.set.MaxRetryTimeout, ClientTimeout: v.set.ClientTimeout,
 		ParallelType: c.ParallelType, ParallelLevel: c.ParallelLevel, DeviceType: c.DeviceType, DeviceIDs: c.DeviceIDs,
 		ContinuousBatching: v.set.Continuous, UseJobTicket: v.set.Ticket, UseVenv: v.set.UseVenv,
-		LoadedAtStartup: v.startup, Workflow: v.workflow, QueueSize: v.set.QueueSize, Waiting: v.queue.length(),
+		LoadedAtStartup: v.startup, Workflow: v.workflow != nil, QueueSize: v.set.QueueSize, Waiting: v.queue.length(),
 		Requests: v.requests.Load(), Rejected: v.rejected.Load(), LastError: v.lastErr, Trying: v.hasWorker(),
 	}
 	for _, w := range v.slots {

@@ -100,7 +100,7 @@ func (s *Server) registerNode(ctx context.Context, w *workflow, n mar.Node, r Wo
 		URL: n.URL, ModelName: w.model(n.Name), BatchSize: n.BatchSize, MaxBatchDelay: &n.MaxBatchDelay, InitialWorkers: &n.MinWorkers,
 		ResponseTimeout: r.ResponseTimeout, StartupTimeout: r.StartupTimeout, Synchronous: true,
 	}
-	o := origin{workflow: true}
+	o := origin{workflow: w}
 	if n.URL == "" {
 		if w.archive.Handler == "" {
 			return errorf(http.StatusBadRequest, InvalidWorkflow, "%s is no model of the workflow, and its archive has no handler with functions", n.Name)
@@ -120,7 +120,7 @@ func (s *Server) dropNodes(ctx context.Context, w *workflow) {
 		var all []*version
 		if f := s.models[w.model(name)]; f != nil {
 			for _, v := range f.versions {
-				if v.workflow {
+				if v.workflow == w { // not another's whose names are the same together
 					all = append(all, v)
 				}
 			}
