@@ -85,8 +85,11 @@ func (t *TorchReplica) Run(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return engine.Run(ctx) })
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group.Go(func() error { return engine.Run(serving) })
 	group.Go(func() error {
+		defer end() // after the requests that go on: they need its workers
 		select {
 		case <-engine.Started():
 		case <-ctx.Done():
