@@ -39,7 +39,6 @@ type Config struct {
 	DecodeRequests  bool          // decode_input_request
 	MaxResponse     int64         // max_response_size: bytes of one answer
 	MetricsConfig   string        // metrics_config: file of metric definitions workers read; "" = the package's
-	MasterPort      int           // initial_distribution_port: first port of torchrun
 	Zygote          bool          // workers are forked from a parent with torch loaded, where that is possible
 
 	// The API's side; the engine does not read it.
@@ -73,7 +72,4 @@ type Listen struct {
 	MetricsDetect                           bool          // model_metrics_auto_detect: metrics of handlers need no definition
 	MetricsEvery                            time.Duration // metric_time_interval of system metrics; 0 = none (disable_system_metrics)
 	SequenceIDHeader                        string        // ts_header_key_sequence_id
-	SequenceStartHeader                     string        // ts_header_key_sequence_start
-	SequenceEndHeader                       string        // ts_header_key_sequence_end
-	Debug                                   bool          // debug
 }

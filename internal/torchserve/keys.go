@@ -127,7 +127,6 @@ func engineKeys() []key {
 		{"decode_input_request", boolean(func(c *Config) *bool { return &c.DecodeRequests })},
 		{"max_response_size", size(func(c *Config) *int64 { return &c.MaxResponse })},
 		{"metrics_config", text(func(c *Config) *string { return &c.MetricsConfig })},
-		{"initial_distribution_port", count(1, func(c *Config) *int { return &c.MasterPort })},
 	}
 }
 
@@ -166,9 +165,6 @@ func listenKeys() []key {
 		{"model_metrics_auto_detect", boolean(func(c *Config) *bool { return &c.Listen.MetricsDetect })},
 		{"metric_time_interval", span(time.Second, func(c *Config) *time.Duration { return &c.Listen.MetricsEvery })},
 		{"ts_header_key_sequence_id", text(func(c *Config) *string { return &c.Listen.SequenceIDHeader })},
-		{"ts_header_key_sequence_start", text(func(c *Config) *string { return &c.Listen.SequenceStartHeader })},
-		{"ts_header_key_sequence_end", text(func(c *Config) *string { return &c.Listen.SequenceEndHeader })},
-		{"debug", boolean(func(c *Config) *bool { return &c.Listen.Debug })},
 	}
 }
 
@@ -179,5 +175,6 @@ func ignoredKeys() []string {
 		"number_of_netty_threads", "netty_client_threads", "use_native_io", "io_ratio", "prefer_direct_buffer", "vmargs", "async_logging",
 		"ipex_enable", "ipex_gpu_enable", "cpu_launcher_enable", "cpu_launcher_args", "cpp_log_config", "model_server_home",
 		"system_metrics_cmd", "plugins_path", "initial_worker_port", "snapshot_store", "version", "tsConfigFile",
+		"initial_distribution_port", "ts_header_key_sequence_start", "ts_header_key_sequence_end", "debug",
 	}
 }
