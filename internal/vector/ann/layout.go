@@ -2,6 +2,7 @@ package ann
 
 import (
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -86,11 +87,14 @@ func (b *builder) code(x float32) byte {
 }
 
 // parallel calls f for 0 to n-1 on some threads, in runs of numbers that follow each other.
+// After each, requests that wait for a processor have their turn: those of a build that
+// goes on beside them would take all of it for ten milliseconds at a time.
 func parallel(threads, n int, f func(i int)) {
 	const run = 64
 	if threads <= 1 || n <= run {
 		for i := range n {
 			f(i)
+			runtime.Gosched()
 		}
 		return
 	}
@@ -101,6 +105,7 @@ func parallel(threads, n int, f func(i int)) {
 			for i := range next {
 				for j := i; j < min(i+run, n); j++ {
 					f(j)
+					runtime.Gosched()
 				}
 			}
 		})
