@@ -120,6 +120,12 @@ func (t *table) rest(ctx context.Context) (freed int64, err error) {
 	if err := t.mergeLocked(ctx); err != nil && !resource.IsNotFound(err) {
 		return 0, err
 	}
+	if v := t.acquire(); v != nil {
+		st := v.stats()
+		v.leave()
+		st.Bytes = 0
+		t.rested.Store(&st)
+	}
 	t.unload()
 	return freed, nil
 }
@@ -147,6 +153,10 @@ func (t *table) restingStats(ctx context.Context) (vector.Stats, error) {
 	rows, err := t.backend.cfg.Store.List(ctx, store.Query{Kind: kindLog, Parent: t.index.Name, Limit: 1})
 	if err != nil {
 		return vector.Stats{}, err
+	}
+	// What changes it brings it into memory, and leaves rows in the log where it has gone again.
+	if st := t.rested.Load(); st != nil && len(rows) == 0 {
+		return *st, nil
 	}
 	if len(rows) > 0 || m.Current.sparse() > 0 {
 		v, err := t.use(ctx)

@@ -35,6 +35,8 @@ type table struct {
 
 	used   atomic.Int64 // time of the last use, in nanoseconds
 	queued atomic.Bool  // waits for a merge
+	// rested is what was in it when it left memory; nil = it has not.
+	rested atomic.Pointer[vector.Stats]
 }
 
 func newTable(b *Backend, index vector.Index) *table {
