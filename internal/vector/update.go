@@ -38,6 +38,13 @@ func (u Update) Put(ctx context.Context, tx store.Tx, index string) error {
 
 // update does one batch update, and ends its operation.
 func (e *Engine) update(ctx context.Context, row store.Row) error {
+	// The list that it is from may be older than its end.
+	switch _, err := e.cfg.Store.Get(ctx, row.Kind, row.Key); {
+	case resource.IsNotFound(err):
+		return nil
+	case err != nil:
+		return err
+	}
 	var u Update
 	if err := json.Unmarshal(row.Data, &u); err != nil {
 		return fmt.Errorf("decode %s: %w", row.Key, err)

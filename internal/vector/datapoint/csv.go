@@ -27,7 +27,7 @@ func parseCSV(line []byte) (*pb.IndexDatapoint, *RecordError) {
 	if err != nil {
 		return nil, wrong(InvalidCSV, "", "%v", err)
 	}
-	c := csvRecord{dp: &pb.IndexDatapoint{DatapointId: strings.TrimSpace(fields[0])}}
+	c := csvRecord{dp: &pb.IndexDatapoint{DatapointId: strings.TrimSpace(fields[0])}, spaces: map[string]*pb.IndexDatapoint_Restriction{}}
 	for _, field := range fields[1:] {
 		if err := c.field(strings.TrimSpace(field)); err != nil {
 			err.ID = c.dp.DatapointId
@@ -37,7 +37,10 @@ func parseCSV(line []byte) (*pb.IndexDatapoint, *RecordError) {
 	return c.dp, nil
 }
 
-type csvRecord struct{ dp *pb.IndexDatapoint }
+type csvRecord struct {
+	dp     *pb.IndexDatapoint
+	spaces map[string]*pb.IndexDatapoint_Restriction // of dp.Restricts
+}
 
 func (c *csvRecord) field(text string) *RecordError {
 	if name, value, ok := strings.Cut(text, "="); ok {
@@ -104,13 +107,11 @@ func (c *csvRecord) option(name, value string) *RecordError {
 }
 
 func (c *csvRecord) restrict(namespace string) *pb.IndexDatapoint_Restriction {
-	for _, r := range c.dp.Restricts {
-		if r.Namespace == namespace {
-			return r
-		}
+	if r := c.spaces[namespace]; r != nil {
+		return r
 	}
 	r := &pb.IndexDatapoint_Restriction{Namespace: namespace}
-	c.dp.Restricts = append(c.dp.Restricts, r)
+	c.dp.Restricts, c.spaces[namespace] = append(c.dp.Restricts, r), r
 	return r
 }
 

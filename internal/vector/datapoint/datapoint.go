@@ -164,15 +164,15 @@ func CheckSparse(id string, s *pb.IndexDatapoint_SparseEmbedding) *RecordError {
 }
 
 func checkRestricts(id string, restricts []*pb.IndexDatapoint_Restriction) *RecordError {
-	for i, r := range restricts {
+	seen := make(map[string]bool, len(restricts)) // which may be many
+	for _, r := range restricts {
 		if err := checkSpace(id, r.GetNamespace()); err != nil {
 			return err
 		}
-		for _, before := range restricts[:i] {
-			if before.GetNamespace() == r.GetNamespace() {
-				return wrong(DuplicateSpace, id, "the namespace %q comes twice in restricts", r.GetNamespace())
-			}
+		if seen[r.GetNamespace()] {
+			return wrong(DuplicateSpace, id, "the namespace %q comes twice in restricts", r.GetNamespace())
 		}
+		seen[r.GetNamespace()] = true
 		for _, list := range [][]string{r.GetAllowList(), r.GetDenyList()} {
 			for _, token := range list {
 				switch {
@@ -198,15 +198,15 @@ func checkSpace(id, namespace string) *RecordError {
 }
 
 func checkNumeric(id string, restricts []*pb.IndexDatapoint_NumericRestriction) *RecordError {
-	for i, r := range restricts {
+	seen := make(map[string]bool, len(restricts))
+	for _, r := range restricts {
 		if err := checkSpace(id, r.GetNamespace()); err != nil {
 			return err
 		}
-		for _, before := range restricts[:i] {
-			if before.GetNamespace() == r.GetNamespace() {
-				return wrong(DuplicateSpace, id, "the namespace %q comes twice in numeric_restricts", r.GetNamespace())
-			}
+		if seen[r.GetNamespace()] {
+			return wrong(DuplicateSpace, id, "the namespace %q comes twice in numeric_restricts", r.GetNamespace())
 		}
+		seen[r.GetNamespace()] = true
 		if r.GetOp() != pb.IndexDatapoint_NumericRestriction_OPERATOR_UNSPECIFIED {
 			return wrong(OpInDatapoint, id, "numeric restrict %q of a datapoint has op %s, which is for queries", r.GetNamespace(), r.GetOp())
 		}

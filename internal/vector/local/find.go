@@ -48,9 +48,10 @@ func (b *Backend) Find(ctx context.Context, index vector.Index, queries []vector
 // find answers all queries of a finder.
 func (f *finder) find(ctx context.Context) (out [][]vector.Neighbor, err error) {
 	f.dense, f.sparse = make([][]candidate, len(f.queries)), make([][]candidate, len(f.queries))
-	f.filters = make([]ann.Filter, len(f.queries))
+	f.filters, f.weights = make([]ann.Filter, len(f.queries)), make([]weights, len(f.queries))
 	for i, q := range f.queries {
 		f.filters[i] = toFilter(q.Point)
+		f.weights[i] = weigh(q.Point.GetSparseEmbedding())
 	}
 	for i := range f.view.segments {
 		if err := f.segment(ctx, i); err != nil {
@@ -76,6 +77,7 @@ type finder struct {
 	filters       []ann.Filter
 	measure       ann.Measure
 	dense, sparse [][]candidate // a query
+	weights       []weights     // likewise, of its sparse embedding
 }
 
 func isDense(q vector.Query) bool  { return len(q.Point.GetFeatureVector()) > 0 }
@@ -164,7 +166,7 @@ func (f *finder) memory() {
 				if e.point == nil || !pass(e) {
 					return
 				}
-				if score, ok := dotSparse(q.Point.GetSparseEmbedding(), e.point.GetSparseEmbedding()); ok {
+				if score, ok := f.weights[i].dot(e.point.GetSparseEmbedding()); ok {
 					f.sparse[i] = append(f.sparse[i], candidate{id: e.id, sparse: score, entry: new(*e)})
 				}
 			})
@@ -225,7 +227,7 @@ func (f *finder) answer(i int) ([]vector.Neighbor, error) {
 			}
 			crowd[row.Crowding]++
 		}
-		n, err := f.neighbor(q, c, row)
+		n, err := f.neighbor(i, c, row)
 		if err != nil {
 			return nil, err
 		}
@@ -253,7 +255,8 @@ func (c *candidate) point(row ann.Row) (*pb.IndexDatapoint, error) {
 
 // neighbor makes the answer of a candidate. In a query of both kinds each neighbour
 // has both distances, by whichever ranking it was found.
-func (f *finder) neighbor(q vector.Query, c candidate, row ann.Row) (vector.Neighbor, error) {
+func (f *finder) neighbor(i int, c candidate, row ann.Row) (vector.Neighbor, error) {
+	q := f.queries[i]
 	n := vector.Neighbor{Datapoint: &pb.IndexDatapoint{DatapointId: c.id, CrowdingTag: tagOf(row)}}
 	both := isDense(q) && isSparse(q)
 	if f.full || both {
@@ -270,7 +273,7 @@ func (f *finder) neighbor(q vector.Query, c candidate, row ann.Row) (vector.Neig
 			} else {
 				c.distance = 0
 			}
-			c.sparse, _ = dotSparse(q.Point.GetSparseEmbedding(), p.GetSparseEmbedding())
+			c.sparse, _ = f.weights[i].dot(p.GetSparseEmbedding())
 		}
 	}
 	n.Distance, n.SparseDistance = float64(c.distance), float64(c.sparse)

@@ -6,6 +6,8 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
+	"google.golang.org/protobuf/proto"
+
 	"tategu/internal/vector/ann"
 	"tategu/internal/vector/ann/kernel"
 )
@@ -32,6 +34,7 @@ type entry struct {
 	id    string
 	row   ann.Row            // attributes
 	point *pb.IndexDatapoint // nil = it was removed
+	bytes int64              // about
 }
 
 func (e *entry) dense() bool { return e.point != nil && len(e.point.GetFeatureVector()) > 0 }
@@ -52,12 +55,13 @@ func (m *memory) put(seq int64, id string, point *pb.IndexDatapoint) error {
 		row.Extra = nil // the datapoint is at hand
 		e.row = row
 	}
+	e.bytes = e.size()
 	at, ok := m.byID[id]
 	if ok {
 		if m.entries[at].seq > seq {
 			return nil
 		}
-		m.bytes -= m.entries[at].size()
+		m.bytes -= m.entries[at].bytes
 		m.entries[at] = e
 	} else {
 		at = len(m.entries)
@@ -65,14 +69,14 @@ func (m *memory) put(seq int64, id string, point *pb.IndexDatapoint) error {
 		m.entries = append(m.entries, e)
 		m.grow()
 	}
-	m.bytes += e.size()
+	m.bytes += e.bytes
 	m.fill(at, e.row.Vector)
 	return nil
 }
 
 func (e *entry) size() int64 {
 	const overhead = 400 // of the datapoint's and the row's own structures
-	return int64(len(e.id)) + 8*int64(len(e.row.Vector)) + overhead
+	return int64(len(e.id)) + 4*int64(len(e.row.Vector)) + int64(proto.Size(e.point)) + overhead
 }
 
 // grow adds a row of zeros to the slab.

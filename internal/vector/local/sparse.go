@@ -72,13 +72,22 @@ func (x *inverted) search(q *pb.IndexDatapoint_SparseEmbedding, dead, allowed *a
 	return out
 }
 
-// dotSparse is the dot product, and whether there is a common dimension.
-func dotSparse(a, b *pb.IndexDatapoint_SparseEmbedding) (float32, bool) {
-	var sum float32
-	common := false
-	for i, d := range a.GetDimensions() {
-		if j := slices.Index(b.GetDimensions(), d); j >= 0 {
-			sum += a.GetValues()[i] * b.GetValues()[j]
+// weights are a sparse embedding by its dimensions, which may be many.
+type weights map[int64]float32
+
+func weigh(s *pb.IndexDatapoint_SparseEmbedding) weights {
+	w := make(weights, len(s.GetDimensions()))
+	for i, d := range s.GetDimensions() {
+		w[d] = s.GetValues()[i]
+	}
+	return w
+}
+
+// dot is the dot product, and whether there is a common dimension.
+func (w weights) dot(s *pb.IndexDatapoint_SparseEmbedding) (sum float32, common bool) {
+	for i, d := range s.GetDimensions() {
+		if v, ok := w[d]; ok {
+			sum += v * s.GetValues()[i]
 			common = true
 		}
 	}
