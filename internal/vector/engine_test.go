@@ -190,6 +190,23 @@ func TestBatchUpdate(t *testing.T) {
 	}
 }
 
+// TestSeenOnceTold: who hears that an update has ended finds what it brought.
+func TestSeenOnceTold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var text strings.Builder
+	for n := range 60 {
+		text.WriteString(line(fmt.Sprintf("x%d", n), n))
+		uri := b.files(t, fmt.Sprintf("n%d", n), map[string]string{"a.json": text.String()})
+		if _, err := b.update(t, vector.Update{URI: uri, Overwrite: true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.count(t); got != int64(n)+1 {
+			t.Fatalf("%d datapoints are told, %d are there", n+1, got)
+		}
+	}
+}
+
 func TestRefusedInput(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

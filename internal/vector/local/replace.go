@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
@@ -39,8 +40,16 @@ func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite boo
 		t.abandon(ctx, built)
 		return err
 	}
-	return t.install(ctx, gen, built, commit)
+	err = t.install(ctx, gen, built, commit)
+	if err == nil && built.Len()*t.index.Config.Dimensions*4 > giveBack {
+		debug.FreeOSMemory()
+	}
+	return err
 }
+
+// giveBack is from how many bytes of vectors on the memory of a build, twice as much
+// and more, goes back to the system at once: left alone it would, over minutes.
+const giveBack = 64 << 20
 
 // errStop ends the reading of a source whose rows nobody wants any more.
 var errStop = errors.New("no more rows are wanted")
@@ -126,6 +135,10 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 	}
 	var was, m manifest
 	var next *view
+	shown := make(chan struct{})
+	t.switching.Store(&shown)
+	defer close(shown)
+	defer t.switching.Store(nil)
 	err = t.backend.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		if was, err = readManifest(ctx, tx, t.index.Name); err != nil {
 			return err
