@@ -99,14 +99,17 @@ func TestClientsLeave(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := filepath.Join(t.TempDir(), "done")
 	var wg sync.WaitGroup
-	for range 3 { // one is worked on, two wait
+	come := func() {
 		wg.Go(func() {
 			if _, err := w.ask(ctx, "m", "until "+done); !errors.Is(err, context.Canceled) {
 				t.Errorf("a client that left gets %v", err)
 			}
 		})
 	}
-	w.metrics.await(t, "Waits")
+	come()
+	w.metrics.await(t, "Waits") // it is worked on; two wait
+	come()
+	come()
 	eventually(t, func() bool { return waiting(t, w) == 2 })
 	_, err := w.ask(t.Context(), "m", "x")
 	wantCode(t, err, 503, "2 requests waiting")
