@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"tategu/internal/runtime/process/wrapper"
+
+	"golang.org/x/sys/unix"
 )
 
 // nest keeps one wrapper that waits for a program, once one was started: its own start
@@ -32,6 +34,23 @@ type waiting struct {
 	conn    *net.UnixConn
 	ended   chan struct{} // closed once it has been collected
 	keep    func() bool   // takes back that it ends with the server
+	mounts  int           // the machine's, as they were before it copied them; -1 = unknown
+}
+
+// mountsFile tells by poll(2) that something was mounted or unmounted since it was opened
+// (proc_pid_mountinfo(5)).
+const mountsFile = "/proc/self/mountinfo"
+
+// outdated reports that the machine has other mounts than the wrapper saw. Where they are
+// private, as in a container, new ones do not show in its copy.
+func (w *waiting) outdated() bool {
+	if w.mounts < 0 {
+		return false
+	}
+	defer func() { _ = unix.Close(w.mounts) }() // opened for reading
+	polled := []unix.PollFd{{Fd: int32(w.mounts), Events: unix.POLLPRI}}
+	n, err := unix.Poll(polled, 0)
+	return err != nil || n > 0
 }
 
 // openNest makes what a nest needs; nil where programs have our whole binary as their
@@ -57,8 +76,14 @@ func (n *nest) take() *waiting {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	w := n.free
-	if n.free = nil; w != nil {
-		w.keep()
+	n.free = nil
+	if w == nil {
+		return nil
+	}
+	w.keep()
+	if w.outdated() {
+		w.close()
+		return nil
 	}
 	return w
 }
@@ -72,14 +97,23 @@ func (n *nest) fill(ctx context.Context) {
 	}
 	n.making = true
 	n.mu.Unlock()
+	mounts, err := unix.Open(mountsFile, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		mounts = -1
+	}
 	w, err := n.start(n.root, n.attr())
 	n.mu.Lock()
 	n.making = false
 	if err != nil {
+		_ = unix.Close(mounts) // opened for reading, if at all
 		n.log.WarnContext(ctx, "no wrapper waits for a program", slog.Any("error", err))
 		return
 	}
-	w.keep = context.AfterFunc(ctx, w.close)
+	w.mounts = mounts
+	w.keep = context.AfterFunc(ctx, func() {
+		_ = unix.Close(mounts) // as above
+		w.close()
+	})
 	n.free = w
 }
 
