@@ -66,14 +66,9 @@ func (s *Indexes) create(ctx context.Context, req *pb.CreateIndexRequest) (*long
 	if _, err := vector.ParseConfig(index); err != nil {
 		return nil, err
 	}
-	contents, err := vector.ParseContents(index.GetMetadata())
+	contents, err := s.contents(ctx, index)
 	if err != nil {
 		return nil, err
-	}
-	if contents.URI != "" {
-		if err := s.may.MayRead(ctx, contents.URI); err != nil {
-			return nil, err
-		}
 	}
 	index.Metadata, index.MetadataSchemaUri = vector.Shown(index.GetMetadata()), metadataSchema
 	if index.IndexUpdateMethod == pb.Index_INDEX_UPDATE_METHOD_UNSPECIFIED {
@@ -96,6 +91,16 @@ func (s *Indexes) create(ctx context.Context, req *pb.CreateIndexRequest) (*long
 		return vector.Update{Operation: op.Name, URI: contents.URI, Overwrite: true, Creates: true}.Put(ctx, tx, index.Name)
 	})
 	return op, err
+}
+
+// contents is where the metadata of a request says that datapoints are, which its
+// caller may read.
+func (s *Indexes) contents(ctx context.Context, index *pb.Index) (vector.Contents, error) {
+	contents, err := vector.ParseContents(index.GetMetadata())
+	if err != nil || contents.URI == "" {
+		return contents, err
+	}
+	return contents, s.may.MayRead(ctx, contents.URI)
 }
 
 func (s *Indexes) get(ctx context.Context, req *pb.GetIndexRequest) (*pb.Index, error) {
@@ -154,14 +159,9 @@ func (s *Indexes) update(ctx context.Context, req *pb.UpdateIndexRequest) (*long
 	if req.GetIndex() == nil {
 		return nil, resource.Invalid("index", "index is missing")
 	}
-	contents, err := vector.ParseContents(req.Index.GetMetadata())
+	contents, err := s.contents(ctx, req.Index)
 	if err != nil {
 		return nil, err
-	}
-	if contents.URI != "" {
-		if err := s.may.MayRead(ctx, contents.URI); err != nil {
-			return nil, err
-		}
 	}
 	var op *longrunningpb.Operation
 	err = s.std.store.Update(ctx, func(tx store.Tx) error {

@@ -123,34 +123,33 @@ func floats(v any) ([]float32, bool) {
 }
 
 func integers(v any) ([]int64, bool) {
-	var out []int64
 	switch v := v.(type) {
 	case nil:
 		return nil, true
 	case []any:
-		for _, x := range v {
-			switch x := x.(type) {
-			case int64:
-				out = append(out, x)
-			case float64:
-				if x != math.Trunc(x) || math.Abs(x) > maxDim {
-					return nil, false
-				}
-				out = append(out, int64(x))
-			default:
-				return nil, false
-			}
-		}
-		return out, true
+		return integersOf(v)
 	case []float64:
-		for _, x := range v {
+		return integersOf(v)
+	default:
+		return nil, false
+	}
+}
+
+// integersOf takes numbers that have no fraction.
+func integersOf[T any](values []T) ([]int64, bool) {
+	var out []int64
+	for _, x := range values {
+		switch x := any(x).(type) {
+		case int64:
+			out = append(out, x)
+		case float64:
 			if x != math.Trunc(x) || math.Abs(x) > maxDim {
 				return nil, false
 			}
 			out = append(out, int64(x))
+		default:
+			return nil, false
 		}
-		return out, true
-	default:
-		return nil, false
 	}
+	return out, true
 }
