@@ -1,5 +1,5 @@
 // Command tategu-runner serves one model by a native library: an ONNX model by ONNX
-// Runtime. The tategu server starts it as a replica (docs/adr/0021); by hand it is
+// Runtime or by Tract. The tategu server starts it as a replica (docs/adr/0021); by hand it is
 //
 //	AIP_HTTP_PORT=8080 tategu-runner --library libonnxruntime.so model.onnx
 //
@@ -28,6 +28,7 @@ import (
 
 	"tategu/internal/runner"
 	"tategu/internal/runner/onnxruntime"
+	"tategu/internal/runner/tract"
 )
 
 var version = "dev" // set by the linker
@@ -66,7 +67,8 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("tategu-runner", flag.ContinueOnError)
-	library := flags.String("library", os.Getenv("TATEGU_ONNXRUNTIME"), "path of ONNX Runtime's shared library; default: that of the Python package onnxruntime")
+	engine := flags.String("engine", cmp.Or(os.Getenv("TATEGU_ONNX_ENGINE"), "onnxruntime"), "what evaluates the model: onnxruntime, or tract (neural nets alone)")
+	library := flags.String("library", os.Getenv("TATEGU_ONNXRUNTIME"), "path of the engine's shared library; default: that of the Python package onnxruntime or tract")
 	show := flags.Bool("version", false, "print the version")
 	if err := flags.Parse(args); err != nil {
 		return &exitError{exitUsage, err}
@@ -83,12 +85,12 @@ func run(ctx context.Context, args []string) error {
 		return &exitError{exitUsage, err}
 	}
 	cfg.Samples = samples(filepath.Dir(flags.Arg(0)))
-	lib, err := open(*library)
+	load, err := open(*engine, *library)
 	if err != nil {
-		return &exitError{exitUnavailable, err}
+		return err
 	}
 	cfg.Load = func(threads int) (runner.Engine, error) {
-		session, err := lib.Load(flags.Arg(0), threads)
+		session, err := load(flags.Arg(0), threads)
 		if err != nil {
 			return nil, &exitError{exitModel, fmt.Errorf("%s cannot be served: %w", filepath.Base(flags.Arg(0)), err)}
 		}
@@ -102,27 +104,45 @@ func run(ctx context.Context, args []string) error {
 	return runner.New(cfg).Run(ctx, l)
 }
 
-// open loads the library.
-func open(path string) (*onnxruntime.Library, error) {
+// open loads the library of an engine, which then loads a model with so many threads
+// for a run.
+func open(engine, path string) (load func(model string, threads int) (runner.Engine, error), err error) {
+	names := map[string][]string{
+		"onnxruntime": {"onnxruntime/capi/libonnxruntime.so.*", "onnxruntime/capi/libonnxruntime.so", "onnxruntime/capi/libonnxruntime.*.dylib"},
+		"tract":       {"tract/*.so", "tract/*.dylib"},
+	}[engine]
+	if names == nil {
+		return nil, &exitError{exitUsage, fmt.Errorf("there is no engine %q: onnxruntime and tract are there", engine)}
+	}
 	if path == "" {
-		var err error
-		if path, err = find(); err != nil {
-			return nil, err
+		if path, err = find(engine, names); err != nil {
+			return nil, &exitError{exitUnavailable, err}
 		}
 	}
-	return onnxruntime.Open(path)
+	if engine == "tract" {
+		l, err := tract.Open(path)
+		if err != nil {
+			return nil, &exitError{exitUnavailable, err}
+		}
+		return func(model string, _ int) (runner.Engine, error) { return l.Load(model) }, nil
+	}
+	l, err := onnxruntime.Open(path)
+	if err != nil {
+		return nil, &exitError{exitUnavailable, err}
+	}
+	return func(model string, threads int) (runner.Engine, error) { return l.Load(model, threads) }, nil
 }
 
-// find looks where the server has put the Python package.
-func find() (string, error) {
+// find looks where the server has put the Python package of an engine.
+func find(engine string, names []string) (string, error) {
 	site := os.Getenv("TATEGU_SITE_PACKAGES")
-	for _, name := range []string{"libonnxruntime.so.*", "libonnxruntime.so", "libonnxruntime.*.dylib"} {
-		found, err := filepath.Glob(filepath.Join(site, "onnxruntime", "capi", name))
+	for _, name := range names {
+		found, err := filepath.Glob(filepath.Join(site, filepath.FromSlash(name)))
 		if site != "" && err == nil && len(found) > 0 {
 			return found[0], nil
 		}
 	}
-	return "", fmt.Errorf("ONNX Runtime's library is not in %q (TATEGU_SITE_PACKAGES): install the Python package onnxruntime there, or name the library with TATEGU_ONNXRUNTIME", site)
+	return "", fmt.Errorf("the library of %s is not in %q (TATEGU_SITE_PACKAGES): install the Python package %s there, or name the library with --library", engine, site, engine)
 }
 
 // samples takes instances to warm up with from the rows that the server checks; without

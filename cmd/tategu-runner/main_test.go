@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tategu/internal/runner/runnertest"
 )
 
 // The test binary is the runner when this is set.
@@ -54,6 +56,9 @@ func TestWhatIsMissingIsTold(t *testing.T) {
 		{[]string{"m.onnx"}, []string{"TATEGU_SITE_PACKAGES=" + empty}, exitUnavailable, "install the Python package onnxruntime"},
 		{[]string{"--library", filepath.Join(empty, "none.so"), "m.onnx"}, nil, exitUnavailable, "load ONNX Runtime"},
 		{[]string{"--library", os.Args[0], "m.onnx"}, nil, exitUnavailable, ""},
+		{[]string{"--engine", "tract", "m.onnx"}, []string{"TATEGU_SITE_PACKAGES=" + empty}, exitUnavailable, "install the Python package tract"},
+		{[]string{"--engine", "tract", "--library", os.Args[0], "m.onnx"}, nil, exitUnavailable, ""},
+		{[]string{"m.onnx"}, []string{"TATEGU_ONNX_ENGINE=torch"}, exitUsage, `"torch"`},
 		{[]string{"--version"}, nil, 0, "dev"},
 	} {
 		code, out := start(t, c.args, c.env...)
@@ -83,24 +88,16 @@ func TestSamplesWarmUp(t *testing.T) {
 // its last line wherever the library gives one. It never serves nothing for ever.
 func TestDamagedModels(t *testing.T) {
 	t.Parallel()
-	python := os.Getenv("TATEGU_TEST_PYTHON")
-	if python == "" || exec.Command(python, "-c", "import onnxruntime, onnx, skl2onnx, pandas").Run() != nil {
-		t.Skip("TATEGU_TEST_PYTHON names no Python with onnxruntime, onnx, skl2onnx and pandas")
+	made, err := runnertest.Make()
+	if missing, ok := errors.AsType[*runnertest.MissingError](err); ok {
+		t.Skip(missing.What)
 	}
-	dir := t.TempDir()
-	if out, err := exec.Command(python, "../../internal/runner/onnxruntime/testdata/models.py", dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	var made struct{ Package string }
-	b, err := os.ReadFile(filepath.Join(dir, "cases.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(b, &made); err != nil {
-		t.Fatal(err)
-	}
-	site := "TATEGU_SITE_PACKAGES=" + filepath.Dir(made.Package)
-	whole, err := os.ReadFile(filepath.Join(dir, "forest.onnx"))
+	t.Cleanup(func() { _ = os.RemoveAll(made.Dir) })
+	dir, site := t.TempDir(), "TATEGU_SITE_PACKAGES="+filepath.Dir(made.Package)
+	whole, err := os.ReadFile(made.Path("network"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,9 +113,14 @@ func TestDamagedModels(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		code, out := start(t, []string{path}, site)
-		if code != exitModel || !strings.Contains(out, "tategu-runner: "+name+"-damaged.onnx cannot be served: ") {
-			t.Errorf("%s: exit %d, %s", name, code, out)
+		for _, engine := range []string{"onnxruntime", "tract"} {
+			code, out := start(t, []string{"--engine", engine, path}, site)
+			if code == exitUnavailable && engine == "tract" {
+				t.Skip("the Python package tract is not there: " + out)
+			}
+			if code != exitModel || !strings.Contains(out, "tategu-runner: "+name+"-damaged.onnx cannot be served: ") {
+				t.Errorf("%s, %s: exit %d, %s", engine, name, code, out)
+			}
 		}
 	}
 }

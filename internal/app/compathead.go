@@ -33,7 +33,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
 - **Vector search** ([guide](guide/vector-search.md)): an index takes upserts whatever its indexUpdateMethod is; shardSize and numbers of replicas are accepted and mean one shard in this server. Queries are answered on the
   region's host and on publicEndpointDomainName. DOT_PRODUCT_DISTANCE is reported as the dot product. Refused by name: encryption_spec, private_service_connect_config, deployed_index_auth_config, psc_automation_configs,
   enable_access_logging, ImportIndex.
-- **Batch prediction**: JSONL in gs:// in and out, one shard. Other formats are refused by name.
+- **Batch prediction** ([batch](guide/batch.md)): JSONL, CSV, Parquet and lists of files in gs:// in; JSONL, CSV and Parquet in gs:// out, and a table of a warehouse. BigQuery, TFRecord, explanations and
+  model monitoring are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with
   ` + "`$(PORT)`" + ` gets a free port. TrainingPipelines, tuning and persistent resources are not served.
 - **Containers** (Linux): an image pushed here, or an ` + "`images:`" + ` rule with rootfs, runs a task, custom job or model server in a container: own user, mount, process, IPC and host-name

@@ -16,8 +16,10 @@ type ONNX struct {
 	// Runner is the path of the program tategu-runner; "" = beside our own binary, or on
 	// the PATH.
 	Runner string `yaml:"runner"`
-	// Library is the path of ONNX Runtime's shared library; "" = that of the Python
-	// package onnxruntime, which uv fetches into the cache.
+	// Engine evaluates models that do not name one: onnxruntime, or tract.
+	Engine string `yaml:"engine"`
+	// Library is the path of the engine's shared library; "" = that of the Python package
+	// of its name, which uv fetches into the cache.
 	Library string `yaml:"library"`
 }
 
@@ -33,6 +35,9 @@ func (o ONNX) validate() error {
 			return resource.Invalid("onnx."+name, "onnx.%s: %w", name, err)
 		}
 	}
+	if err := modelformat.CheckEngine(o.Engine); err != nil {
+		return resource.Invalid("onnx.engine", "onnx.engine: %w", err)
+	}
 	return nil
 }
 
@@ -40,7 +45,7 @@ func (o ONNX) validate() error {
 const runnerName = "tategu-runner"
 
 func (o ONNX) modelRunner() modelformat.Runner {
-	return modelformat.Runner{Program: o.program, Library: o.Library}
+	return modelformat.Runner{Program: o.program, Engine: o.Engine, Library: o.Library}
 }
 
 // program looks anew each time: it may be put there while the server runs.

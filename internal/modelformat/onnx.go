@@ -1,6 +1,8 @@
 package modelformat
 
 import (
+	"cmp"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -12,21 +14,52 @@ import (
 	"tategu/internal/runtime"
 )
 
-// onnxPackage is the Python package that ONNX Runtime's library is taken from. The
-// library needs no Python to run; pip's other packages are left away.
-const onnxPackage = "--no-deps onnxruntime==1.32.0"
+// engine is a library that evaluates ONNX models.
+type engine struct {
+	name string // for people
+	// python is the package that the library is taken from. It needs no Python to run; the
+	// packages that the package needs are left away.
+	python string
+}
+
+// defaultEngine evaluates all models; others are asked for by their names.
+const defaultEngine = "onnxruntime"
+
+// engines are the libraries, by the names that tategu-runner has for them.
+func engines() map[string]engine {
+	return map[string]engine{
+		defaultEngine: {"ONNX Runtime", "--no-deps onnxruntime==1.32.0"},
+		"tract":       {"Tract", "--no-deps tract==0.23.9"},
+	}
+}
+
+// CheckEngine refuses the name of an engine that is not there; "" is the default one.
+func CheckEngine(name string) error {
+	if name == "" {
+		return nil
+	}
+	if _, ok := engines()[name]; !ok {
+		return fmt.Errorf("there is no engine %q for ONNX models: onnxruntime (all models) and tract (neural nets) are there", name)
+	}
+	return nil
+}
 
 // Runner is the program that serves ONNX models. The zero value has none.
 type Runner struct {
 	// Program gives the path of tategu-runner; an error says what to do. Nil = there
 	// is none.
 	Program func() (string, error)
-	// Library is the path of ONNX Runtime's shared library; "" = that of onnxPackage.
+	// Engine evaluates models that do not name one; "" = ONNX Runtime.
+	Engine string
+	// Library is the path of that engine's shared library; "" = that of its package.
 	Library string
 }
 
-// libraryVariable names the library to the runner.
-const libraryVariable = "TATEGU_ONNXRUNTIME"
+// Variables of the runner's.
+const (
+	libraryVariable = "TATEGU_ONNXRUNTIME" // the path of the library
+	engineVariable  = "TATEGU_ONNX_ENGINE" // also the model's own choice, in its container_spec
+)
 
 func isONNX(name string) bool { return path.Ext(name) == ".onnx" }
 
@@ -49,13 +82,19 @@ func (p *Planner) onnx(model *pb.Model, t Target, found listing) (*Container, er
 	}
 	c.Image, c.Args = "", nil
 	c.Command = []string{program, runtime.GCSRoot + "/" + file.bucket + "/" + file.name}
-	c.Note = "tategu-runner, with ONNX Runtime"
+	usual := cmp.Or(p.Runner.Engine, defaultEngine)
+	name := cmp.Or(c.Env[engineVariable], usual)
+	if err := CheckEngine(name); err != nil {
+		return nil, resource.Invalid("container_spec.env", "%s: %w", engineVariable, err).WithResource(model.GetName())
+	}
+	c.Env[engineVariable] = name
+	c.Note = "tategu-runner, with " + engines()[name].name
 	c.Frames = true
 	c.InvokePrefix = "/*" // the routes of the Open Inference Protocol
-	if p.Runner.Library != "" {
+	if p.Runner.Library != "" && name == usual {
 		c.Env[libraryVariable] = p.Runner.Library
 	} else {
-		c.Python = &runtime.Python{Packages: []string{onnxPackage}}
+		c.Python = &runtime.Python{Packages: []string{engines()[name].python}}
 	}
 	return c, nil
 }

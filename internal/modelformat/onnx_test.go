@@ -3,6 +3,7 @@ package modelformat
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -74,5 +75,44 @@ func TestTreesAreServedInProcessBesideAnONNXModel(t *testing.T) {
 	_, err := (&Planner{}).Plan(t.Context(), files, &pb.Model{ArtifactUri: "gs://b/d"}, Target{})
 	if resource.CodeOf(err) != codes.FailedPrecondition || err == nil {
 		t.Errorf("error %v, want that of the damaged LightGBM file: it is what is served", err)
+	}
+}
+
+// TestTheEngineOfAnONNXModel: the model's own, else the configuration's, else ONNX
+// Runtime; a library that is named is that of the configuration's.
+func TestTheEngineOfAnONNXModel(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ engine, library, asked, want, packages string }{
+		{"", "", "", "onnxruntime", "--no-deps onnxruntime=="},
+		{"", "/lib/ort.so", "", "onnxruntime", ""},
+		{"", "/lib/ort.so", "tract", "tract", "--no-deps tract=="},
+		{"tract", "", "", "tract", "--no-deps tract=="},
+		{"tract", "/lib/tract.so", "tract", "tract", ""},
+		{"tract", "/lib/tract.so", "onnxruntime", "onnxruntime", "--no-deps onnxruntime=="},
+		{"", "", "torch", "", ""},
+	} {
+		p := &Planner{Runner: Runner{Program: func() (string, error) { return "/bin/tategu-runner", nil }, Engine: c.engine, Library: c.library}}
+		m := &pb.Model{ArtifactUri: "gs://b/net.onnx", ContainerSpec: &pb.ModelContainerSpec{}}
+		if c.asked != "" {
+			m.ContainerSpec.Env = []*pb.EnvVar{{Name: "TATEGU_ONNX_ENGINE", Value: c.asked}}
+		}
+		plan, err := p.Plan(t.Context(), objects{"gs://b/net.onnx": "x"}, m, Target{Endpoint: "e", DeployedModel: "d"})
+		if c.want == "" {
+			if resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `"torch"`) {
+				t.Errorf("%+v: %v", c, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		w := plan.Container.Workload("id", "owner", "p", "", Needs(nil))
+		packages := ""
+		if w.Python != nil {
+			packages = w.Python.Packages[0]
+		}
+		if w.Env["TATEGU_ONNX_ENGINE"] != c.want || !strings.HasPrefix(packages, c.packages) || (c.packages == "") != (packages == "") {
+			t.Errorf("%+v: %v, packages %q", c, w.Env, packages)
+		}
 	}
 }

@@ -43,11 +43,11 @@ def endpoint(mode):
     created.delete(force=True)
 
 
-def upload(bucket, folder, files, image=PREBUILT):
+def upload(bucket, folder, files, image=PREBUILT, variables=None):
     for name, data in files.items():
         bucket.blob(f"{folder}/{name}").upload_from_string(data)
     return aiplatform.Model.upload(
-        display_name=folder, artifact_uri=f"gs://{bucket.name}/{folder}", serving_container_image_uri=image
+        display_name=folder, artifact_uri=f"gs://{bucket.name}/{folder}", serving_container_image_uri=image, serving_container_environment_variables=variables
     )
 
 
@@ -62,6 +62,32 @@ def test_classifier(endpoint, bucket, forest):
         endpoint.predict(instances=[rows[0], [1, 2]])
     kill_runner(bucket.name)
     assert endpoint.predict(instances=rows).predictions == want, "after the runner was killed"
+
+
+def test_tract(endpoint, bucket, forest):
+    """A net by Tract, and what Tract does not know."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(4).normal(size=(4, 3)).astype("f4")
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Tanh", ["h"], ["y"])],
+        "net",
+        [value("x", TensorProto.FLOAT, [None, 4])],
+        [value("y", TensorProto.FLOAT, [None, 3])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    by_tract = {"TATEGU_ONNX_ENGINE": "tract"}
+    data, rows, _ = forest
+    model = upload(bucket, "tract-net", {"model.onnx": net}, variables=by_tract)
+    endpoint.deploy(model, machine_type="n1-standard-2")
+    want = np.tanh(np.array(rows, "f4") @ weights)
+    assert np.allclose(endpoint.predict(instances=rows).predictions, want, atol=1e-5)
+    trees = upload(bucket, "tract-forest", {"model.onnx": data}, variables=by_tract)
+    with pytest.raises(exceptions.GoogleAPICallError, match="Tract knows the operators of neural nets alone"):
+        endpoint.deploy(trees, machine_type="n1-standard-2")
 
 
 def kill_runner(bucket):

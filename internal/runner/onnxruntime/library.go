@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	goruntime "runtime"
-	"unsafe"
 
 	"github.com/ebitengine/purego"
 
 	"tategu/internal/runner"
+	"tategu/internal/runner/ffi"
 )
 
 // apiVersion is that of the table which the library is asked for.
@@ -96,31 +96,31 @@ func Open(path string) (l *Library, err error) {
 		return nil, fmt.Errorf("%s is not ONNX Runtime: %w", path, err)
 	}
 	base, _, _ := purego.SyscallN(entry)
-	functions := (*[2]uintptr)(pointer(base)) // GetApi, GetVersionString
+	functions := (*[2]uintptr)(ffi.Pointer(base)) // GetApi, GetVersionString
 	version, _, _ := purego.SyscallN(functions[1])
 	table, _, _ := purego.SyscallN(functions[0], apiVersion)
-	l = &Library{version: goString(version)}
+	l = &Library{version: ffi.String(version)}
 	if table == 0 {
 		return nil, fmt.Errorf("ONNX Runtime %s is too old: it does not have version %d of its interface", l.version, apiVersion)
 	}
-	l.table = (*[fnCount]uintptr)(pointer(table))
+	l.table = (*[fnCount]uintptr)(ffi.Pointer(table))
 	const warning, deviceAllocator, defaultMemory = 2, 0, 0
-	name := cString("tategu")
-	if err := l.call(fnCreateEnv, warning, address(name), address(&l.env)); err != nil {
+	name := ffi.CString("tategu")
+	if err := l.call(fnCreateEnv, warning, ffi.Address(name), ffi.Address(&l.env)); err != nil {
 		return nil, err
 	}
 	goruntime.KeepAlive(name)
-	if err := l.call(fnCreateCPUMemoryInfo, deviceAllocator, defaultMemory, address(&l.memory)); err != nil {
+	if err := l.call(fnCreateCPUMemoryInfo, deviceAllocator, defaultMemory, ffi.Address(&l.memory)); err != nil {
 		return nil, err
 	}
-	if err := l.call(fnCreateRunOptions, address(&l.options)); err != nil {
+	if err := l.call(fnCreateRunOptions, ffi.Address(&l.options)); err != nil {
 		return nil, err
 	}
 	// What goes wrong in a run is told to whoever asked; the log need not have it too.
 	const fatal = 4
 	return l, errors.Join(
 		l.call(fnRunOptionsSetRunLogSeverity, l.options, fatal),
-		l.call(fnGetAllocatorWithDefaultOptions, address(&l.allocator)),
+		l.call(fnGetAllocatorWithDefaultOptions, ffi.Address(&l.allocator)),
 	)
 }
 
@@ -137,7 +137,7 @@ func (l *Library) call(fn int, args ...uintptr) error {
 	}
 	code, _, _ := purego.SyscallN(l.table[fnGetErrorCode], status)
 	text, _, _ := purego.SyscallN(l.table[fnGetErrorMessage], status)
-	err := errors.New(goString(text))
+	err := errors.New(ffi.String(text))
 	l.release(fnReleaseStatus, status)
 	if int32(code) == invalidArgument {
 		return &runner.InputError{Err: err}
@@ -149,42 +149,4 @@ func (l *Library) release(fn int, handle uintptr) {
 	if handle != 0 {
 		purego.SyscallN(l.table[fn], handle)
 	}
-}
-
-// pointer is the library's memory as Go sees it.
-func pointer(p uintptr) unsafe.Pointer {
-	return *(*unsafe.Pointer)(unsafe.Pointer(&p)) //nolint:gosec // memory that Go's collector does not know
-}
-
-// address is of memory in the heap that the caller keeps alive.
-func address[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) } //nolint:gosec // handed to the library alone
-
-// first is the address of a list's elements, which lie in the heap as all that is given out.
-func first[T any](list []T) uintptr {
-	return address(unsafe.SliceData(list)) //nolint:gosec // for the library alone
-}
-
-// view is n bytes of the library's memory.
-func view(p uintptr, n int) []byte {
-	return unsafe.Slice((*byte)(pointer(p)), n) //nolint:gosec // the library says that there are so many
-}
-
-// cString is in the heap, since it is not inlined.
-//
-//go:noinline
-func cString(s string) *byte {
-	b := append([]byte(s), 0)
-	return &b[0]
-}
-
-// goString copies a string of C.
-func goString(p uintptr) string {
-	if p == 0 {
-		return ""
-	}
-	n := 0
-	for *(*byte)(unsafe.Add(pointer(p), n)) != 0 {
-		n++
-	}
-	return string(view(p, n))
 }

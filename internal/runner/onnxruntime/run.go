@@ -5,6 +5,7 @@ import (
 	goruntime "runtime"
 
 	"tategu/internal/runner"
+	"tategu/internal/runner/ffi"
 	"tategu/internal/tensor"
 )
 
@@ -38,7 +39,7 @@ func (s *Session) Run(inputs []tensor.Tensor) ([]runner.Value, error) {
 		}
 	}
 	err := l.call(fnRun, s.handle, l.options,
-		first(s.inName), first(f.in), uintptr(len(f.in)), first(s.outName), uintptr(len(f.out)), first(f.out))
+		ffi.First(s.inName), ffi.First(f.in), uintptr(len(f.in)), ffi.First(s.outName), uintptr(len(f.out)), ffi.First(f.out))
 	if err != nil {
 		return nil, err
 	}
@@ -58,34 +59,34 @@ func (s *Session) Run(inputs []tensor.Tensor) ([]runner.Value, error) {
 
 // value makes an OrtValue over the tensor's own memory; strings are copied.
 func (l *Library) value(f *frame, t tensor.Tensor, out *uintptr) error {
-	shape := first(t.Shape)
+	shape := ffi.First(t.Shape)
 	if len(t.Shape) == 0 {
-		shape = address(&f.none[0])
+		shape = ffi.Address(&f.none[0])
 	}
 	rank, element := uintptr(len(t.Shape)), elementOf(t.Type)
 	if t.Type != tensor.String {
-		data := first(t.Data)
+		data := ffi.First(t.Data)
 		if len(t.Data) == 0 {
-			data = address(&f.none[0])
+			data = ffi.Address(&f.none[0])
 		}
-		return l.call(fnCreateTensorWithDataAsOrtValue, l.memory, data, uintptr(len(t.Data)), shape, rank, element, address(out))
+		return l.call(fnCreateTensorWithDataAsOrtValue, l.memory, data, uintptr(len(t.Data)), shape, rank, element, ffi.Address(out))
 	}
-	if err := l.call(fnCreateTensorAsOrtValue, l.allocator, shape, rank, element, address(out)); err != nil {
+	if err := l.call(fnCreateTensorAsOrtValue, l.allocator, shape, rank, element, ffi.Address(out)); err != nil {
 		return err
 	}
 	for i, text := range t.Strings {
 		// The other ways to fill in strings end them at a zero byte.
-		if err := l.call(fnGetStringTensorElementBuffer, *out, uintptr(i), uintptr(len(text)), address(&f.cell.handle)); err != nil {
+		if err := l.call(fnGetStringTensorElementBuffer, *out, uintptr(i), uintptr(len(text)), ffi.Address(&f.cell.handle)); err != nil {
 			return err
 		}
-		copy(view(f.cell.handle, len(text)), text)
+		copy(ffi.View(f.cell.handle, len(text)), text)
 	}
 	return nil
 }
 
 // tensor copies an OrtValue.
 func (l *Library) tensor(f *frame, v uintptr) (tensor.Tensor, error) {
-	if err := l.call(fnGetTensorTypeAndShape, v, address(&f.cell.handle)); err != nil {
+	if err := l.call(fnGetTensorTypeAndShape, v, ffi.Address(&f.cell.handle)); err != nil {
 		return tensor.Tensor{}, err
 	}
 	info := f.cell.handle
@@ -106,10 +107,10 @@ func (l *Library) tensor(f *frame, v uintptr) (tensor.Tensor, error) {
 	if t.Data = tensor.Bytes(n * typ.Size()); n == 0 {
 		return t, nil
 	}
-	if err := l.call(fnGetTensorMutableData, v, address(&f.cell.handle)); err != nil {
+	if err := l.call(fnGetTensorMutableData, v, ffi.Address(&f.cell.handle)); err != nil {
 		return t, err
 	}
-	copy(t.Data, view(f.cell.handle, len(t.Data)))
+	copy(t.Data, ffi.View(f.cell.handle, len(t.Data)))
 	return t, nil
 }
 
@@ -119,16 +120,16 @@ func (l *Library) strings(f *frame, v uintptr, n int) ([][]byte, error) {
 	if n == 0 {
 		return all, nil
 	}
-	if err := l.call(fnGetStringTensorDataLength, v, address(&f.cell.number)); err != nil {
+	if err := l.call(fnGetStringTensorDataLength, v, ffi.Address(&f.cell.number)); err != nil {
 		return nil, err
 	}
 	size := int(f.cell.number)
 	text, begins := tensor.Bytes(size), newShape(n+1)
-	data := first(text)
+	data := ffi.First(text)
 	if size == 0 {
-		data = address(&f.none[0])
+		data = ffi.Address(&f.none[0])
 	}
-	if err := l.call(fnGetStringTensorContent, v, data, uintptr(size), first(begins), uintptr(n)); err != nil {
+	if err := l.call(fnGetStringTensorContent, v, data, uintptr(size), ffi.First(begins), uintptr(n)); err != nil {
 		return nil, err
 	}
 	begins[n] = int64(size)
@@ -140,12 +141,12 @@ func (l *Library) strings(f *frame, v uintptr, n int) ([][]byte, error) {
 
 // maps copies a sequence of maps, each a tensor of keys and one of values.
 func (l *Library) maps(f *frame, v uintptr) ([]runner.Map, error) {
-	if err := l.call(fnGetValueCount, v, address(&f.cell.number)); err != nil {
+	if err := l.call(fnGetValueCount, v, ffi.Address(&f.cell.number)); err != nil {
 		return nil, err
 	}
 	maps := make([]runner.Map, f.cell.number)
 	for i := range maps {
-		if err := l.call(fnGetValue, v, uintptr(i), l.allocator, address(&f.cell.handle)); err != nil {
+		if err := l.call(fnGetValue, v, uintptr(i), l.allocator, ffi.Address(&f.cell.handle)); err != nil {
 			return nil, err
 		}
 		if err := l.entries(f, f.cell.handle, &maps[i]); err != nil {
@@ -159,7 +160,7 @@ func (l *Library) maps(f *frame, v uintptr) ([]runner.Map, error) {
 func (l *Library) entries(f *frame, v uintptr, m *runner.Map) error {
 	defer l.release(fnReleaseValue, v)
 	for i, part := range []*tensor.Tensor{&m.Keys, &m.Values} {
-		if err := l.call(fnGetValue, v, uintptr(i), l.allocator, address(&f.cell.handle)); err != nil {
+		if err := l.call(fnGetValue, v, uintptr(i), l.allocator, ffi.Address(&f.cell.handle)); err != nil {
 			return err
 		}
 		half := f.cell.handle

@@ -6,6 +6,7 @@ import (
 	goruntime "runtime"
 
 	"tategu/internal/runner"
+	"tategu/internal/runner/ffi"
 	"tategu/internal/tensor"
 )
 
@@ -36,21 +37,21 @@ func newCell() *cell { return &cell{} }
 // Load opens a model file. Each run of it uses so many threads.
 func (l *Library) Load(path string, threads int) (*Session, error) {
 	options, out := newCell(), newCell()
-	if err := l.call(fnCreateSessionOptions, address(&options.handle)); err != nil {
+	if err := l.call(fnCreateSessionOptions, ffi.Address(&options.handle)); err != nil {
 		return nil, err
 	}
 	defer l.release(fnReleaseSessionOptions, options.handle)
 	// A thread that waits for work by spinning takes a core from other replicas.
-	name, value, file := cString("session.intra_op.allow_spinning"), cString("0"), cString(path)
+	name, value, file := ffi.CString("session.intra_op.allow_spinning"), ffi.CString("0"), ffi.CString(path)
 	err := errors.Join(
 		l.call(fnSetIntraOpNumThreads, options.handle, uintptr(threads)),
 		l.call(fnSetInterOpNumThreads, options.handle, 1),
-		l.call(fnAddSessionConfigEntry, options.handle, address(name), address(value)),
+		l.call(fnAddSessionConfigEntry, options.handle, ffi.Address(name), ffi.Address(value)),
 	)
 	if err != nil {
 		return nil, err
 	}
-	err = l.call(fnCreateSession, l.env, address(file), options.handle, address(&out.handle))
+	err = l.call(fnCreateSession, l.env, ffi.Address(file), options.handle, ffi.Address(&out.handle))
 	goruntime.KeepAlive([]*byte{name, value, file})
 	if err != nil {
 		return nil, err
@@ -98,18 +99,18 @@ func (s *Session) describe() (err error) {
 
 func (s *Session) specs(count, name, info int) (specs []runner.Spec, names []uintptr, err error) {
 	l, out := s.lib, newCell()
-	if err := l.call(count, s.handle, address(&out.number)); err != nil {
+	if err := l.call(count, s.handle, ffi.Address(&out.number)); err != nil {
 		return nil, nil, err
 	}
 	for i := range uintptr(out.number) {
-		if err := l.call(name, s.handle, i, l.allocator, address(&out.handle)); err != nil {
+		if err := l.call(name, s.handle, i, l.allocator, ffi.Address(&out.handle)); err != nil {
 			return nil, nil, err
 		}
-		text := goString(out.handle)
+		text := ffi.String(out.handle)
 		if err := l.call(fnAllocatorFree, l.allocator, out.handle); err != nil {
 			return nil, nil, err
 		}
-		if err := l.call(info, s.handle, i, address(&out.handle)); err != nil {
+		if err := l.call(info, s.handle, i, ffi.Address(&out.handle)); err != nil {
 			return nil, nil, err
 		}
 		spec, err := l.spec(out.handle)
@@ -118,9 +119,9 @@ func (s *Session) specs(count, name, info int) (specs []runner.Spec, names []uin
 			return nil, nil, fmt.Errorf("%q %w", text, err)
 		}
 		spec.Name = text
-		kept := cString(text)
+		kept := ffi.CString(text)
 		s.names = append(s.names, kept)
-		specs, names = append(specs, spec), append(names, address(kept))
+		specs, names = append(specs, spec), append(names, ffi.Address(kept))
 	}
 	return specs, names, nil
 }
@@ -135,12 +136,12 @@ const (
 // spec reads an OrtTypeInfo.
 func (l *Library) spec(info uintptr) (runner.Spec, error) {
 	out := newCell()
-	if err := l.call(fnGetOnnxTypeFromTypeInfo, info, address(&out.kind)); err != nil {
+	if err := l.call(fnGetOnnxTypeFromTypeInfo, info, ffi.Address(&out.kind)); err != nil {
 		return runner.Spec{}, err
 	}
 	switch out.kind {
 	case kindTensor:
-		if err := l.call(fnCastTypeInfoToTensorInfo, info, address(&out.handle)); err != nil {
+		if err := l.call(fnCastTypeInfoToTensorInfo, info, ffi.Address(&out.handle)); err != nil {
 			return runner.Spec{}, err
 		}
 		t, shape, err := l.typeAndShape(out.handle)
@@ -155,31 +156,31 @@ func (l *Library) spec(info uintptr) (runner.Spec, error) {
 func (l *Library) sequence(info uintptr) (runner.Spec, error) {
 	unknown := errors.New("is a sequence of something else than maps, which is not supported")
 	out := newCell()
-	if err := l.call(fnCastTypeInfoToSequenceTypeInfo, info, address(&out.handle)); err != nil {
+	if err := l.call(fnCastTypeInfoToSequenceTypeInfo, info, ffi.Address(&out.handle)); err != nil {
 		return runner.Spec{}, err
 	}
-	if err := l.call(fnGetSequenceElementType, out.handle, address(&out.handle)); err != nil {
+	if err := l.call(fnGetSequenceElementType, out.handle, ffi.Address(&out.handle)); err != nil {
 		return runner.Spec{}, err
 	}
 	element := out.handle
 	defer l.release(fnReleaseTypeInfo, element)
-	if err := l.call(fnGetOnnxTypeFromTypeInfo, element, address(&out.kind)); err != nil {
+	if err := l.call(fnGetOnnxTypeFromTypeInfo, element, ffi.Address(&out.kind)); err != nil {
 		return runner.Spec{}, err
 	}
 	if out.kind != kindMap {
 		return runner.Spec{}, unknown
 	}
-	if err := l.call(fnCastTypeInfoToMapTypeInfo, element, address(&out.handle)); err != nil {
+	if err := l.call(fnCastTypeInfoToMapTypeInfo, element, ffi.Address(&out.handle)); err != nil {
 		return runner.Spec{}, err
 	}
 	entry := out.handle
-	if err := l.call(fnGetMapKeyType, entry, address(&out.kind)); err != nil {
+	if err := l.call(fnGetMapKeyType, entry, ffi.Address(&out.kind)); err != nil {
 		return runner.Spec{}, err
 	}
 	if key, err := typeOf(out.kind); err != nil || key != tensor.Int64 && key != tensor.String {
 		return runner.Spec{}, unknown
 	}
-	if err := l.call(fnGetMapValueType, entry, address(&out.handle)); err != nil {
+	if err := l.call(fnGetMapValueType, entry, ffi.Address(&out.handle)); err != nil {
 		return runner.Spec{}, err
 	}
 	value := out.handle
@@ -194,19 +195,19 @@ func (l *Library) sequence(info uintptr) (runner.Spec, error) {
 // typeAndShape reads an OrtTensorTypeAndShapeInfo.
 func (l *Library) typeAndShape(info uintptr) (tensor.Type, []int64, error) {
 	out := newCell()
-	if err := l.call(fnGetTensorElementType, info, address(&out.kind)); err != nil {
+	if err := l.call(fnGetTensorElementType, info, ffi.Address(&out.kind)); err != nil {
 		return 0, nil, err
 	}
 	t, err := typeOf(out.kind)
 	if err != nil {
 		return 0, nil, err
 	}
-	if err := l.call(fnGetDimensionsCount, info, address(&out.number)); err != nil {
+	if err := l.call(fnGetDimensionsCount, info, ffi.Address(&out.number)); err != nil {
 		return 0, nil, err
 	}
 	shape := newShape(int(out.number))
 	if len(shape) > 0 {
-		err = l.call(fnGetDimensions, info, first(shape), uintptr(len(shape)))
+		err = l.call(fnGetDimensions, info, ffi.First(shape), uintptr(len(shape)))
 	}
 	return t, shape, err
 }
