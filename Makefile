@@ -224,7 +224,8 @@ conformance-torchserve: build $(CLIENTS)/.built $(VENV)/newman/.built $(VENV)/to
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python test/conformance/torchserve.py --dir "$(DIR)" --only "$(ONLY)" \
 	--newman $(VENV)/newman/node_modules/.bin/newman --python $(VENV)/torchserve/bin/python
 
-## The README of examples/drawing-classifier, with torch on CPUs; skipped with the reason where torch is absent.
+## The README of examples/drawing-classifier, with torch on CPUs, and every default handler beside the stock TorchServe in Java;
+## skipped with the reason where torch (or java, torchvision) is absent.
 .PHONY: test-torchserve
 test-torchserve: build $(CLIENTS)/.built $(VENV)/torchserve/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_TORCHSERVE=$(VENV)/torchserve/bin/python \
@@ -386,6 +387,7 @@ $(VENV)/newman/.built:
 $(VENV)/torchserve/.built: test/torchserve/requirements.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/torchserve
 	$(UV) pip install --quiet --python $(VENV)/torchserve/bin/python -r test/torchserve/requirements.txt
+	$(UV) pip install --quiet --python $(VENV)/torchserve/bin/python --no-deps captum==0.7.0
 	if [ -d /usr/lib/python3/dist-packages/torch ]; then \
 	echo /usr/lib/python3/dist-packages > "$$($(VENV)/torchserve/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/debian.pth"; fi
 	touch $@

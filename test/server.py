@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,15 @@ def binary() -> str:
 def clean_env() -> dict[str, str]:
     """This process's environment without what would point clients anywhere."""
     return {k: v for k, v in os.environ.items() if not FOREIGN.match(k)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has, for servers that cannot choose one themselves."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return found
 
 
 def echo_config(*patterns: str) -> str:

@@ -3,7 +3,6 @@ package torchserve
 import (
 	"context"
 	"net/http"
-	"slices"
 )
 
 // Predict runs one request and calls emit for each frame of its answer, from the
@@ -14,21 +13,11 @@ func (s *Server) Predict(ctx context.Context, model, id string, r Request, emit 
 	if err != nil {
 		return err
 	}
-	j := newJob(withHeaders(r))
+	j := newJob(r)
 	if id != "" {
 		j.label = id
 	}
 	return s.runJob(ctx, v, j, emit)
-}
-
-// withHeaders adds what handlers are told by headers.
-func withHeaders(r Request) Request {
-	explain := "False"
-	if r.Explain {
-		explain = "True"
-	}
-	r.Headers = slices.Concat(r.Headers, []Pair{{Name: "explain", Value: explain}, {Name: "url_path", Value: r.Path}})
-	return r
 }
 
 // runJob queues a job and hands out its frames.

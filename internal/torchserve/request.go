@@ -10,11 +10,9 @@ type Pair = worker.Pair
 type Part = worker.Part
 
 // Request is what a handler is given. Headers are passed on as they are; the engine
-// adds none but those of Explain and Path.
+// adds none.
 type Request struct {
 	ID      string // the handler's request id; "" = the engine makes one
-	Explain bool   // the handler is told "explain": "True"
-	Path    string // what follows the model and version in the URL, "" = nothing; "url_path" to the handler
 	Headers []Pair
 	Parts   []Part
 }

@@ -25,7 +25,7 @@ func TestPredict(t *testing.T) {
 		w.want(t, "m", "stream", "piece 0 piece 1 piece 2 end")
 		w.want(t, "m", "hello", "hello:False:") // the stream was read to its end
 		r := body("x")
-		r.Explain, r.Path = true, "a/b"
+		r.Headers = []torchserve.Pair{{Name: "explain", Value: "True"}, {Name: "url_path", Value: "a/b"}}
 		var got string
 		if err := w.Predict(t.Context(), "m", "1.0", r, func(f torchserve.Frame) error { got += string(f.Body); return nil }); err != nil || got != "x:True:a/b" {
 			t.Errorf("explain: %q, %v", got, err)

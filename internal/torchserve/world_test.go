@@ -284,7 +284,7 @@ func eventually(tb testing.TB, holds func() bool) {
 }
 
 func body(text string) torchserve.Request {
-	return torchserve.Request{Parts: []torchserve.Part{{Name: "body", Value: []byte(text)}}}
+	return torchserve.Request{Headers: []torchserve.Pair{{Name: "explain", Value: "False"}}, Parts: []torchserve.Part{{Name: "body", Value: []byte(text)}}}
 }
 
 // ask gives the whole answer of a model.

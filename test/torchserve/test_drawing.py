@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from server import ROOT, Server, binary, clean_env
+from server import ROOT, Server, binary, clean_env, free_ports
 
 EXAMPLE = ROOT / "examples" / "drawing-classifier"
 PYTHON = os.environ.get("TATEGU_TEST_TORCHSERVE", "")
@@ -39,21 +38,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def free(count: int) -> list[int]:
-    """Ports that nobody has."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 class TorchServe:
     """`tategu torchserve` beside a server whose storage has the archive."""
 
     def __init__(self, folder: Path, archive: Path):
         self.folder = folder
-        self.ports = free(5)
+        self.ports = free_ports(5)
         (folder / "store").mkdir()
         (folder / "tmp").mkdir()
         names = ("inference_address", "management_address", "metrics_address")

@@ -126,11 +126,13 @@ func (f *fake) Predict(ctx context.Context, model, version string, r engine.Requ
 // told is a request as text.
 func told(r engine.Request) string {
 	var b strings.Builder
-	if r.Explain {
-		b.WriteString("explain ")
-	}
-	if r.Path != "" {
-		b.WriteString("path=" + r.Path + " ")
+	for _, h := range r.Headers {
+		switch {
+		case h.Name == "explain" && h.Value == "True":
+			b.WriteString("explain ")
+		case h.Name == "url_path" && h.Value != "":
+			b.WriteString("path=" + h.Value + " ")
+		}
 	}
 	for _, p := range r.Parts {
 		fmt.Fprintf(&b, "%s[%s]=%s ", p.Name, p.ContentType, p.Value)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode"
 
 	engine "tategu/internal/torchserve"
 )
@@ -17,13 +18,9 @@ func (a *API) inference(w http.ResponseWriter, r *http.Request, s []string) (boo
 		sendStatus(w, http.StatusOK, "%s", a.Engine.Health())
 		return true, nil
 	case first == "predictions" && n >= 3:
-		t := target{model: s[2], version: at(s, 3)}
-		if n > 4 {
-			t.path = strings.Join(s[4:], "/")
-		}
-		return true, a.predict(w, r, t)
+		return true, a.predict(w, r, target{model: s[2], version: at(s, 3), marks: marks(false, rest(s))})
 	case first == "explanations" && n >= 3:
-		return true, a.predict(w, r, target{model: s[2], version: at(s, 3), explain: true})
+		return true, a.predict(w, r, target{model: s[2], version: at(s, 3), marks: marks(true, rest(s))})
 	case first == "invocations" && n == 2:
 		return true, a.invoke(w, r, param(r.URL.Query(), "model_name", ""))
 	case first == "models" && n == 4 && s[3] == "invoke":
@@ -44,9 +41,30 @@ func (a *API) inference(w http.ResponseWriter, r *http.Request, s []string) (boo
 // target is what a request asks of which model.
 type target struct {
 	model, version string
-	explain        bool
-	query          bool   // parameters of the URL are the handler's
-	path           string // what follows in the URL
+	query          bool          // parameters of the URL are the handler's
+	marks          []engine.Pair // headers that a handler sees beside the client's
+}
+
+// marks are what handlers know of the route: whether they are to explain, and what follows
+// in the URL. Routes of other servers' APIs tell less of it, or nothing.
+func marks(explain bool, path ...string) []engine.Pair {
+	value := "False"
+	if explain {
+		value = "True"
+	}
+	hs := append(make([]engine.Pair, 0, 1+len(path)), engine.Pair{Name: "explain", Value: value})
+	for _, p := range path {
+		hs = append(hs, engine.Pair{Name: "url_path", Value: p})
+	}
+	return hs
+}
+
+// rest is what follows the version in a URL.
+func rest(segments []string) string {
+	if len(segments) < 5 {
+		return ""
+	}
+	return strings.Join(segments[4:], "/")
 }
 
 // invoke finds the model of a request that may name it in its body, or leave the name
@@ -78,7 +96,7 @@ func (a *API) kserve(w http.ResponseWriter, r *http.Request, model, verb string)
 	if verb == "" {
 		return false, nil
 	}
-	return true, a.predict(w, r, target{model: model, explain: verb == "explain"})
+	return true, a.predict(w, r, target{model: model, marks: marks(verb == "explain")})
 }
 
 func (a *API) predict(w http.ResponseWriter, r *http.Request, t target) error {
@@ -104,7 +122,7 @@ func (a *API) predict(w http.ResponseWriter, r *http.Request, t target) error {
 		sendJSON(w, http.StatusOK, modelAPI(t.model))
 		return nil
 	}
-	in.Explain, in.Path = t.explain, t.path
+	in.Headers = append(in.Headers, t.marks...)
 	out := &stream{w: w}
 	if err := a.Engine.Predict(r.Context(), t.model, t.version, in, out.emit); err != nil {
 		return err
@@ -144,7 +162,7 @@ func (s *stream) head(f engine.Frame) {
 		switch {
 		case strings.EqualFold(p.Name, "Content-Length"), strings.EqualFold(p.Name, "Transfer-Encoding"): // they are ours
 		case !strings.EqualFold(p.Name, "Content-Type"):
-			h[p.Name] = []string{p.Value}
+			h[p.Name] = []string{latin1(p.Value)}
 		case kind == "":
 			kind = p.Value
 		}
@@ -163,6 +181,21 @@ func (s *stream) head(f engine.Frame) {
 		status = http.StatusOK
 	}
 	s.w.WriteHeader(status)
+}
+
+// latin1 is a header's value as HTTP/1.1 of TorchServe's sends it: a byte a character.
+func latin1(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return text
+	}
+	b := make([]byte, 0, len(text))
+	for _, r := range text {
+		if r > unicode.MaxLatin1 {
+			r = '?'
+		}
+		b = append(b, byte(r))
+	}
+	return string(b)
 }
 
 // end answers a request of which no frame came.
