@@ -286,7 +286,7 @@ bench-serving: ROUNDS ?= 2
 bench-serving: ONLY ?= proxy,image,zero,lgbm,onnx,sklearn
 bench-serving: build $(VENV)/serving/.built
 	CGO_ENABLED=0 go build -trimpath -o bin/bench-serving ./bench/serving
-	PATH="$(dir $(UV)):$$PATH" taskset -c 1 bin/bench-serving -tategu bin/tategu -venvs $(VENV)/serving -rounds $(ROUNDS) -only $(ONLY)
+	PATH="$(dir $(UV)):$$PATH" taskset -c 1 bin/bench-serving -tategu bin/tategu -venvs $(VENV)/serving -rounds $(ROUNDS) -only $(ONLY) $(if $(QUICK),-knee=false) $(if $(BASE),-base $(BASE))
 
 ## A TorchServe of tategu beside the one in Java (java on the PATH, torch as test-torchserve), the same workers and archive.
 .PHONY: bench-torchserve

@@ -44,8 +44,9 @@ func (c *contestant) pids() []int {
 	return c.server.tree()
 }
 
-// turn measures one round.
-func (c *contestant) turn(ctx context.Context, length time.Duration) error {
+// turn measures one round, with closed loops of some length; search has the knee looked
+// for.
+func (c *contestant) turn(ctx context.Context, length time.Duration, search bool) error {
 	if !c.shared {
 		c.server.resume()
 		c.target.Close() // it may have ended connections that waited too long
@@ -67,10 +68,14 @@ func (c *contestant) turn(ctx context.Context, length time.Duration) error {
 	}
 	r.alone, r.cpuAlone = one.p50, one.cpu
 	r.memory = pss(pids)
-	if c.knee == 0 {
+	switch {
+	case c.knee != 0:
+	case search:
 		if err := c.find(ctx, r.rate); err != nil {
 			return err
 		}
+	default:
+		c.knee = r.rate
 	}
 	step, err := load.Measure(ctx, c.target, load.Config{Step: length, Timeout: 5 * time.Second, InFlight: 500}, load.WorkShare*c.knee)
 	if err != nil {

@@ -19,11 +19,13 @@ import (
 // options of the command line.
 type options struct {
 	tategu   string
+	base     string // an older tategu beside it, for what the way through costs; "" = none
 	programs string // folder of the peers' programs
 	venvs    string // folder of the peers' environments
 	only     string // models, by commas
 	rounds   int
 	closed   time.Duration // of each closed loop
+	knee     bool          // look for it, half a minute for three
 	cores    [2]string     // of the servers, of the load
 	folder   string        // for everything that is written
 	self     string
@@ -54,13 +56,18 @@ func exit(err error) {
 func run(ctx context.Context) (err error) {
 	o := options{cores: [2]string{"0", "1"}}
 	flag.StringVar(&o.tategu, "tategu", "bin/tategu", "the binary under test")
+	flag.StringVar(&o.base, "base", "", "an older binary, measured in turns with it in proxy and image")
 	flag.StringVar(&o.programs, "peers", "bench/serving/peers", "folder of the peers' programs")
 	flag.StringVar(&o.venvs, "venvs", ".venv/serving", "folder of the peers' environments")
 	flag.StringVar(&o.only, "only", "proxy,image,zero,lgbm,onnx,sklearn", "what to measure")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds, of which the best and the median are told")
 	flag.DurationVar(&o.closed, "closed", time.Second, "how long 16 callers, then one, ask again and again in each round")
+	flag.BoolVar(&o.knee, "knee", true, "look for the knee of each server; otherwise what the closed loop got stands for it")
 	flag.Parse()
-	for _, p := range []*string{&o.tategu, &o.programs, &o.venvs} {
+	for _, p := range []*string{&o.tategu, &o.base, &o.programs, &o.venvs} {
+		if *p == "" {
+			continue
+		}
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
 		}
@@ -95,6 +102,7 @@ type bench struct {
 
 	models  string // folder of the models, made by peers/models.py
 	server  *platform
+	older   *platform // of -base; nil = there is none
 	running []*process
 }
 
@@ -108,7 +116,10 @@ func (b *bench) open(ctx context.Context) error {
 		return fmt.Errorf("train the models: %w\n%s", err, out)
 	}
 	var err error
-	b.server, err = startPlatform(ctx, b.options)
+	if b.server, err = startPlatform(ctx, b.options, "tategu", b.tategu); err != nil || b.base == "" {
+		return err
+	}
+	b.older, err = startPlatform(ctx, b.options, "older", b.base)
 	return err
 }
 
@@ -117,8 +128,10 @@ func (b *bench) close() error {
 	for _, p := range b.running {
 		errs = append(errs, p.stop())
 	}
-	if b.server != nil {
-		errs = append(errs, b.server.close())
+	for _, p := range []*platform{b.server, b.older} {
+		if p != nil {
+			errs = append(errs, p.close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"tategu/internal/load"
 )
 
 // platform is the tategu under test. All of its callers have a token: permission is
@@ -31,23 +33,24 @@ type platform struct {
 
 const location = "projects/tategu/locations/us-central1"
 
-func startPlatform(ctx context.Context, o options) (*platform, error) {
-	s := &platform{options: o, data: filepath.Join(o.folder, "data")}
-	config := filepath.Join(o.folder, "tategu.yaml")
+// startPlatform starts a binary of tategu under a name.
+func startPlatform(ctx context.Context, o options, name, binary string) (*platform, error) {
+	s := &platform{options: o, data: filepath.Join(o.folder, name)}
+	config := filepath.Join(o.folder, name+".yaml")
 	text := fmt.Sprintf("images:\n  - match: echo\n    command: [%q, echo]\n", o.self)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	var err error
-	argv := []string{o.tategu, "serve", "--data", s.data, "--listen", "127.0.0.1:0", "--config", config}
-	if s.process, err = start(ctx, o, "tategu", o.folder, nil, argv...); err != nil {
+	argv := []string{binary, "serve", "--data", s.data, "--listen", "127.0.0.1:0", "--config", config}
+	if s.process, err = start(ctx, o, name, o.folder, nil, argv...); err != nil {
 		return nil, err
 	}
 	s.mark = filepath.Join(s.data, "workloads")
 	if err := s.ready(ctx); err != nil {
 		return s, err
 	}
-	secret, err := command(ctx, "", o.tategu, "token", "create", "--email", "bench@example.com", "--role", "user", "--data", s.data).Output()
+	secret, err := command(ctx, "", binary, "token", "create", "--email", "bench@example.com", "--role", "user", "--data", s.data).Output()
 	if err != nil {
 		return s, fmt.Errorf("make a token: %w", err)
 	}
@@ -162,6 +165,19 @@ func (s *platform) deploy(ctx context.Context, id, image, artifact string, resou
 	resources["machineSpec"] = map[string]any{"machineType": "n1-standard-1"}
 	deployed := map[string]any{"model": location + "/models/" + id, "dedicatedResources": resources}
 	return endpoint, s.operate(ctx, "/v1beta1/"+endpoint+":deployModel", map[string]any{"deployedModel": deployed, "trafficSplit": map[string]any{"0": 100}})
+}
+
+// replicated deploys a model to one replica.
+func (s *platform) replicated(ctx context.Context, id, image, artifact string) (string, error) {
+	return s.deploy(ctx, id, image, artifact, map[string]any{"minReplicaCount": 1, "maxReplicaCount": 1})
+}
+
+// through is an endpoint as what is asked.
+func (s *platform) through(endpoint, method, contentType string, bodies [][]byte) (*load.Endpoint, error) {
+	return load.NewEndpoint(load.EndpointConfig{
+		Address: s.address, Path: "/v1/" + endpoint + ":" + method, ContentType: contentType, Bodies: bodies,
+		Token: func(context.Context) (string, error) { return s.token, nil },
+	})
 }
 
 // operate starts a long-running operation and waits for its end.

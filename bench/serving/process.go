@@ -65,9 +65,16 @@ func start(ctx context.Context, o options, name, dir string, env []string, argv 
 	return p, nil
 }
 
-// pause stops a server that has no turn: some poll.
-func (p *process) pause()  { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) } // it may have ended
-func (p *process) resume() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+// pause stops a server that has no turn, with the workers that it started in groups of
+// their own: some poll.
+func (p *process) pause()  { p.signal(syscall.SIGSTOP) }
+func (p *process) resume() { p.signal(syscall.SIGCONT) }
+
+func (p *process) signal(s syscall.Signal) {
+	for _, pid := range p.tree() {
+		_ = syscall.Kill(pid, s) // it may have ended
+	}
+}
 
 func (p *process) stop() error {
 	p.resume()
@@ -103,10 +110,12 @@ func (p *process) tail() string {
 	return strings.Join(lines[max(0, len(lines)-5):], "\n")
 }
 
-// answers waits until the server answers a GET, whatever it says.
+// answers waits until the server answers a GET, whatever it says: for limit, and longer
+// while it works, since a machine that others use starts a Python slowly.
 func (p *process) answers(ctx context.Context, url string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go p.watch(ctx, limit, cancel)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -124,8 +133,32 @@ func (p *process) answers(ctx context.Context, url string, limit time.Duration) 
 		case <-p.done:
 			return fmt.Errorf("it ended: %s", p.tail())
 		case <-ctx.Done():
-			return fmt.Errorf("no answer in %v: %s", limit, p.tail())
+			return fmt.Errorf("no answer: %w: %s", context.Cause(ctx), p.tail())
 		}
+	}
+}
+
+// patience is how many times its limit a server may take that still works.
+const patience = 4
+
+// watch gives up when the limit is over and the server has used next to no processor
+// time for a tenth of it, or when patience is at its end.
+func (p *process) watch(ctx context.Context, limit time.Duration, give context.CancelCauseFunc) {
+	look := time.NewTicker(limit / 10)
+	defer look.Stop()
+	begin, before := time.Now(), cpu(p.tree())
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		now, took := cpu(p.tree()), time.Since(begin).Round(time.Second)
+		if took >= limit && now-before < limit/1000 || took >= patience*limit {
+			give(fmt.Errorf("after %v, of which it had a processor for %v", took, now))
+			return
+		}
+		before = now
 	}
 }
 
@@ -167,7 +200,7 @@ func hasArgument(pid int, prefix string) bool {
 
 // statOf gives the fields of /proc/PID/stat after the name.
 func statOf(pid int) []string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat") //nolint:gosec // a number
 	if err != nil {
 		return nil
 	}

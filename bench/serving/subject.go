@@ -18,7 +18,7 @@ import (
 func (b *bench) turns(ctx context.Context, all []*contestant) []*contestant {
 	for range b.rounds {
 		all = slices.DeleteFunc(all, func(c *contestant) bool {
-			err := c.turn(ctx, b.closed)
+			err := c.turn(ctx, b.closed, b.knee)
 			if err != nil {
 				say("without %s: %v\n", c.name, err)
 			}
@@ -70,51 +70,6 @@ func table(subject string, all []*contestant) {
 	}
 }
 
-// deploy puts a model behind an endpoint of tategu.
-func (b *bench) deploy(ctx context.Context, id, image, artifact string) (string, error) {
-	return b.server.deploy(ctx, id, image, artifact, map[string]any{"minReplicaCount": 1, "maxReplicaCount": 1})
-}
-
-// through is an endpoint as a contestant.
-func (b *bench) through(endpoint, method, contentType string, bodies [][]byte) (*load.Endpoint, error) {
-	return load.NewEndpoint(load.EndpointConfig{
-		Address: b.server.address, Path: "/v1/" + endpoint + ":" + method, ContentType: contentType, Bodies: bodies,
-		Token: func(context.Context) (string, error) { return b.server.token, nil },
-	})
-}
-
-// proxy measures what the way through the server costs: a replica that costs next to
-// nothing, asked through its endpoint and at its own port.
-func (b *bench) proxy(ctx context.Context) ([]string, error) {
-	endpoint, err := b.deploy(ctx, "1001", "echo", "")
-	if err != nil {
-		return nil, err
-	}
-	address, err := b.server.replica(endpoint)
-	if err != nil {
-		return nil, err
-	}
-	bodies := [][]byte{[]byte(`{"instances":[[0.25,0.5,0.75,1.0,0.25,0.5,0.75,1.0,0.25,0.5,0.75,1.0,0.25,0.5,0.75,1.0,0.25,0.5,0.75,1.0]]}`)}
-	near, err := load.NewEndpoint(load.EndpointConfig{Address: address, Path: "/predict", Bodies: bodies})
-	if err != nil {
-		return nil, err
-	}
-	far, err := b.through(endpoint, "predict", "", bodies)
-	if err != nil {
-		return nil, err
-	}
-	direct := &contestant{name: "the replica, direct", target: near, server: b.server.process, shared: true}
-	proxied := &contestant{name: "through tategu (its CPU)", target: far, server: b.server.process, own: true, shared: true}
-	if len(b.turns(ctx, []*contestant{direct, proxied})) < 2 {
-		return nil, errTurns
-	}
-	table("proxy, a replica that costs next to nothing", []*contestant{direct, proxied})
-	cost, _ := lowest(proxied, func(r round) time.Duration { return r.cpu })
-	with, _ := lowest(proxied, func(r round) time.Duration { return r.alone })
-	without, _ := lowest(direct, func(r round) time.Duration { return r.alone })
-	return []string{fmt.Sprintf("proxy_cpu_us=%.0f proxy_added_p50_us=%.0f", micros(cost), micros(with-without))}, nil
-}
-
 // zero measures the first request of a model that has no replica.
 func (b *bench) zero(ctx context.Context) ([]string, error) {
 	var out []string
@@ -149,7 +104,7 @@ func (b *bench) fromZero(ctx context.Context, kind, id string) (time.Duration, e
 	if err != nil {
 		return 0, err
 	}
-	target, err := b.through(endpoint, "predict", "", bodies)
+	target, err := b.server.through(endpoint, "predict", "", bodies)
 	if err != nil {
 		return 0, err
 	}
@@ -165,51 +120,6 @@ func (b *bench) fromZero(ctx context.Context, kind, id string) (time.Duration, e
 		best = min(best, time.Since(sent))
 	}
 	return best, nil
-}
-
-// image sends a megabyte to rawPredict, beside a splice in front of the same replica.
-func (b *bench) image(ctx context.Context) ([]string, error) {
-	endpoint, err := b.deploy(ctx, "1002", "echo", "")
-	if err != nil {
-		return nil, err
-	}
-	address, err := b.server.replica(endpoint)
-	if err != nil {
-		return nil, err
-	}
-	picture := make([]byte, 1<<20)
-	for i := range picture {
-		picture[i] = byte(i * 7919 >> 3)
-	}
-	port, err := freePort(ctx)
-	if err != nil {
-		return nil, err
-	}
-	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	p, err := b.start(ctx, "splice", b.folder, nil, b.self, "splice", listen, address)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.answers(ctx, "http://"+listen+"/", 10*time.Second); err != nil {
-		return nil, err
-	}
-	near, err := load.NewEndpoint(load.EndpointConfig{Address: listen, Path: "/predict", ContentType: "image/jpeg", Bodies: [][]byte{picture}})
-	if err != nil {
-		return nil, err
-	}
-	far, err := b.through(endpoint, "rawPredict", "image/jpeg", [][]byte{picture})
-	if err != nil {
-		return nil, err
-	}
-	spliced := &contestant{name: "through a splice (its CPU)", target: near, server: p, own: true}
-	proxied := &contestant{name: "through tategu (its CPU)", target: far, server: b.server.process, own: true, shared: true}
-	if len(b.turns(ctx, []*contestant{spliced, proxied})) < 2 {
-		return nil, errTurns
-	}
-	table("an image of 1 MB by rawPredict", []*contestant{spliced, proxied})
-	with, _ := lowest(proxied, func(r round) time.Duration { return r.alone })
-	without, _ := lowest(spliced, func(r round) time.Duration { return r.alone })
-	return []string{fmt.Sprintf("image_vs_splice=%.2fx", float64(with)/float64(without))}, nil
 }
 
 // model measures one kind of model in all servers that can be had.
@@ -257,7 +167,7 @@ func (b *bench) ours(ctx context.Context, kind string, rows []byte) ([]*contesta
 	if err != nil {
 		return nil, err
 	}
-	endpoint, err := b.deploy(ctx, map[string]string{"lgbm": "2001", "onnx": "2002", "sklearn": "2003"}[kind], imageOf(kind), artifact)
+	endpoint, err := b.server.replicated(ctx, map[string]string{"lgbm": "2001", "onnx": "2002", "sklearn": "2003"}[kind], imageOf(kind), artifact)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +175,7 @@ func (b *bench) ours(ctx context.Context, kind string, rows []byte) ([]*contesta
 	if err != nil {
 		return nil, err
 	}
-	far, err := b.through(endpoint, "predict", "", bodies)
+	far, err := b.server.through(endpoint, "predict", "", bodies)
 	if err != nil {
 		return nil, err
 	}

@@ -33,8 +33,10 @@ type Method struct {
 	Unary      func(ctx context.Context, req proto.Message) (proto.Message, error)
 	Stream     func(ctx context.Context, req proto.Message, send func(proto.Message) error) error
 	// HTTP serves a REST request itself, after identity and permission; name is
-	// the resource name bound by the path. Errors are written by the wire.
-	HTTP func(w http.ResponseWriter, r *http.Request, name string) error
+	// the resource name bound by the path. The caller is in ctx: r's own knows only
+	// when they leave, since a copy of r costs more than all else of it here. Errors
+	// are written by the wire.
+	HTTP func(ctx context.Context, w http.ResponseWriter, r *http.Request, name string) error
 	// Limits are the method's own bounds of a request.
 	Limits Limits
 }

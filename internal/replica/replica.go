@@ -30,7 +30,8 @@ type Request struct {
 	Again bool
 }
 
-// Response is what it answered. Body must be closed; it may be a stream.
+// Response is what it answered. Body must be closed; it may be a stream. Header must not
+// be changed.
 type Response struct {
 	Status int
 	Header http.Header

@@ -3,6 +3,7 @@ package serving
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ type deployment struct {
 	scale   *scaler // nil in process
 	meters  meters
 	route   string              // of predictions in a replica
+	json    http.Header         // of requests that have none of their own; never changed
 	invoke  bool                // its other routes are open too
 	native  *modelformat.Native // nil = it has replicas
 	access  *slog.Logger        // of requests; nil where the deployed model does not ask for it

@@ -215,7 +215,7 @@ func (e *Engine) tried(ctx context.Context, at *entry, d *deployment, r Request)
 		c.observe(o)
 		return resp, err
 	}
-	other := e.find(at.endpoint.GetName(), e.drawID(c.others(at.endpoint.GetTrafficSplit())))
+	other := e.find(at.key(e.drawID(c.others(at.endpoint.GetTrafficSplit()))))
 	if other == nil {
 		c.observe(o)
 		return resp, err

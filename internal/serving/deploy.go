@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"path"
 	goruntime "runtime"
 	"sync"
@@ -84,7 +85,10 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 	case err != nil: // it has served before, and goes on
 		a.log.WarnContext(ctx, "the model's samples cannot be read: replicas that start are not checked", slog.Any("error", err))
 	}
-	d := &deployment{key: a.key, id: dm.GetId(), model: model, done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1)}
+	d := &deployment{
+		key: a.key, id: dm.GetId(), model: model, json: http.Header{"Content-Type": {"application/json"}},
+		done: make(chan struct{}), admitted: make(chan struct{}), outcome: make(chan error, 1),
+	}
 	if dm.GetEnableAccessLogging() {
 		d.access = a.log
 	}

@@ -156,7 +156,7 @@ func (d *deployment) accessed(ctx context.Context, r *replica.Request, took time
 func (d *deployment) request(r Request) (*replica.Request, error) {
 	ask := &replica.Request{Method: http.MethodPost, Path: d.route, Header: r.Header, Body: r.Body, Again: r.Again}
 	if r.Header == nil {
-		ask.Header = http.Header{"Content-Type": {"application/json"}}
+		ask.Header = d.json
 	}
 	if r.Method != "" {
 		ask.Method = r.Method
@@ -188,6 +188,7 @@ func (b *bounded) Close() error {
 // entry is what is kept of an endpoint between requests.
 type entry struct {
 	endpoint *pb.Endpoint
+	keys     map[string]string // of the deployed models in its traffic split, by id
 	// nil = there is none
 	canary  *canary
 	shadow  *shadowing
@@ -205,9 +206,12 @@ func (e *Engine) choose(ctx context.Context, name, id string) (*entry, *deployme
 			return at, d, nil
 		}
 	}
-	at = &entry{endpoint: &pb.Endpoint{}}
+	at = &entry{endpoint: &pb.Endpoint{}, keys: map[string]string{}}
 	if _, err := store.GetMessage(ctx, e.cfg.Store, resource.KindEndpoints, name, at.endpoint); err != nil {
 		return nil, nil, fmt.Errorf("predict: %w", err)
+	}
+	for id := range at.endpoint.GetTrafficSplit() {
+		at.keys[id] = resource.DeploymentKey(at.endpoint.GetName(), id)
 	}
 	e.follow(ctx, at)
 	e.mu.Lock()
@@ -266,14 +270,22 @@ func (e *Engine) draw(at *entry, id string) *deployment {
 		}
 		id = e.drawID(split)
 	}
-	return e.find(at.endpoint.GetName(), id)
+	return e.find(at.key(id))
+}
+
+// key is that of a deployed model's row.
+func (at *entry) key(id string) string {
+	if key := at.keys[id]; key != "" {
+		return key
+	}
+	return resource.DeploymentKey(at.endpoint.GetName(), id)
 }
 
 // find gives a deployed model that runs.
-func (e *Engine) find(endpoint, id string) *deployment {
+func (e *Engine) find(key string) *deployment {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	return e.running[resource.DeploymentKey(endpoint, id)]
+	return e.running[key]
 }
 
 // drawID chooses one by its share; "" = nobody has one.

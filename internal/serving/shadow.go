@@ -181,7 +181,7 @@ func (e *Engine) shadow(ctx context.Context, x *exchange) {
 func (e *Engine) askShadow(ctx context.Context, s *shadowing, x *exchange, begin time.Time) (body []byte, took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, shadowLimit)
 	defer cancel()
-	d := e.find(s.endpoint, s.id)
+	d := e.find(s.key())
 	if d == nil {
 		return nil, 0, fmt.Errorf("deployed model %s of %s is not running", s.id, s.endpoint)
 	}

@@ -44,11 +44,12 @@ type call struct {
 	chosen    string // IDHeader
 	forwarded bool   // a reverse proxy stands between us and the caller
 	start     time.Time
-	probe     bool // of a monitor: logged when debugging only
-	frequent  bool // a prediction: logged when debugging or not OK; enable_access_logging is for the rest
-	open      bool // no credential is asked for
-	anonymous bool // without a credential the handler decides
-	page      bool // a page of another origin asks
+	probe     bool         // of a monitor: logged when debugging only
+	frequent  bool         // a prediction: logged when debugging or not OK; enable_access_logging is for the rest
+	well      *wellMetrics // those of its method where they are kept; nil = they are looked up
+	open      bool         // no credential is asked for
+	anonymous bool         // without a credential the handler decides
+	page      bool         // a page of another origin asks
 	prove     func(ctx context.Context) (p identity.Principal, claimed bool, err error)
 	code      codes.Code // of an answer that a plain handler wrote itself
 	principal identity.Principal
@@ -60,7 +61,9 @@ type call struct {
 func requestID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails since Go 1.24
-	return hex.EncodeToString(b[:])
+	var text [2 * len(b)]byte
+	hex.Encode(text[:], b[:])
+	return string(text[:])
 }
 
 // newCall reads what the headers say of the caller.
@@ -125,8 +128,12 @@ func (d *dispatcher) finish(ctx context.Context, c *call, err error) {
 		code = resource.CodeOf(err)
 	}
 	d.metrics.inFlight.Dec()
-	d.metrics.requests.WithLabelValues(c.method, c.transport, codeName(code)).Inc()
-	d.metrics.seconds.WithLabelValues(c.method).Observe(took.Seconds())
+	if c.well != nil && code == codes.OK {
+		c.well.count(d.metrics, c, took)
+	} else {
+		d.metrics.requests.WithLabelValues(c.method, c.transport, codeName(code)).Inc()
+		d.metrics.seconds.WithLabelValues(c.method).Observe(took.Seconds())
+	}
 	level := slog.LevelInfo
 	switch {
 	case code == codes.Internal || code == codes.Unknown || code == codes.DataLoss:

@@ -167,11 +167,13 @@ func (s *Server) newHandler() http.Handler {
 		"/readyz":  {Name: "health", Open: true, probe: true, Handler: http.HandlerFunc(s.readiness)},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if rt := s.boundRoute(r); rt != nil {
+		host := canonicalHost(r.Host)
+		cloud, ours := implemented(host), s.hosts.isOwn(host)
+		if rt := s.boundRoute(r, cloud || ours); rt != nil {
 			s.servePlain(w, r, rt)
 			return
 		}
-		if err := s.hosts.check(r, connOf(r.Context()), origin, s.welcomes); err != nil {
+		if err := s.hosts.check(r, host, cloud || ours, origin, s.welcomes); err != nil {
 			s.cfg.Log.WarnContext(r.Context(), "refused", slog.String("host", r.Host), slog.String("path", r.URL.Path), slog.Any("error", err))
 			writeError(w, err)
 			return
@@ -180,8 +182,7 @@ func (s *Server) newHandler() http.Handler {
 			s.grpc.ServeHTTP(w, r)
 			return
 		}
-		host := canonicalHost(r.Host)
-		if rt := own[r.URL.Path]; rt != nil && !implemented(host) {
+		if rt := own[r.URL.Path]; rt != nil && !cloud {
 			s.servePlain(w, r, rt)
 			return
 		}
@@ -202,9 +203,9 @@ func (s *Server) newHandler() http.Handler {
 }
 
 // boundRoute finds the route of a host name that is neither the server's own nor
-// the cloud's.
-func (s *Server) boundRoute(r *http.Request) *Route {
-	if host := canonicalHost(r.Host); implemented(host) || s.hosts.isOwn(host) {
+// the cloud's, which known tells.
+func (s *Server) boundRoute(r *http.Request, known bool) *Route {
+	if known {
 		return nil
 	}
 	for i := range s.cfg.Routes {

@@ -69,9 +69,10 @@ func isLoopback(host string) bool {
 // check refuses requests that a browser was tricked into: a name that was
 // rebound to loopback (the Host header gives it away), or a write from the page
 // of another site (Origin and Sec-Fetch-Site give it away), unless welcome says
-// that what it is for takes those.
-func (h hosts) check(r *http.Request, info connInfo, origin *http.CrossOriginProtection, welcome func(*http.Request) bool) error {
-	if host := canonicalHost(r.Host); info.loopback && !h.isOwn(host) && !implemented(host) {
+// that what it is for takes those. known says that the host, in its canonical form, is
+// one of the server's own or the cloud's.
+func (hosts) check(r *http.Request, host string, known bool, origin *http.CrossOriginProtection, welcome func(*http.Request) bool) error {
+	if !known && connOf(r.Context()).loopback {
 		return resource.Errorf(codes.PermissionDenied, "this server does not answer for host %q", host).
 			WithHint("use localhost, or name the host with --host")
 	}

@@ -38,6 +38,7 @@ type method struct {
 	request protoreflect.MessageType // what the handler takes
 	direct  bool                     // JSON of in is read as request, which has all that in has
 	fields  *requestPlan
+	well    wellMetrics // of the JSON form
 }
 
 // methods knows every method of the services we speak, listed or not.

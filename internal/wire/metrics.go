@@ -2,8 +2,11 @@ package wire
 
 import (
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
 )
 
 // metrics of the port. Method labels come from the descriptors and the routes,
@@ -45,4 +48,22 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// wellMetrics are those of the answers of one method and transport that are well. They
+// are looked up once, since predictions are many; the first answer makes them, as it
+// makes those of all other methods.
+type wellMetrics struct {
+	once     sync.Once
+	requests prometheus.Counter
+	seconds  prometheus.Observer
+}
+
+func (w *wellMetrics) count(m *metrics, c *call, took time.Duration) {
+	w.once.Do(func() {
+		w.requests = m.requests.WithLabelValues(c.method, c.transport, codeName(codes.OK))
+		w.seconds = m.seconds.WithLabelValues(c.method)
+	})
+	w.requests.Inc()
+	w.seconds.Observe(took.Seconds())
 }

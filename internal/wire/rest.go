@@ -20,7 +20,9 @@ const contentJSON = "application/json; charset=UTF-8"
 // serveREST answers the JSON form of a method.
 func (s *Server) serveREST(w http.ResponseWriter, r *http.Request, rt *route, segments []string) {
 	c := s.calls.newCall(r.Context(), rt.method.name, "rest", r.Header.Get)
-	c.frequent = rt.method.api.HTTP != nil
+	if c.frequent = rt.method.api.HTTP != nil; c.frequent {
+		c.well = &rt.method.well
+	}
 	w.Header().Set("X-Request-Id", c.id)
 	query, alt, err := parseQuery(r.URL.RawQuery)
 	if err == nil {
@@ -84,7 +86,7 @@ func (x *exchange) pass(w http.ResponseWriter, r *http.Request) {
 		if err := s.calls.authorize(ctx, x.call.principal, x.call.project, m.api.Permission); err != nil {
 			return err
 		}
-		err = m.api.HTTP(out, r.WithContext(inCallersVersion(ctx, m)), name)
+		err = m.api.HTTP(inCallersVersion(ctx, m), out, r, name)
 		if out.status != 0 {
 			x.call.code = codeOfHTTP(out.status)
 		}

@@ -168,7 +168,7 @@ func predict() api.Method {
 	m := api.Unary(beta+"PredictionService/Predict", "aiplatform.endpoints.predict", func(_ context.Context, req *pb.PredictRequest) (*pb.PredictResponse, error) {
 		return &pb.PredictResponse{Predictions: req.Instances}, nil
 	})
-	m.HTTP = func(w http.ResponseWriter, r *http.Request, name string) error {
+	m.HTTP = func(_ context.Context, w http.ResponseWriter, r *http.Request, name string) error {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return err
@@ -189,7 +189,7 @@ func rawPredict() api.Method {
 	m := api.Unary(beta+"PredictionService/RawPredict", "aiplatform.endpoints.predict", func(_ context.Context, req *pb.RawPredictRequest) (*httpbody.HttpBody, error) {
 		return &httpbody.HttpBody{ContentType: "text/x", Data: append([]byte(req.HttpBody.GetContentType()+":"), req.HttpBody.GetData()...)}, nil
 	})
-	m.HTTP = func(w http.ResponseWriter, r *http.Request, _ string) error {
+	m.HTTP = func(_ context.Context, w http.ResponseWriter, r *http.Request, _ string) error {
 		w.WriteHeader(http.StatusTeapot)
 		_, err := io.Copy(w, r.Body)
 		return err

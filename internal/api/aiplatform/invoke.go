@@ -73,7 +73,7 @@ func (i *Invoke) Serve(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.RawQuery != "" {
 		v.route += "?" + r.URL.RawQuery
 	}
-	return i.prediction.passHTTP(w, r, name, serving.Request{
+	return i.prediction.passHTTP(r.Context(), w, r, name, serving.Request{
 		Method: r.Method, Route: v.route, DeployedModel: v.model, Stream: true, Again: repeatable(r),
 	})
 }

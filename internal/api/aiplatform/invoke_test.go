@@ -103,7 +103,7 @@ func TestUpgradeIsRefused(t *testing.T) {
 	t.Parallel()
 	r := post("")
 	r.Header.Set("Upgrade", "WebSocket")
-	if err := NewPrediction(&model{}).rawPredictHTTP(httptest.NewRecorder(), r, "e"); resource.CodeOf(err) != codes.Unimplemented {
+	if err := NewPrediction(&model{}).rawPredictHTTP(t.Context(), httptest.NewRecorder(), r, "e"); resource.CodeOf(err) != codes.Unimplemented {
 		t.Errorf("got %v", err)
 	}
 }
@@ -114,13 +114,13 @@ func TestCallersTime(t *testing.T) {
 	m := &model{status: 200, body: "{}"}
 	r := post("{}")
 	r.Header.Set("X-Server-Timeout", "2.5")
-	if err := NewPrediction(m).predictHTTP(httptest.NewRecorder(), r, "e"); err != nil || !m.limited {
+	if err := NewPrediction(m).predictHTTP(t.Context(), httptest.NewRecorder(), r, "e"); err != nil || !m.limited {
 		t.Errorf("%v, limited %v", err, m.limited)
 	}
 	for _, bad := range []string{"x", "0", "-1", "NaN"} {
 		r := post("{}")
 		r.Header.Set("X-Server-Timeout", bad)
-		if err := NewPrediction(m).predictHTTP(httptest.NewRecorder(), r, "e"); resource.CodeOf(err) != codes.InvalidArgument {
+		if err := NewPrediction(m).predictHTTP(t.Context(), httptest.NewRecorder(), r, "e"); resource.CodeOf(err) != codes.InvalidArgument {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -32,7 +32,7 @@ type Predictor interface {
 type Prediction struct {
 	predictor Predictor
 	bodies    api.Bodies
-	readers   sync.Pool // of *bufio.Reader, for answers
+	readers   sync.Pool // of *splicer, for answers
 }
 
 // NewPrediction makes the service.
@@ -195,9 +195,8 @@ func brokenAnswer(a *serving.Response, err error) error {
 		WithCause(resource.CauseUserCode)
 }
 
-// identityFields are the fields that are added to an answer, as JSON members.
-func identityFields(a *serving.Response) []byte {
-	b := make([]byte, 0, 256)
+// appendIdentity writes the fields that are added to an answer, as JSON members.
+func appendIdentity(b []byte, a *serving.Response) []byte {
 	for i, f := range [...][2]string{
 		{"deployedModelId", a.DeployedModel}, {"model", a.Model}, {"modelVersionId", a.ModelVersion}, {"modelDisplayName", a.ModelDisplay},
 	} {

@@ -66,21 +66,39 @@ func post(body string) *http.Request {
 	return r
 }
 
+// writes counts those of an answer.
+type writes struct {
+	*httptest.ResponseRecorder
+
+	n int
+}
+
+func (w *writes) Write(p []byte) (int, error) {
+	w.n++
+	return w.ResponseRecorder.Write(p)
+}
+
 func TestPredictHTTPSplices(t *testing.T) {
 	t.Parallel()
+	p := &Prediction{} // one: what it keeps must not show in the next answer
 	const identity = `"deployedModelId":"9","model":"projects/p/locations/l/models/1","modelVersionId":"2","modelDisplayName":"the \"m\""`
 	for body, want := range map[string]string{
 		`{"predictions":[1]}`:        `{` + identity + `,"predictions":[1]}`,
 		" {\n \"predictions\": [] }": `{` + identity + `,"predictions": [] }`,
 		`{}`:                         `{` + identity + `}`,
 		`{ }`:                        `{` + identity + `}`,
+		`{"predictions":[` + strings.Repeat("1,", 2*smallAnswer) + `1]}`: `{` + identity + `,"predictions":[` + strings.Repeat("1,", 2*smallAnswer) + `1]}`,
 	} {
-		m, w := &model{status: 200, body: body}, httptest.NewRecorder()
-		if err := NewPrediction(m).predictHTTP(w, post(`{"instances":[1]}`), "e"); err != nil {
+		m, w := &model{status: 200, body: body}, &writes{ResponseRecorder: httptest.NewRecorder()}
+		p.predictor = m
+		if err := p.predictHTTP(t.Context(), w, post(`{"instances":[1]}`), "e"); err != nil {
 			t.Fatal(err)
 		}
 		if got := w.Body.String(); got != want || w.Header().Get("Content-Length") != strconv.Itoa(len(got)) || !json.Valid(w.Body.Bytes()) {
 			t.Errorf("%q: got %s (%s bytes), want %s", body, got, w.Header().Get("Content-Length"), want)
+		}
+		if small := len(body) <= smallAnswer; small != (w.n == 1) {
+			t.Errorf("%.40q: %d writes", body, w.n)
 		}
 		if string(m.asked.Body) != `{"instances":[1]}` || m.closed != 1 {
 			t.Errorf("%q: asked %s, closed %d times", body, m.asked.Body, m.closed)
@@ -104,7 +122,7 @@ func TestPredictBadAnswers(t *testing.T) {
 		{503, `loading`, codes.Unavailable},
 	} {
 		m, w := &model{status: c.status, body: c.body}, httptest.NewRecorder()
-		err := NewPrediction(m).predictHTTP(w, post(`{}`), "e")
+		err := NewPrediction(m).predictHTTP(t.Context(), w, post(`{}`), "e")
 		if resource.CodeOf(err) != c.want || c.status != 200 && !strings.Contains(err.Error(), c.body) {
 			t.Errorf("%d %q over REST: %v, want %v", c.status, c.body, err, c.want)
 		}
@@ -160,7 +178,7 @@ func TestRawPredictPasses(t *testing.T) {
 	r.Header.Set("Authorization", "Bearer secret")
 	r.Header.Set("X-Trace", "t")
 	w := httptest.NewRecorder()
-	if err := NewPrediction(m).rawPredictHTTP(w, r, "e"); err != nil {
+	if err := NewPrediction(m).rawPredictHTTP(t.Context(), w, r, "e"); err != nil {
 		t.Fatal(err)
 	}
 	if w.Code != 418 || w.Body.String() != "tea\x00" || w.Header().Get("X-Mine") != "1" || w.Header().Get("X-Vertex-Ai-Deployed-Model-Id") != "9" {
@@ -209,7 +227,7 @@ func TestStreamFlushes(t *testing.T) {
 		return &serving.Response{Status: 200, Header: http.Header{"Content-Type": {"text/plain"}}, Body: in}
 	})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := NewPrediction(plane).streamRawPredictHTTP(w, r, "e"); err != nil {
+		if err := NewPrediction(plane).streamRawPredictHTTP(t.Context(), w, r, "e"); err != nil {
 			t.Error(err)
 		}
 	}))

@@ -16,13 +16,13 @@ import (
 )
 
 // predictHTTP passes the body on and adds the identity of the model to the answer.
-func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name string) (err error) {
+func (p *Prediction) predictHTTP(ctx context.Context, w http.ResponseWriter, r *http.Request, name string) (err error) {
 	body, done, err := p.bodies.Read(r)
 	defer done()
 	if err != nil {
 		return tooLarge(err)
 	}
-	ctx, cancel, err := within(r)
+	ctx, cancel, err := within(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -42,66 +42,88 @@ func (p *Prediction) predictHTTP(w http.ResponseWriter, r *http.Request, name st
 // within gives the time that the caller is willing to wait, if it says so: the
 // header X-Server-Timeout, in seconds
 // (cloud.google.com/apis/docs/system-parameters).
-func within(r *http.Request) (context.Context, context.CancelFunc, error) {
+func within(ctx context.Context, r *http.Request) (context.Context, context.CancelFunc, error) {
 	const header = "X-Server-Timeout"
 	v := r.Header.Get(header)
 	if v == "" {
-		return r.Context(), func() {}, nil
+		return ctx, func() {}, nil
 	}
 	seconds, err := strconv.ParseFloat(v, 64)
 	if err != nil || !(seconds > 0) {
 		return nil, nil, resource.Invalid(header, "%s is %q: want seconds", header, v)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(min(seconds, 1e6)*float64(time.Second)))
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(min(seconds, 1e6)*float64(time.Second)))
 	return ctx, cancel, nil
 }
 
-// splice writes the answer, an object, with the identity fields in front.
+// splice writes the answer, an object, with the identity fields in front. One that is
+// there in whole, as most are, is one write.
 func (p *Prediction) splice(w http.ResponseWriter, a *serving.Response) error {
 	in := p.reader(a.Body)
-	defer func() {
-		in.Reset(nil)
-		p.readers.Put(in)
-	}()
-	first, skipped, err := nextByte(in)
+	defer p.done(in)
+	first, skipped, err := nextByte(in.Reader)
 	if err == nil && first != '{' {
 		err = errors.New("it is not a JSON object")
 	}
 	if err != nil {
 		return notPredictions(a, err)
 	}
-	second, more, err := nextByte(in)
+	second, more, err := nextByte(in.Reader)
 	if err != nil {
 		return notPredictions(a, err)
 	}
 	if err := in.UnreadByte(); err != nil {
 		return err
 	}
-	front := append([]byte{'{'}, identityFields(a)...)
+	front := appendIdentity(append(in.front[:0], '{'), a)
 	if second != '}' {
 		front = append(front, ',')
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=UTF-8")
+	left := -1 // of the answer
 	if n, err := strconv.Atoi(a.Header.Get("Content-Length")); err == nil {
-		h.Set("Content-Length", strconv.Itoa(n-skipped-1-more+len(front)))
+		left = n - skipped - 1 - more
+		h.Set("Content-Length", strconv.Itoa(left+len(front)))
 	}
+	if rest, err := in.Peek(in.Buffered()); err == nil && len(rest) == left && left <= smallAnswer {
+		front = append(front, rest...)
+		if _, err := in.Discard(left); err != nil {
+			return err
+		}
+	}
+	in.front = front
 	if _, err := w.Write(front); err != nil {
 		return nil // the caller left: nobody is there to be told
 	}
-	if _, err := io.Copy(w, in); err != nil {
+	if _, err := in.WriteTo(w); err != nil {
 		panic(http.ErrAbortHandler) // the answer began already: cut it off visibly
 	}
 	return nil
 }
 
+// smallAnswer is copied behind its front.
+const smallAnswer = 4 << 10
+
+// splicer reads an answer and keeps the memory of what goes in front of it.
+type splicer struct {
+	*bufio.Reader
+
+	front []byte
+}
+
 // reader gives one that has been used before, if there is one.
-func (p *Prediction) reader(from io.Reader) *bufio.Reader {
-	if in, ok := p.readers.Get().(*bufio.Reader); ok {
+func (p *Prediction) reader(from io.Reader) *splicer {
+	if in, ok := p.readers.Get().(*splicer); ok {
 		in.Reset(from)
 		return in
 	}
-	return bufio.NewReaderSize(from, 32<<10)
+	return &splicer{Reader: bufio.NewReaderSize(from, 32<<10)}
+}
+
+func (p *Prediction) done(in *splicer) {
+	in.Reset(nil)
+	p.readers.Put(in)
 }
 
 // nextByte reads up to the first byte that is no white space; skipped counts the
@@ -121,16 +143,16 @@ func nextByte(in *bufio.Reader) (c byte, skipped int, err error) {
 // rawPredictHTTP passes body and answer on as they are. Requests of generated
 // REST clients, which wrap both in an HttpBody message, do not come here: the
 // wire turns those into messages.
-func (p *Prediction) rawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	return p.passHTTP(w, r, name, serving.Request{Again: repeatable(r)})
+func (p *Prediction) rawPredictHTTP(ctx context.Context, w http.ResponseWriter, r *http.Request, name string) error {
+	return p.passHTTP(ctx, w, r, name, serving.Request{Again: repeatable(r)})
 }
 
-func (p *Prediction) streamRawPredictHTTP(w http.ResponseWriter, r *http.Request, name string) error {
-	return p.passHTTP(w, r, name, serving.Request{Stream: true, Again: repeatable(r)})
+func (p *Prediction) streamRawPredictHTTP(ctx context.Context, w http.ResponseWriter, r *http.Request, name string) error {
+	return p.passHTTP(ctx, w, r, name, serving.Request{Stream: true, Again: repeatable(r)})
 }
 
 // passHTTP sends ask with the body and the headers of r.
-func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name string, ask serving.Request) (err error) {
+func (p *Prediction) passHTTP(ctx context.Context, w http.ResponseWriter, r *http.Request, name string, ask serving.Request) (err error) {
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return resource.Unimplemented("a WebSocket through an endpoint")
 	}
@@ -140,7 +162,7 @@ func (p *Prediction) passHTTP(w http.ResponseWriter, r *http.Request, name strin
 		return tooLarge(err)
 	}
 	ask.Body = body
-	ctx, cancel, err := within(r)
+	ctx, cancel, err := within(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ func (p *Protocols) invocations(w http.ResponseWriter, r *http.Request, name str
 
 // predict asks and reads the whole answer; the headers of w then say who gave it.
 func (p *Protocols) predict(w http.ResponseWriter, r *http.Request, name string, ask serving.Request) (*serving.Response, []byte, error) {
-	ctx, cancel, err := within(r)
+	ctx, cancel, err := within(r.Context(), r)
 	if err != nil {
 		return nil, nil, err
 	}

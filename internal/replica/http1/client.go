@@ -29,7 +29,8 @@ type Request struct {
 }
 
 // Response is an answer. Body must be closed; reading it gives what has come so
-// far without waiting for more.
+// far without waiting for more. Header must not be changed: a later answer with the same
+// head has the same.
 type Response struct {
 	Status int
 	Header http.Header

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -87,6 +89,49 @@ func TestExchange(t *testing.T) {
 	}
 	if n := conns.Load(); n != 1 {
 		t.Errorf("%d connections for five requests", n)
+	}
+}
+
+// TestSameHead: what is kept of a head is not taken for another one's.
+func TestSameHead(t *testing.T) {
+	t.Parallel()
+	answers := []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-N: 1\r\n\r\na",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-N: 1\r\n\r\nb",
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-N: 2\r\n\r\ncc",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-N: 1\r\n\r\nd",
+		"HTTP/1.1 404 NO\r\nContent-Length: 1\r\nX-N: 1\r\n\r\ne",
+		"HTTP/1.1 204 NO\r\nX-Long: " + strings.Repeat("x", 2*keptHead) + "\r\n\r\n",
+		"HTTP/1.1 204 NO\r\nX-Long: " + strings.Repeat("x", 2*keptHead) + "\r\n\r\n",
+		"HTTP/1.1 404 NO\r\nContent-Length: 1\r\nX-N: 1\r\n\r\nf",
+	}
+	address := listen(t, func(_ int, conn net.Conn) {
+		in := bufio.NewReader(conn)
+		for _, a := range answers {
+			r, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(conn, a)
+		}
+	})
+	c := client(t)
+	for i, a := range answers {
+		resp, err := c.Do(t.Context(), address, &Request{Method: http.MethodPost, Path: "/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		want, err2 := http.ReadResponse(bufio.NewReader(strings.NewReader(a)), nil)
+		if err := errors.Join(err, err2, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(want.Body)
+		_ = want.Body.Close()
+		if resp.Status != want.StatusCode || !maps.EqualFunc(resp.Header, want.Header, slices.Equal) || !bytes.Equal(text, body) {
+			t.Errorf("answer %d: %d %v %q, want %q", i, resp.Status, resp.Header, text, a)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -17,6 +18,9 @@ const together = 64 << 10
 // writeRest is how long the rest of a request may take once its answer is over.
 const writeRest = 20 * time.Millisecond
 
+// keptHead bounds the head that a connection remembers.
+const keptHead = 4 << 10
+
 // conn is one connection; one exchange uses it at a time.
 type conn struct {
 	net.Conn
@@ -27,6 +31,8 @@ type conn struct {
 	begin   func() // of an exchange, for what in reads from
 	out     []byte // of the request's head, kept
 	head    []byte // of the answer, kept
+	last    []byte // the one before
+	parsed  head   // what that said
 	peek    func() bool
 	since   time.Time // waits since then
 
@@ -117,7 +123,7 @@ func (c *conn) readHead(method string) (head, error) {
 		if c.head, err = readHead(c.in, c.head[:0], or(c.client.HeaderBytes, headerBytes)); err != nil {
 			return head{}, err
 		}
-		h, err := parseHead(c.head)
+		h, err := c.parse()
 		if err != nil {
 			return head{}, err
 		}
@@ -133,6 +139,22 @@ func (c *conn) readHead(method string) (head, error) {
 		return h, nil
 	}
 	return head{}, malformed("the server sends one interim answer after the other")
+}
+
+// parse reads the head. Servers mostly say the same again, the second of their date
+// included: then so does what was read of it.
+func (c *conn) parse() (head, error) {
+	if bytes.Equal(c.head, c.last) && len(c.last) > 0 {
+		return c.parsed, nil
+	}
+	h, err := parseHead(c.head)
+	if err != nil {
+		return head{}, err
+	}
+	if len(c.head) <= keptHead {
+		c.last, c.parsed = append(c.last[:0], c.head...), h
+	}
+	return h, nil
 }
 
 // end closes the connection or keeps it. It waits for the writer of the body, which
