@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	base, queries := fs.String("base", "", "file of vectors"), fs.String("queries", "", "file of queries")
 	cosine, method, file := fs.Bool("cosine", false, "cosine instead of squared L2"), fs.Int("method", 0, "0 chooses"), fs.String("segment", "", "file to build")
 	leaf, threads, recall := fs.Int("leaf", 0, "rows a leaf"), fs.Int("threads", 1, "of the build"), fs.Float64("recall", 0, "wanted")
+	filters := fs.Bool("filters", false, "measure filters, once the segment is there, and end")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -75,19 +76,29 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 			}
 		}
 	}
+	var with *attributed
+	if *filters {
+		with = attribute(b, q, d, m)
+		rows = with.all
+	}
 	c, start := cpu(), time.Now()
 	_, err = ann.BuildFile(ctx, *file, rows, ann.Options{Dimensions: d, Measure: m, Method: ann.Method(*method), LeafSize: *leaf, Threads: *threads, Recall: *recall})
 	if err != nil {
 		return err
 	}
 	r := reply{Wall: time.Since(start).Seconds(), CPU: cpu() - c}
-	b = nil
+	if with == nil {
+		b = nil
+	}
 	runtime.GC()
 	s, err := ann.Open(*file)
 	if err != nil {
 		return err
 	}
-	defer s.Close()                //nolint:errcheck // the program ends
+	defer s.Close() //nolint:errcheck // the program ends
+	if with != nil {
+		return measureFilters(s, with, q, d, out)
+	}
 	ids := make([]uint32, s.Len()) // of rows
 	for row := range s.Scan("") {
 		n, err := strconv.Atoi(s.ID(row))

@@ -22,7 +22,7 @@ func (s *Segment) Allowed(f Filter, into *Bitmap) int {
 	}
 	for _, r := range f.Restricts {
 		if len(r.Allow) > 0 {
-			with(func(b *Bitmap) { s.each(allowToken, r.Namespace, r.Allow, b.Set) })
+			with(func(b *Bitmap) { s.each(allowToken, r.Namespace, r.Allow, b.setAll) })
 		}
 	}
 	for _, t := range f.Tests {
@@ -32,18 +32,16 @@ func (s *Segment) Allowed(f Filter, into *Bitmap) int {
 		into.Fill()
 	}
 	for _, r := range f.Restricts {
-		s.each(allowToken, r.Namespace, r.Deny, into.Clear)
-		s.each(denyToken, r.Namespace, r.Allow, into.Clear)
+		s.each(allowToken, r.Namespace, r.Deny, into.clearAll)
+		s.each(denyToken, r.Namespace, r.Allow, into.clearAll)
 	}
 	return into.Count()
 }
 
-// each calls f for the rows that have one of the tokens, once for each.
-func (s *Segment) each(list, namespace string, tokens []string, f func(row uint32)) {
+// each calls f with the rows of each of the tokens.
+func (s *Segment) each(list, namespace string, tokens []string, f func(rows []uint32)) {
 	for _, t := range tokens {
-		for _, row := range s.posting(list, namespace, t) {
-			f(row)
-		}
+		f(s.posting(list, namespace, t))
 	}
 }
 
@@ -93,24 +91,19 @@ func (s *Segment) test(t Test, into *Bitmap) {
 	for hi < len(keys) && keys[hi] == key {
 		hi++
 	}
-	set := func(rows []uint32) {
-		for _, r := range rows {
-			into.Set(r)
-		}
-	}
 	switch t.Operator {
 	case Less:
-		set(rows[:lo])
+		into.setAll(rows[:lo])
 	case LessEqual:
-		set(rows[:hi])
+		into.setAll(rows[:hi])
 	case Equal:
-		set(rows[lo:hi])
+		into.setAll(rows[lo:hi])
 	case GreaterEqual:
-		set(rows[lo:])
+		into.setAll(rows[lo:])
 	case Greater:
-		set(rows[hi:])
+		into.setAll(rows[hi:])
 	case NotEqual:
-		set(rows[:lo])
-		set(rows[hi:])
+		into.setAll(rows[:lo])
+		into.setAll(rows[hi:])
 	}
 }

@@ -35,6 +35,18 @@ func (b *Bitmap) Set(row uint32) { b.words[row>>6] |= 1 << (row & 63) }
 // Clear takes a row out.
 func (b *Bitmap) Clear(row uint32) { b.words[row>>6] &^= 1 << (row & 63) }
 
+func (b *Bitmap) setAll(rows []uint32) {
+	for _, row := range rows {
+		b.words[row>>6] |= 1 << (row & 63)
+	}
+}
+
+func (b *Bitmap) clearAll(rows []uint32) {
+	for _, row := range rows {
+		b.words[row>>6] &^= 1 << (row & 63)
+	}
+}
+
 // Has says whether a row is in the set.
 func (b *Bitmap) Has(row uint32) bool {
 	return int(row) < b.rows && b.words[row>>6]>>(row&63)&1 != 0
@@ -44,6 +56,23 @@ func (b *Bitmap) Has(row uint32) bool {
 func (b *Bitmap) Count() int {
 	n := 0
 	for _, w := range b.words {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// countIn is how many rows of [lo, hi) are in the set.
+func (b *Bitmap) countIn(lo, hi uint32) int {
+	if lo >= hi {
+		return 0
+	}
+	first, last := lo>>6, (hi-1)>>6
+	head, tail := ^uint64(0)<<(lo&63), ^uint64(0)>>(63-(hi-1)&63)
+	if first == last {
+		return bits.OnesCount64(b.words[first] & head & tail)
+	}
+	n := bits.OnesCount64(b.words[first]&head) + bits.OnesCount64(b.words[last]&tail)
+	for _, w := range b.words[first+1 : last] {
 		n += bits.OnesCount64(w)
 	}
 	return n

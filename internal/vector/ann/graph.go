@@ -61,10 +61,42 @@ func (s *Segment) neighbors(row uint32) []uint32 {
 	return s.links[at : at+s.Degree : at+s.Degree]
 }
 
+// Of rows that a filter lets through, a walk needs so many for each neighbour that is wanted,
+// so that it has not just met the edge of them.
+const enough = 2
+
+// walkThrough is the share of rows, one of so many, from which on a walk goes through all rows
+// and leaves out those that do not pass at its end.
+const walkThrough = 12
+
+// walkCost is what a walk costs in codes scanned: a row that it meets costs about as much as
+// one that is compared exactly, and it meets about 16 for each that it keeps.
+func walkCost(beam int) int { return comparison * 16 * beam }
+
+// walkGraph fills the pool by walks, each wider than the one before, until enough of the rows
+// that it meets pass. It gives up where comparing all that pass would cost less: they are not
+// where the query is.
+func (sc *scratch) walkGraph(k int, e effort) bool {
+	sc.all = false
+	want := max(k, e.candidates)
+	if sc.query.Allowed != nil {
+		want = max(want, enough*k)
+	}
+	for beam := max(e.beam, want); ; beam *= 4 {
+		sc.scanGraph(beam, want)
+		if sc.query.Allowed == nil || sc.pool.n >= min(enough*k, sc.allowed) {
+			return true
+		}
+		if beam >= sc.s.Rows || sc.cheap(walkCost(4*beam)) {
+			return false
+		}
+	}
+}
+
 // scanGraph fills the pool with the rows that a walk finds.
 func (sc *scratch) scanGraph(beam, candidates int) {
 	s, w := sc.s, &sc.walk
-	beam = min(max(beam, candidates), s.Rows)
+	beam = min(beam, s.Rows)
 	w.begin(s.Rows, beam)
 	w.pick = kernel.Pick{Query: &sc.code[0], Codes: &s.codes[0], Rows: &w.ids[0], Out: &w.dots[0], Lines: s.lines, Stride: 64 * s.lines}
 	sc.nearest(min(seeds, s.Leaves))
@@ -106,11 +138,16 @@ func (sc *scratch) scanGraph(beam, candidates int) {
 	}
 }
 
-// step gathers the neighbours that were not seen. Where a filter keeps a neighbour out, those
-// behind it take its place, so that the walk goes on through rows that do not pass.
+// through says that a walk goes through rows that do not pass as through any other.
+func (sc *scratch) through() bool {
+	return sc.query.Allowed == nil || sc.allowed*walkThrough >= sc.s.Rows
+}
+
+// step gathers the neighbours that were not seen. Where a filter keeps most rows out, those
+// behind a neighbour that does not pass take its place.
 func (sc *scratch) step(links []uint32) int {
 	w, n := &sc.walk, 0
-	if sc.query.Allowed == nil {
+	if sc.through() {
 		for _, e := range links {
 			if e == none {
 				break
@@ -214,7 +251,11 @@ func (sc *scratch) beamFor(q *Query) int {
 	case q.K > 10:
 		beam += 2 * (q.K - 10)
 	}
-	if q.Allowed != nil && sc.allowed > 0 {
+	switch {
+	case q.Allowed == nil || sc.allowed == 0:
+	case sc.through():
+		beam = beam * s.Rows / sc.allowed
+	default:
 		beam *= bits.Len(uint(s.Rows / sc.allowed))
 	}
 	return max(beam, q.K)

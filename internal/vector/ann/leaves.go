@@ -2,17 +2,91 @@ package ann
 
 import "tategu/internal/vector/ann/kernel"
 
-// scanLeaves fills the pool with the rows of the best leaves that score highest.
-func (sc *scratch) scanLeaves(leaves, candidates int) {
+// choose fills probe with the leaves that a query looks at, the best first, and counts their
+// rows. All leaves are told by sc.all, and are then not in probe.
+//
+// Where a filter keeps rows out, leaves of which none passes are left out too, and so many are
+// taken that as many rows pass as would be scanned without a filter: rows that pass may be
+// spread evenly, or lie together anywhere, near the query or far from it. Seen from afar they
+// are about equally distant, and which leaf is nearest says less: up to twice as many are then
+// scanned.
+func (sc *scratch) choose(leaves int) {
+	s := sc.s
+	sc.chosen, sc.all = s.Rows, leaves >= s.Leaves
+	if sc.all {
+		return
+	}
+	if sc.query.Allowed == nil {
+		sc.nearest(leaves)
+		sc.chosen = leaves * (s.Rows / s.Leaves)
+		return
+	}
+	sc.nearest(s.Leaves)
+	p := &sc.probe
+	selectBest(p.rows[:p.n], p.scores[:p.n], leaves)
+	near := sc.rowsOf(p.rows[:leaves])
+	wanted := max(near, perNeighbor*sc.query.K)
+	if even := float64(near) * float64(sc.allowed) / float64(s.Rows); even > 0 {
+		wanted += int(float64(wanted) * max(0, 1-float64(sc.passingIn(p.rows[:leaves]))/even))
+	}
+	kept := 0
+	for i, leaf := range p.rows[:p.n] {
+		if sc.query.Allowed.countIn(s.leaves[leaf], s.leaves[leaf+1]) > 0 {
+			p.rows[kept], p.scores[kept] = leaf, p.scores[i]
+			kept++
+		}
+	}
+	p.n = sc.reach(kept, min(kept, leaves), wanted)
+	sc.all = p.n == kept
+	p.lead()
+	sc.chosen = sc.rowsOf(p.rows[:p.n])
+}
+
+func (sc *scratch) passingIn(leaves []uint32) int {
+	n := 0
+	for _, leaf := range leaves {
+		n += sc.query.Allowed.countIn(sc.s.leaves[leaf], sc.s.leaves[leaf+1])
+	}
+	return n
+}
+
+func (sc *scratch) rowsOf(leaves []uint32) int {
+	n := 0
+	for _, leaf := range leaves {
+		n += int(sc.s.leaves[leaf+1] - sc.s.leaves[leaf])
+	}
+	return n
+}
+
+// reach moves the best of the first n leaves of probe to the front, at least so many, until
+// enough rows pass in them; it gives their number.
+func (sc *scratch) reach(n, least, wanted int) int {
+	p := &sc.probe
+	done, passing := 0, 0
+	for next := least; done < n; {
+		if next < n {
+			selectBest(p.rows[done:n], p.scores[done:n], next-done)
+		}
+		passing += sc.passingIn(p.rows[done:next])
+		if done = next; passing >= wanted {
+			break
+		}
+		step := max(1, done/8, done*(wanted-passing)/passing)
+		next = min(n, done+min(step, 2*done))
+	}
+	return done
+}
+
+// scanLeaves fills the pool with the rows of the chosen leaves that score highest.
+func (sc *scratch) scanLeaves(candidates int) {
 	s, p := sc.s, &sc.pool
 	p.reset(min(candidates, s.Rows))
-	if leaves >= s.Leaves {
+	if sc.chosen == s.Rows {
 		sc.beginRows()
 		sc.scanRows(0, s.Rows)
 		sc.endScan()
 		return
 	}
-	sc.nearest(leaves)
 	sc.beginRows()
 	for i, leaf := range sc.probe.rows[:sc.probe.n] {
 		sc.scanRows(int(s.leaves[leaf]), int(s.leaves[leaf+1]))
@@ -66,6 +140,11 @@ func (sc *scratch) nearest(leaves int) {
 	if p.n > p.want {
 		p.shrink()
 	}
+	p.lead()
+}
+
+// lead moves the row that scores highest to the front.
+func (p *pool) lead() {
 	top := 0
 	for i, v := range p.scores[:p.n] {
 		if v > p.scores[top] {
@@ -74,6 +153,7 @@ func (sc *scratch) nearest(leaves int) {
 	}
 	if p.n > 0 {
 		p.rows[0], p.rows[top] = p.rows[top], p.rows[0]
+		p.scores[0], p.scores[top] = p.scores[top], p.scores[0]
 	}
 }
 

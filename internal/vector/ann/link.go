@@ -197,7 +197,8 @@ func (w *linkWorker) near(row uint32) {
 	w.query.Vector = w.s.Vector(row)
 	sc.prepare(&w.query, nil)
 	w.cands = w.cands[:0]
-	sc.scanLeaves(min(nearLeaves, w.s.Leaves), nearRows+1)
+	sc.choose(min(nearLeaves, w.s.Leaves))
+	sc.scanLeaves(nearRows + 1)
 	w.ask(row)
 	w.add(row, sc.pool.rows[:sc.pool.n])
 }

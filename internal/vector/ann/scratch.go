@@ -17,7 +17,8 @@ type scratch struct {
 	allowed int  // rows in query.Allowed
 	shares  bool // the query shares scans with others
 	widen   int  // of a beam
-	exact   bool // the last fill compared all
+	all     bool // the last search looked at every row that is allowed
+	chosen  int  // rows of the leaves that were chosen
 
 	vector []float32 // at length 1 where vectors are compared so; zeros up to the stride
 	code   []int8
@@ -127,6 +128,7 @@ func encodeQuery(code []int8, v, mean []float32, scale float32, norms bool) floa
 
 // scanExact compares every row that passes.
 func (sc *scratch) scanExact(k int) {
+	sc.best, sc.all = sc.best[:0], true
 	n := 0
 	put := func(row uint32) {
 		if sc.dead != nil && sc.dead.Has(row) {

@@ -88,14 +88,15 @@ func (sc *scratch) run() {
 	q := sc.query
 	sc.widen = 1
 	if q.PerCrowd <= 0 || sc.s.crowding == nil {
-		sc.fill(q.K, sc.leavesFor(q), sc.candidatesFor(q))
+		sc.fill(q.K, sc.leavesFor(q, q.K), sc.candidatesFor(q))
 		return
 	}
-	leaves, candidates, want := sc.leavesFor(q), sc.candidatesFor(q), 4*q.K
+	want := 4 * q.K
+	leaves, candidates := sc.leavesFor(q, want), sc.candidatesFor(q)
 	for {
 		candidates = max(candidates, want)
 		sc.fill(want, leaves, candidates)
-		full := len(sc.best) < want && (leaves >= sc.s.Leaves && sc.s.Method != HNSW || sc.exact)
+		full := len(sc.best) < want && sc.all
 		sc.limit()
 		if len(sc.best) >= q.K || full || want >= sc.s.Rows {
 			sc.best = sc.best[:min(len(sc.best), q.K)]
@@ -122,16 +123,12 @@ func (sc *scratch) limit() {
 }
 
 func (sc *scratch) fill(k, leaves, candidates int) {
-	s := sc.s
 	sc.best = sc.best[:0]
-	sc.exact = false
-	switch {
-	case s.Method == Exact || sc.query.Exact || sc.few(leaves):
-		sc.exact = true
+	if sc.s.Method == Exact || sc.query.Exact || sc.few(leaves) {
 		sc.scanExact(k)
-	default:
-		sc.search(k, effort{leaves, candidates, sc.beamFor(sc.query) * sc.widen})
+		return
 	}
+	sc.search(k, effort{leaves, candidates, sc.beamFor(sc.query) * sc.widen})
 }
 
 // search is one approximate search: candidates by their codes, then the best of them exactly.
@@ -142,24 +139,41 @@ func (sc *scratch) search(k int, e effort) {
 		sc.scanExact(k)
 		return
 	case HNSW:
-		sc.scanGraph(e.beam, max(k, e.candidates))
+		if !sc.walkGraph(k, e) {
+			sc.scanExact(k)
+			return
+		}
 	default:
-		sc.scanLeaves(e.leaves, max(k, e.candidates))
+		sc.choose(e.leaves)
+		if sc.cheap(sc.chosen) {
+			sc.scanExact(k)
+			return
+		}
+		sc.scanLeaves(max(k, e.candidates))
 	}
 	sc.rerank(k)
 }
 
-// few says that comparing the rows that are allowed costs less than finding candidates. A
-// comparison costs about as much as scanning 12 codes.
+// A comparison costs about as much as scanning this many codes.
+const comparison = 8
+
+// cheap says that comparing the rows that are allowed costs less than scanning so many codes.
+func (sc *scratch) cheap(scanned int) bool {
+	return sc.query.Allowed != nil && sc.allowed*comparison <= max(scanned, 4096)
+}
+
+// few says that comparing the rows that are allowed costs less than finding candidates, as
+// far as that is known before leaves are chosen: where the rows that pass are spread evenly.
 func (sc *scratch) few(leaves int) bool {
 	if sc.query.Allowed == nil {
 		return false
 	}
-	scanned := float64(sc.s.Rows) * min(1, float64(leaves)/float64(max(1, sc.s.Leaves)))
-	if sc.s.Method == HNSW { // a row of a walk costs about as much as one that is compared
-		scanned = float64(12 * 16 * sc.beamFor(sc.query))
+	if sc.s.Method == HNSW {
+		return sc.cheap(walkCost(sc.beamFor(sc.query)))
 	}
-	return float64(sc.allowed)*12 <= max(scanned, 4096)
+	wanted := max(leaves*(sc.s.Rows/max(1, sc.s.Leaves)), perNeighbor*sc.query.K)
+	scanned := float64(wanted) * float64(sc.s.Rows) / float64(max(1, sc.allowed))
+	return sc.cheap(int(min(scanned, float64(sc.s.Rows))))
 }
 
 func (sc *scratch) candidatesFor(q *Query) int {
@@ -173,21 +187,16 @@ func (sc *scratch) candidatesFor(q *Query) int {
 	return t
 }
 
-// perNeighbor rows that pass a filter are scanned for each neighbour wanted, at least: those
-// that pass may all be far from where near rows are.
+// perNeighbor rows that pass a filter are scanned for each neighbour wanted, at least.
 const perNeighbor = 50
 
-// leavesFor is how many leaves to scan. Where few rows are allowed, near ones are spread
-// over more leaves.
-func (sc *scratch) leavesFor(q *Query) int {
+// leavesFor k neighbours is how many leaves to scan where no filter keeps rows out.
+func (sc *scratch) leavesFor(q *Query, k int) int {
 	n := float64(sc.s.Tuning.Leaves)
 	if q.Fraction > 0 {
 		n = math.Ceil(q.Fraction * float64(sc.s.Leaves))
-	} else if q.K > 10 {
-		n *= math.Sqrt(float64(q.K) / 10)
-	}
-	if q.Allowed != nil && sc.allowed > 0 {
-		n = max(n, float64(perNeighbor*q.K)/float64(sc.s.Rows)*float64(sc.s.Leaves)) * float64(sc.s.Rows) / float64(sc.allowed)
+	} else if k > tuneK {
+		n *= math.Sqrt(float64(k) / tuneK)
 	}
 	return max(1, int(min(n, float64(sc.s.Leaves))))
 }

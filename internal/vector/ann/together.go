@@ -69,10 +69,14 @@ func (b *batch) answer(s *Segment, queries []Query, dead *Bitmap, out *Results) 
 }
 
 // alone says that a query does not share: it limits crowds, or looks at all leaves, or compares
-// all rows that are allowed.
+// all rows that are allowed. If it shares, its leaves are chosen.
 func (sc *scratch) alone() bool {
-	leaves := sc.leavesFor(sc.query)
-	return sc.query.PerCrowd > 0 || sc.query.Exact || leaves >= sc.s.Leaves || sc.few(leaves)
+	leaves := sc.leavesFor(sc.query, sc.query.K)
+	if sc.query.PerCrowd > 0 || sc.query.Exact || sc.few(leaves) {
+		return true
+	}
+	sc.choose(leaves)
+	return sc.chosen == sc.s.Rows || sc.cheap(sc.chosen)
 }
 
 // visit scans the best leaf, for a threshold, and notes the others.
@@ -80,7 +84,6 @@ func (b *batch) visit(sc *scratch, query uint8) {
 	s, q := sc.s, sc.query
 	sc.best = sc.best[:0]
 	sc.pool.reset(min(max(q.K, sc.candidatesFor(q)), s.Rows))
-	sc.nearest(sc.leavesFor(q))
 	sc.beginRows()
 	for i, leaf := range sc.probe.rows[:sc.probe.n] {
 		if i == 0 {
