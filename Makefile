@@ -232,7 +232,7 @@ test-torchserve: build $(CLIENTS)/.built $(VENV)/torchserve/.built
 	$(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/torchserve
 	@$(VENV)/torchserve/bin/python -c 'import torch' 2>/dev/null || { echo 'the rest of test-torchserve: skipped, no torch is installed that $(VENV)/torchserve sees'; exit 0; }; \
 	export PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_TORCHSERVE=$(VENV)/torchserve/bin/python; \
-	go test -count=1 -timeout 20m ./internal/torchserve && \
+	go test -count=1 -timeout 20m ./internal/torchserve/... && \
 	TATEGU_BIN=$(CURDIR)/bin/tategu $(CLIENTS)/bin/python -m pytest -q -rs -p no:cacheprovider test/clients/test_torchmodels.py
 
 ## A small data directory of a released schema, for the upgrade test (see CONTRIBUTING.md).

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -23,6 +24,7 @@ import (
 // options of the command line.
 type options struct {
 	tategu string
+	before string        // another tategu to measure beside; "" = none
 	venv   string        // environment with torchserve, torch and torch-model-archiver
 	rounds int           // each server has as many turns of each kind
 	length time.Duration // of a turn
@@ -50,6 +52,7 @@ func main() {
 func run(ctx context.Context) (err error) {
 	var o options
 	flag.StringVar(&o.tategu, "tategu", "bin/tategu", "the binary under test")
+	flag.StringVar(&o.before, "before", "", "another tategu, to see what a change does; its figures are told, and compared with none")
 	flag.StringVar(&o.venv, "venv", ".venv/torchserve", "environment with the packages torchserve, torch and torch-model-archiver")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds, of which the median is told")
 	flag.DurationVar(&o.length, "length", 3*time.Second, "how long each turn takes")
@@ -71,7 +74,14 @@ func run(ctx context.Context) (err error) {
 	if out, err := exec.CommandContext(ctx, python, "bench/torchserve/model.py", store).CombinedOutput(); err != nil {
 		return fmt.Errorf("make the model: %w: %s", err, out)
 	}
-	servers := []*server{newServer("java", 18080), newServer("tategu", 19080)}
+	torchserve := filepath.Join(o.venv, "bin", "torchserve")
+	servers := []*server{newServer("java", torchserve, 18080), newServer("tategu", o.tategu, 19080)}
+	if o.before != "" {
+		if o.before, err = filepath.Abs(o.before); err != nil {
+			return err
+		}
+		servers = append(servers, newServer("before", o.before, 20080))
+	}
 	defer func() {
 		for _, s := range servers {
 			s.stop()
@@ -119,11 +129,12 @@ func measure(ctx context.Context, o options, servers []*server) error {
 }
 
 func report(servers []*server, cold time.Duration) {
-	say("%-8s %5s %7s %9s %9s %9s %12s %8s\n", "server", "batch", "clients", "req/s", "p50 ms", "p99 ms", "CPU us/req", "PSS MB")
+	say("%-8s %5s %7s %9s %9s %9s %12s %8s %11s %8s\n", "server", "batch", "clients", "req/s", "p50 ms", "p99 ms", "CPU us/req", "(least)", "(in Python)", "PSS MB")
 	for _, t := range turns() {
 		for _, s := range servers {
 			m := s.median(t)
-			say("%-8s %5d %7d %9.0f %9.2f %9.2f %12.0f %8.0f\n", s.name, t.batch, t.clients, m.rate, ms(m.p50), ms(m.p99), float64(m.cpu.Microseconds()), m.memory)
+			least := slices.MinFunc(s.seen[t], func(a, b seen) int { return cmp.Compare(a.cpu, b.cpu) }).cpu
+			say("%-8s %5d %7d %9.0f %9.2f %9.2f %12d %8d %11d %8.0f\n", s.name, t.batch, t.clients, m.rate, ms(m.p50), ms(m.p99), m.cpu.Microseconds(), least.Microseconds(), m.python.Microseconds(), m.memory)
 		}
 	}
 	batches := []int{1, 16}

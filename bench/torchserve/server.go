@@ -28,19 +28,21 @@ type seen struct {
 	rate     float64
 	p50, p99 time.Duration
 	cpu      time.Duration // of the server's whole tree, per request
+	python   time.Duration // of that, the workers' share
 	memory   float64       // MB, what is shared divided
 }
 
 // server is one of the two.
 type server struct {
-	name string
-	port int // of inference; management has the next, metrics the one after
-	cmd  *exec.Cmd
-	seen map[turn][]seen
+	name    string
+	program string
+	port    int // of inference; management has the next, metrics the one after
+	cmd     *exec.Cmd
+	seen    map[turn][]seen
 }
 
-func newServer(name string, port int) *server {
-	return &server{name: name, port: port, seen: map[turn][]seen{}}
+func newServer(name, program string, port int) *server {
+	return &server{name: name, program: program, port: port, seen: map[turn][]seen{}}
 }
 
 // start brings it up with two models of one worker: without batches, and with.
@@ -55,17 +57,16 @@ func (s *server) start(ctx context.Context, o options, store string) error {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
-	program := filepath.Join(o.venv, "bin", "torchserve")
 	args := []string{"--start", "--foreground", "--ncs", "--model-store", store, "--ts-config", config}
-	if s.name == "tategu" {
-		program, args = o.tategu, append([]string{"torchserve"}, args...)
+	if s.name != "java" {
+		args = append([]string{"torchserve"}, args...)
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the server has its own
-	s.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", "0", program}, args...)...)
+	s.cmd = exec.CommandContext(ctx, "taskset", append([]string{"-c", "0", s.program}, args...)...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, log, log
 	s.cmd.Env = append(os.Environ(), "PATH="+filepath.Join(o.venv, "bin")+":"+os.Getenv("PATH"), "OMP_NUM_THREADS=1", "TMPDIR="+dir) // where the one in Java looks for another
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -86,7 +87,7 @@ func (s *server) start(ctx context.Context, o options, store string) error {
 	}
 	// The one in Java waits for a batch to fill: 5 ms served it best. Ours does not wait.
 	wait := "&max_batch_delay=5"
-	if s.name == "tategu" {
+	if s.name != "java" {
 		wait = ""
 	}
 	for _, batch := range []int{1, 16} {
@@ -152,7 +153,8 @@ func (s *server) turn(ctx context.Context, t turn, length time.Duration) (seen, 
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
 	pids := s.pids()
-	before, begun := cpu(pids), time.Now()
+	python := slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return !isPython(pid) })
+	before, beforePython, begun := cpu(pids), cpu(python), time.Now()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var all []time.Duration
@@ -173,10 +175,11 @@ func (s *server) turn(ctx context.Context, t turn, length time.Duration) (seen, 
 		return seen{}, errors.New("no answer at all")
 	}
 	used, lasted := cpu(pids)-before, time.Since(begun)
+	usedPython := cpu(python) - beforePython
 	slices.Sort(all)
 	return seen{
 		rate: float64(len(all)) / lasted.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100],
-		cpu: used / time.Duration(len(all)), memory: pss(pids),
+		cpu: used / time.Duration(len(all)), python: usedPython / time.Duration(len(all)), memory: pss(pids),
 	}, nil
 }
 
@@ -231,7 +234,7 @@ func (s *server) median(t turn) seen {
 	return seen{
 		rate: middle(s.seen[t], func(m seen) float64 { return m.rate }), p50: middle(s.seen[t], func(m seen) time.Duration { return m.p50 }),
 		p99: middle(s.seen[t], func(m seen) time.Duration { return m.p99 }), cpu: middle(s.seen[t], func(m seen) time.Duration { return m.cpu }),
-		memory: middle(s.seen[t], func(m seen) float64 { return m.memory }),
+		python: middle(s.seen[t], func(m seen) time.Duration { return m.python }), memory: middle(s.seen[t], func(m seen) float64 { return m.memory }),
 	}
 }
 
@@ -278,6 +281,12 @@ func statOf(pid int) []string {
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
 	return strings.Fields(rest)
+}
+
+// isPython says that a process is a worker, or the parent of some.
+func isPython(pid int) bool {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && strings.HasPrefix(string(name), "python")
 }
 
 // cpu is what some processes have used: utime and stime, in ticks of 10 ms.

@@ -39,6 +39,7 @@ type Config struct {
 	DecodeRequests  bool          // decode_input_request
 	MaxResponse     int64         // max_response_size: bytes of one answer
 	MetricsConfig   string        // metrics_config: file of metric definitions workers read; "" = the package's
+	Shortcuts       bool          // worker_shortcuts: workers have shorter ways of some functions of the package, of equal effect; with Zygote only
 	Zygote          bool          // workers are forked from a parent with torch loaded, where that is possible
 
 	// The API's side; the engine does not read it.

@@ -91,6 +91,7 @@ func engineKeys() []key {
 		{"model_store", text(func(c *Config) *string { return &c.ModelStore })},
 		{"workflow_store", text(func(c *Config) *string { return &c.WorkflowStore })},
 		{"python", text(func(c *Config) *string { return &c.Python })},
+		{"worker_shortcuts", boolean(func(c *Config) *bool { return &c.Shortcuts })},
 		{"allowed_urls", list(func(c *Config) *[]string { return &c.AllowedURLs })},
 		{"blacklist_env_vars", func(c *Config, v string) error {
 			c.DenyEnv = v

@@ -16,7 +16,7 @@ func Defaults() Config {
 	return Config{
 		Python: "python3", AllowedURLs: []string{"file://.*", "http(s)?://.*", "gs://.*", "s3://.*"},
 		ResponseTimeout: 120 * time.Second, StartupTimeout: 120 * time.Second, UnregisterTime: 120 * time.Second,
-		JobQueueSize: 100, GPUs: -1, LimitPixels: true, DecodeRequests: true, MaxResponse: 6553500, Zygote: true,
+		JobQueueSize: 100, GPUs: -1, LimitPixels: true, DecodeRequests: true, MaxResponse: 6553500, Zygote: true, Shortcuts: true,
 		Listen: Listen{
 			Inference: "http://127.0.0.1:8080", Management: "http://127.0.0.1:8081", MetricsAddress: "http://127.0.0.1:8082",
 			GRPCInference: "127.0.0.1", GRPCManagement: "127.0.0.1", GRPCInferencePort: 7070, GRPCManagementPort: 7071,

@@ -114,8 +114,11 @@ func (s *Server) launcher(ctx context.Context, python interpreter) (worker.Launc
 		return worker.Plain{}, nil
 	}
 	begun := time.Now()
-	z, err := worker.StartZygote(ctx, python.path, append(s.workerEnv(), "PYTHONUNBUFFERED=1"), func(line string) {
-		s.deps.Log.DebugContext(ctx, "The parent of TorchServe workers", slog.String("line", line))
+	z, err := worker.StartZygote(ctx, worker.Recipe{
+		Python: python.path, Env: append(s.workerEnv(), "PYTHONUNBUFFERED=1"), Shortcuts: s.cfg.Shortcuts,
+		Output: func(line string) {
+			s.deps.Log.DebugContext(ctx, "The parent of TorchServe workers", slog.String("line", line))
+		},
 	})
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -126,6 +129,9 @@ func (s *Server) launcher(ctx context.Context, python interpreter) (worker.Launc
 		return worker.Plain{}, nil
 	}
 	s.deps.Log.InfoContext(ctx, "The parent of TorchServe workers is ready", slog.Duration("took", time.Since(begun)))
+	if why := z.Stock(); why != "" {
+		s.deps.Log.InfoContext(ctx, "TorchServe workers run the package's own functions alone, which takes longer", slog.String("reason", why))
+	}
 	s.py.zygote = z
 	return z, nil
 }

@@ -100,7 +100,7 @@ func TestStuckZygote(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := worker.StartZygote(ctx, stuck, os.Environ(), func(string) {})
+		_, err := worker.StartZygote(ctx, worker.Recipe{Python: stuck, Env: os.Environ(), Output: func(string) {}})
 		done <- err
 	}()
 	cancel()

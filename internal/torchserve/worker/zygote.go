@@ -17,13 +17,16 @@ import (
 //go:embed zygote.py
 var zygoteSource string
 
+//go:embed shortcut.py
+var shortcutSource string
+
 // Zygote is a Python process with torch and ts loaded, which forks workers: they are
 // ready in a fraction of the time, and share its memory.
 type Zygote struct {
-	python string
-	cmd    *exec.Cmd
-	conn   *net.UnixConn
-	done   chan struct{} // closed when it is no more
+	cmd   *exec.Cmd
+	conn  *net.UnixConn
+	stock string
+	done  chan struct{} // closed when it is no more
 
 	mu      sync.Mutex
 	workers map[string]*forked // by the id of the start
@@ -40,6 +43,7 @@ type forked struct {
 // news is what a zygote says.
 type news struct {
 	Ready  bool
+	Stock  string // why no function of the package has a shorter way; "" = they have, or none was wanted
 	Unfit  string
 	ID     string
 	PID    int
@@ -47,9 +51,17 @@ type news struct {
 	Status int
 }
 
-// StartZygote starts one with an interpreter and returns once it can fork. output
-// takes what it prints. env is its environment; workers have one of their own.
-func StartZygote(ctx context.Context, python string, env []string, output func(line string)) (*Zygote, error) {
+// Recipe says how a zygote is started.
+type Recipe struct {
+	Python    string
+	Env       []string // its own; workers have theirs
+	Shortcuts bool     // functions of the package have shorter ways (shortcut.py)
+	// Output takes each line that it prints.
+	Output func(line string)
+}
+
+// StartZygote starts one and returns once it can fork.
+func StartZygote(ctx context.Context, rec Recipe) (*Zygote, error) {
 	ours, theirs, err := messagePair()
 	if err != nil {
 		return nil, err
@@ -71,16 +83,20 @@ func StartZygote(ctx context.Context, python string, env []string, output func(l
 	defer func() { _ = w.Close() }() // the zygote has its own
 	// The source is an argument: there is no file to keep.
 	boot := `import sys; exec(compile(sys.argv[1], "<tategu>", "exec"), {"__name__": "tategu_zygote"})`
-	cmd := exec.Command(python, "-c", boot, zygoteSource, "3") //nolint:noctx // Close ends it
-	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = env, w, w, []*os.File{theirs}
+	shortcut := ""
+	if rec.Shortcuts {
+		shortcut = shortcutSource
+	}
+	cmd := exec.Command(rec.Python, "-c", boot, zygoteSource, "3", shortcut) //nolint:noctx // Close ends it
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = rec.Env, w, w, []*os.File{theirs}
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start a zygote with %s: %w", python, err), unix.Close(), r.Close())
+		return nil, errors.Join(fmt.Errorf("start a zygote with %s: %w", rec.Python, err), unix.Close(), r.Close())
 	}
-	z := &Zygote{python: python, cmd: cmd, conn: unix, done: make(chan struct{}), workers: map[string]*forked{}}
+	z := &Zygote{cmd: cmd, conn: unix, done: make(chan struct{}), workers: map[string]*forked{}}
 	p := newProcess()
 	go func() { // until nobody can write any more
-		p.follow(r, output)
+		p.follow(r, rec.Output)
 		_ = r.Close() // read to its end
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = unix.Close() })
@@ -94,9 +110,14 @@ func StartZygote(ctx context.Context, python string, env []string, output func(l
 		z.kill() // it may be in an import that does not end
 		return nil, err
 	}
+	z.stock = first.Stock
 	go z.listen()
 	return z, nil
 }
+
+// Stock says why its workers run the package's functions alone, where shorter ways of
+// some were wanted; "" = they have them.
+func (z *Zygote) Stock() string { return z.stock }
 
 func (z *Zygote) read() (news, error) {
 	b := make([]byte, 64<<10)

@@ -1,9 +1,10 @@
 """The parent of TorchServe workers: it has loaded torch and ts, and forks.
 
-Run by tategu as `python -c BOOT FILE CONTROL`. CONTROL is a socket to the server, of
-whole messages; its end is our end, and ours is the end of every worker. Each request
-is JSON with one descriptor beside it, for all that the worker prints. We answer
-{"ID", "PID"}, and {"ID", "Ended"} with the wait status once it has ended.
+Run by tategu as `python -c BOOT SOURCE CONTROL SHORTCUT`. CONTROL is a socket to the
+server, of whole messages; its end is our end, and ours is the end of every worker. Each
+request is JSON with one descriptor beside it, for all that the worker prints. We answer
+{"ID", "PID"}, and {"ID", "Ended"} with the wait status once it has ended. SHORTCUT is
+the source of shortcut.py, or empty.
 
 No thread may run here and CUDA may not be initialised: a fork would inherit locks
 that nobody opens, and a context that no fork may use.
@@ -96,6 +97,18 @@ def load():
         raise RuntimeError("an import initialises CUDA")
     if not alone():
         raise RuntimeError("an import starts threads")
+
+
+def shorten(source):
+    """Puts the shorter ways of the package's functions in; says why not."""
+    if not source:
+        return ""
+    try:
+        names = {"__name__": "tategu_shortcut"}
+        exec(compile(source, "<tategu shortcut>", "exec"), names)
+        return names["install"]()
+    except Exception as e:
+        return "%s: %s" % (type(e).__name__, e)
 
 
 def become(request, out, parent):
@@ -212,9 +225,10 @@ def main():
     except BaseException as e:
         control.send(json.dumps({"Unfit": "%s: %s" % (type(e).__name__, e)}).encode())
         os._exit(2)
+    stock = shorten(sys.argv[3])
     gc.collect()
     gc.freeze()
-    control.send(json.dumps({"Ready": True}).encode())
+    control.send(json.dumps({"Ready": True, "Stock": stock}).encode())
     return serve(control)
 
 
