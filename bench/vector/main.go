@@ -53,6 +53,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	base, queries := fs.String("base", "", "file of vectors"), fs.String("queries", "", "file of queries")
 	cosine, method, file := fs.Bool("cosine", false, "cosine instead of squared L2"), fs.Int("method", 0, "0 chooses"), fs.String("segment", "", "file to build")
 	leaf, threads, recall := fs.Int("leaf", 0, "rows a leaf"), fs.Int("threads", 1, "of the build"), fs.Float64("recall", 0, "wanted")
+	sums := fs.Bool("l1", false, "sums of absolute differences")
 	filters := fs.Bool("filters", false, "measure filters, once the segment is there, and end")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -68,6 +69,9 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	m := ann.Measure{Distance: ann.SquaredL2}
 	if *cosine {
 		m.Distance = ann.Cosine
+	}
+	if *sums {
+		m.Distance = ann.L1
 	}
 	rows := func(yield func(ann.Row, error) bool) {
 		for i := range len(b) / d {

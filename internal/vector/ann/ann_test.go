@@ -327,7 +327,7 @@ func TestRecall(t *testing.T) {
 			rows[i].Restricts = append(rows[i].Restricts, ann.Restrict{Namespace: strconv.Itoa(every), Allow: []string{strconv.Itoa(i * 7919 % n % every)}})
 		}
 	}
-	for _, m := range []ann.Measure{{Distance: ann.Cosine}, {Distance: ann.SquaredL2}} {
+	for _, m := range []ann.Measure{{Distance: ann.Cosine}, {Distance: ann.SquaredL2}, {Distance: ann.L1}} {
 		exact := build(t, rows, ann.Options{Measure: m, Method: ann.Exact})
 		for _, method := range []ann.Method{ann.Auto, ann.Flat, ann.IVF, ann.HNSW} {
 			s := build(t, rows, ann.Options{Measure: m, Method: method})

@@ -106,7 +106,9 @@ type builder struct {
 	mean  []float32 // of the rows
 	scale float32   // of codes of a byte
 	bits  int       // of the codes that leaves have
-	steps []float32 // of codes of 4 bits, a dimension each
+
+	exactMicros float64   // that comparing all rows took in the last tuning, where it was done
+	steps       []float32 // of codes of 4 bits, a dimension each
 }
 
 func (b *builder) collect(ctx context.Context, rows Rows) error {

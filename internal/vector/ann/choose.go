@@ -26,10 +26,11 @@ func (b *builder) choose(ctx context.Context, order []uint32) (*Segment, error) 
 
 func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 	method := b.o.Method
+	sums := b.o.Measure.Distance == L1
 	switch {
-	case b.n == 0 || method == Exact || b.o.Measure.Distance == L1: // codes say too little of sums of absolute differences
-		l := &layout{method: Exact}
-		return b.segment(l), l, nil
+	case b.n == 0 || method == Exact || sums && method == Auto && b.n <= flatRows:
+		s, l := b.exact()
+		return s, l, nil
 	case method == Flat || method == Auto && b.n <= flatRows:
 		l := b.flat()
 		s := b.segment(l)
@@ -41,6 +42,9 @@ func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 	}
 	b.bits = 4
 	ivf := b.segment(l)
+	if sums { // links would be by squared distances
+		method = min(method, IVF)
+	}
 	if method != HNSW {
 		if err := b.tune(ctx, ivf); err != nil {
 			return nil, nil, err
@@ -52,8 +56,13 @@ func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 				return nil, nil, err
 			}
 		}
+		if sums && method == Auto && (ivf.Tuning.Recall < b.wanted() || ivf.Tuning.micros >= b.exactMicros) {
+			exact, l := b.exact()
+			exact.meta.Stats.Curve = ivf.meta.Stats.Curve
+			return exact, l, nil
+		}
 		scanned := float64(b.n) * float64(ivf.Tuning.Leaves) / float64(ivf.Leaves) * float64(4*ivf.codeLines())
-		if method == IVF || b.o.LeafSize > 0 || b.o.Fraction > 0 || scanned < graphBytes {
+		if sums || method == IVF || b.o.LeafSize > 0 || b.o.Fraction > 0 || scanned < graphBytes {
 			return ivf, l, nil
 		}
 	}
@@ -70,6 +79,12 @@ func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 	}
 	graph.meta.Stats.Curve = curve
 	return graph, l, nil
+}
+
+// exact is a segment that compares all rows.
+func (b *builder) exact() (*Segment, *layout) {
+	l := &layout{method: Exact}
+	return b.segment(l), l
 }
 
 // wanted is a little more than the recall that was asked for: queries from outside are further

@@ -144,3 +144,30 @@ func nearestFirst(rows []ann.Row, m ann.Measure, q []float32) []ann.Row {
 	}
 	return out
 }
+
+// Sums of absolute differences are looked for by squared ones; where those say too little, as of
+// values with heavy tails, all rows are compared.
+func TestSumsOfDifferences(t *testing.T) {
+	const n, d, asked = 5_000, 24, 20
+	m := ann.Measure{Distance: ann.L1}
+	rng := rand.New(rand.NewPCG(13, 1))
+	heavy := points(n+asked, d, 12)
+	for _, r := range heavy {
+		for j := range r.Vector {
+			r.Vector[j] = float32(rng.NormFloat64() / rng.NormFloat64())
+		}
+	}
+	for name, rows := range map[string][]ann.Row{"clusters": points(n+asked, d, 12), "heavy tails": heavy} {
+		s := build(t, rows[:n], ann.Options{Measure: m})
+		var sum float64
+		for _, q := range rows[n:] {
+			sum += filtered{name: name}.recall(t, s, nearestFirst(rows[:n], m, q.Vector), q.Vector) / asked
+		}
+		if sum < 0.95 {
+			t.Errorf("%s (%s, %v): recall %.3f", name, s.Stats().Method, s.Tuned(), sum)
+		}
+		if name == "heavy tails" && s.Stats().Method != ann.Exact.String() {
+			t.Errorf("%s are searched by %s", name, s.Stats().Method)
+		}
+	}
+}

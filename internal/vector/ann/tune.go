@@ -26,6 +26,8 @@ type tuner struct {
 	asked []Query
 	truth [][]uint32
 	curve []Point
+
+	exactMicros float64 // that comparing all rows takes; 0 = the truth is not from that
 }
 
 // tune sets the segment's tuning and keeps what was measured.
@@ -36,6 +38,7 @@ func (b *builder) tune(ctx context.Context, s *Segment) error {
 	if err := t.learn(ctx); err != nil {
 		return err
 	}
+	b.exactMicros = t.exactMicros
 	try := func(e effort) Point {
 		p := t.measure(e)
 		switch enough := p.Recall >= wanted; {
@@ -74,6 +77,10 @@ func (b *builder) tuner(s *Segment) *tuner {
 	return t
 }
 
+// compares says that the true neighbours come from all rows and not from the best codes of all:
+// codes are those of a graph, or say nothing certain of sums of absolute differences.
+func (t *tuner) compares() bool { return t.s.Method == HNSW || t.s.measure.Distance == L1 }
+
 // learn finds the true neighbours.
 func (t *tuner) learn(ctx context.Context) error {
 	sc := t.sc
@@ -83,8 +90,10 @@ func (t *tuner) learn(ctx context.Context) error {
 		}
 		runtime.Gosched()
 		sc.prepare(&t.asked[i], t.held)
-		if t.s.Method == HNSW {
+		if t.compares() {
+			start := time.Now()
 			sc.scanExact(tuneK)
+			t.exactMicros += time.Since(start).Seconds() * 1e6 / float64(len(t.asked))
 		} else {
 			sc.search(tuneK, effort{leaves: t.s.Leaves, candidates: t.truthRows()})
 		}
@@ -132,6 +141,9 @@ func (t *tuner) measure(e effort) Point {
 
 // enough rows to compare exactly; more find nothing more.
 func (t *tuner) candidates() []int {
+	if t.s.measure.Distance == L1 { // codes are compared by squared distances
+		return []int{30, 50, 80, 120, 180, 270, 400, 600, 900}
+	}
 	if t.s.Bits == 4 {
 		return []int{16, 24, 36, 50, 70, 100, 150, 250, 400}
 	}
