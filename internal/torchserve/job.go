@@ -102,6 +102,25 @@ func (j *job) begin(now time.Time) bool {
 	return true
 }
 
+// underway notes that the worker is at it now.
+func (j *job) underway(now time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.started = now
+}
+
+// size is about how many bytes it is on its way to a worker.
+func (j *job) size() int {
+	n := 64
+	for _, h := range j.req.Headers {
+		n += 8 + len(h.Name) + len(h.Value)
+	}
+	for _, p := range j.req.Parts {
+		n += 12 + len(p.Name) + len(p.ContentType) + len(p.Value)
+	}
+	return n
+}
+
 // leave has the rest of the answer dropped.
 func (j *job) leave() {
 	j.mu.Lock()

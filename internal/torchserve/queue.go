@@ -84,9 +84,47 @@ func (q *queue) now(limit int) []*job {
 	return q.pop(nil, limit)
 }
 
+// ahead takes what no worker waits for, at most limit jobs of room bytes together.
+func (q *queue) ahead(limit, room int) []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.idle > 0 {
+		return nil
+	}
+	n := 0
+	for n < min(limit, len(q.jobs)) && q.jobs[n].size() <= room {
+		room -= q.jobs[n].size()
+		n++
+	}
+	return q.pop(nil, n)
+}
+
+// back has jobs wait again, before the others.
+func (q *queue) back(jobs []*job) {
+	q.mu.Lock()
+	closed := q.closed
+	if closed == nil {
+		q.jobs = slices.Concat(jobs, q.jobs)
+		for range jobs {
+			q.wakeOne()
+		}
+	}
+	q.mu.Unlock()
+	if closed == nil {
+		return
+	}
+	for _, j := range jobs {
+		j.fail(closed)
+	}
+}
+
 // take waits for the first job, then takes what has come meanwhile, and waits up to
-// delay for more until limit. None = stop, dead or ctx came first.
+// delay for more until limit. None = stop, dead or ctx came first: a worker that is to
+// stop takes nothing more, however much waits.
 func (q *queue) take(ctx context.Context, stop, dead <-chan struct{}, limit int, delay time.Duration) []*job {
+	if isClosed(stop) {
+		return nil
+	}
 	var batch []*job
 	var timer *time.Timer
 	var late <-chan time.Time

@@ -65,24 +65,11 @@ func (w *slot) runBatch(conn *worker.Conn, batch []*job, reqs []worker.Request) 
 	if err := conn.Send(reqs, w.v.set.ResponseTimeout); err != nil {
 		return timely(err)
 	}
-	for {
-		a, err := conn.Receive(w.v.set.ResponseTimeout)
-		if err != nil {
-			return timely(err)
-		}
-		more, err := w.deliver(a, batch)
-		if err != nil {
-			return err
-		}
-		if more {
-			continue
-		}
-		for _, j := range batch {
-			j.fail(errorf(http.StatusServiceUnavailable, InternalServer, "number of batch response mismatched"))
-		}
-		w.v.measure(batch, begun)
-		return nil
+	if err := w.awaitAnswer(conn, batch); err != nil {
+		return err
 	}
+	w.v.measure(batch, begun)
+	return nil
 }
 
 func timely(err error) error {
@@ -189,8 +176,8 @@ func (w *slot) step(a worker.Answer, live []*job, begun time.Time) []*job {
 // least: the handler schedules them itself.
 const asyncLimit = 100
 
-// flight is the requests that a worker with asyncCommunication has.
-type flight struct {
+// crowd is the requests that a worker with asyncCommunication has.
+type crowd struct {
 	mu       sync.Mutex
 	jobs     map[string]*job
 	room     chan struct{} // a place of it is taken by each
@@ -201,7 +188,7 @@ type flight struct {
 
 // serveAsync sends requests as they come and matches answers by their ids.
 func (w *slot) serveAsync(ctx context.Context, conn *worker.Conn, dead <-chan struct{}) error {
-	f := &flight{jobs: map[string]*job{}, room: make(chan struct{}, max(asyncLimit, w.v.set.BatchSize)), patience: w.v.set.ResponseTimeout}
+	f := &crowd{jobs: map[string]*job{}, room: make(chan struct{}, max(asyncLimit, w.v.set.BatchSize)), patience: w.v.set.ResponseTimeout}
 	if f.patience <= 0 {
 		f.patience = time.Duration(1<<62 - 1)
 	}
@@ -249,7 +236,7 @@ func (w *slot) serveAsync(ctx context.Context, conn *worker.Conn, dead <-chan st
 }
 
 // drain waits until all have their answers, or none can come.
-func (f *flight) drain(broken <-chan struct{}) {
+func (f *crowd) drain(broken <-chan struct{}) {
 	for range cap(f.room) {
 		select {
 		case f.room <- struct{}{}:
@@ -259,7 +246,7 @@ func (f *flight) drain(broken <-chan struct{}) {
 	}
 }
 
-func (w *slot) sendAsync(ctx context.Context, conn *worker.Conn, f *flight, broken <-chan struct{}) error {
+func (w *slot) sendAsync(ctx context.Context, conn *worker.Conn, f *crowd, broken <-chan struct{}) error {
 	for {
 		select {
 		case f.room <- struct{}{}:
@@ -292,7 +279,7 @@ func (w *slot) sendAsync(ctx context.Context, conn *worker.Conn, f *flight, brok
 	}
 }
 
-func (w *slot) receiveAsync(conn *worker.Conn, f *flight) error {
+func (w *slot) receiveAsync(conn *worker.Conn, f *crowd) error {
 	for {
 		a, err := conn.Receive(0)
 		if err != nil {

@@ -214,6 +214,8 @@ func (w *slot) serve(ctx context.Context, conn *worker.Conn, dead <-chan struct{
 		return w.serveAsync(ctx, conn, dead)
 	case w.v.set.Continuous:
 		return w.serveContinuous(ctx, conn, dead)
+	case w.v.set.BatchSize == 1:
+		return w.serveSingles(ctx, conn, dead)
 	default:
 		return w.serveBatches(ctx, conn, dead)
 	}

@@ -130,6 +130,7 @@ type Decoder struct {
 	r     *bufio.Reader
 	limit int64 // of a body
 	four  [4]byte
+	begun bool // an answer is read, or was when reading failed
 }
 
 // NewDecoder makes one that drops bodies of more than limit bytes.
@@ -193,6 +194,10 @@ func (d *Decoder) body() (b []byte, tooLarge int64, err error) {
 
 // Read gives the next answer. io.EOF is an end between two.
 func (d *Decoder) Read() (a Answer, err error) {
+	if _, err = d.r.Peek(1); err != nil {
+		return Answer{}, err
+	}
+	d.begun = true
 	if a.Code, err = d.int(); err != nil {
 		return Answer{}, err
 	}
@@ -213,6 +218,7 @@ func (d *Decoder) Read() (a Answer, err error) {
 			return Answer{}, err
 		}
 		if n == -1 {
+			d.begun = false
 			return a, nil
 		}
 		if len(a.Items) == maxItems {

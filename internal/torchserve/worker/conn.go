@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -51,6 +53,29 @@ func (c *Conn) Send(batch []Request, patience time.Duration) error {
 	return c.write(AppendBatch(c.buf[:0], batch), patience)
 }
 
+// SendEach has it run requests one after the other, each as a batch of its own.
+func (c *Conn) SendEach(reqs []Request, patience time.Duration) error {
+	b := c.buf[:0]
+	for i := range reqs {
+		b = AppendBatch(b, reqs[i:i+1])
+	}
+	return c.write(b, patience)
+}
+
+// Silent ends what the worker can send, and says that it has sent nothing since the
+// last answer. The connection is of no use then.
+func (c *Conn) Silent() bool {
+	half, ok := c.c.(interface{ CloseRead() error })
+	if !ok || half.CloseRead() != nil || c.dec.begun {
+		return false
+	}
+	if c.c.SetReadDeadline(time.Time{}) != nil { // an end that was set is not the worker's
+		return false
+	}
+	n, err := c.dec.r.Read(make([]byte, 1)) // what has come, or the end, at once
+	return n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
+}
+
 func (c *Conn) write(b []byte, patience time.Duration) error {
 	if cap(b) <= 1<<20 {
 		c.buf = b
@@ -68,7 +93,11 @@ func (c *Conn) Receive(patience time.Duration) (Answer, error) {
 	if err := c.limit(c.c.SetReadDeadline, patience); err != nil {
 		return Answer{}, err
 	}
-	return c.dec.Read()
+	a, err := c.dec.Read()
+	if errors.Is(err, syscall.ECONNRESET) { // it ended with requests that it had not read
+		err = io.ErrUnexpectedEOF
+	}
+	return a, err
 }
 
 // limit sets a deadline, which an interrupt has passed for good.

@@ -278,8 +278,8 @@ def metrics():
         (lambda: own.addFilter(drop), lambda: own.removeFilter(drop)),
         (lambda: logging.getLogger("ts.metrics").setLevel(logging.ERROR), lambda: logging.getLogger("ts.metrics").setLevel(0)),
     ]
-    for i in range(rounds + len(changes)):
-        do, undo = changes[i - rounds] if i >= rounds else (lambda: None, lambda: None)
+    for i in range(rounds + 8 * len(changes)):
+        do, undo = changes[(i - rounds) // 8] if i >= rounds else (lambda: None, lambda: None)
         do()
         m = caching_metric.CachingMetric(chance.choice(("HandlerTime", "é")), chance.choice(("ms", "x", "count")), [], chance.choice(list(MetricTypes)))
         given = [(chance.choice(("", "r1", None, "r1,r2", "r" * 5000)), chance.choice((1, 1.25, torch.tensor(2.5), "word")), "Level:Model") for _ in range(chance.randrange(60))]

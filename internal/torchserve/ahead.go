@@ -1,0 +1,145 @@
+package torchserve
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"tategu/internal/torchserve/worker"
+)
+
+// What is written to a worker ahead of its answers, so that it needs not wait for the
+// next request: as little as it does in a moment, which is what a client that leaves
+// can cost, and as few bytes as its socket takes while it reads none.
+const (
+	aheadTime  = 4 * time.Millisecond
+	aheadJobs  = 16
+	aheadBytes = 32 << 10
+)
+
+// pace is how long a worker takes for a request: the longest of late, older ones
+// counting less and less.
+type pace struct{ slow time.Duration }
+
+func (p *pace) note(took time.Duration) { p.slow = max(took, p.slow-p.slow/32, 1) }
+
+// depth is how many requests may be ahead.
+func (p *pace) depth() int {
+	if p.slow == 0 {
+		return 0
+	}
+	return int(min(aheadTime/p.slow, aheadJobs))
+}
+
+// flight is the requests that a worker has: it works on the first, the others are in
+// its socket.
+type flight struct {
+	jobs  []*job
+	bytes int // of the others
+	begun time.Time
+	reqs  []worker.Request
+}
+
+// serveSingles runs requests one at a time, of which the next ones are written before
+// the answer to the first is there, where the worker is quick. One of them is given
+// back when the worker ends and cannot have begun with it.
+func (w *slot) serveSingles(ctx context.Context, conn *worker.Conn, dead <-chan struct{}) error {
+	var f flight
+	var p pace
+	for {
+		if len(f.jobs) == 0 {
+			if f.jobs = w.v.queue.take(ctx, w.stop, dead, 1, 0); len(f.jobs) == 0 {
+				return w.why(ctx, dead)
+			}
+			f.begun, f.bytes = time.Now(), 0
+			f.reqs = requests(f.reqs[:0], f.jobs)
+			if err := conn.Send(f.reqs, w.v.set.ResponseTimeout); err != nil {
+				return &deathError{err: timely(err), jobs: f.jobs}
+			}
+		}
+		w.writeAhead(conn, &f, p.depth())
+		if err := w.awaitAnswer(conn, f.jobs[:1]); err != nil {
+			return w.giveBack(ctx, conn, f.jobs, err)
+		}
+		now := time.Now()
+		w.v.measure(f.jobs[:1], f.begun)
+		p.note(now.Sub(f.begun))
+		f.jobs, f.begun = f.jobs[1:], now
+		if len(f.jobs) > 0 {
+			f.bytes -= f.jobs[0].size()
+			f.jobs[0].underway(now)
+		}
+	}
+}
+
+// writeAhead writes more requests once half of those ahead have been begun with.
+func (w *slot) writeAhead(conn *worker.Conn, f *flight, depth int) {
+	if len(f.jobs)-1 > depth/2 || depth == 0 || w.v.set.Ticket || isClosed(w.stop) {
+		return
+	}
+	if w.v.several() {
+		depth = 1 // another worker may have time for the rest
+	}
+	more := w.v.queue.ahead(depth-(len(f.jobs)-1), aheadBytes-f.bytes)
+	if len(more) == 0 {
+		return
+	}
+	for _, j := range more {
+		f.bytes += j.size()
+	}
+	f.jobs = append(f.jobs, more...)
+	f.reqs = requests(f.reqs[:0], more)
+	_ = conn.SendEach(f.reqs, w.v.set.ResponseTimeout) // a worker that has ended may have answered before: what is read tells
+}
+
+// awaitAnswer hands out what a worker answers until its batch is done.
+func (w *slot) awaitAnswer(conn *worker.Conn, batch []*job) error {
+	for {
+		a, err := conn.Receive(w.v.set.ResponseTimeout)
+		if err != nil {
+			return timely(err)
+		}
+		more, err := w.deliver(a, batch)
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		for _, j := range batch {
+			j.fail(errorf(http.StatusServiceUnavailable, InternalServer, "number of batch response mismatched"))
+		}
+		return nil
+	}
+}
+
+// giveBack has the requests ahead wait again, where it is certain that the worker has
+// not begun with them: it begins with the next one when its answer to the first is
+// sent, of which then no byte may have come, nor can come any more.
+func (w *slot) giveBack(ctx context.Context, conn *worker.Conn, jobs []*job, err error) error {
+	death := &deathError{err: err, jobs: jobs}
+	if len(jobs) == 1 || ctx.Err() != nil || errors.Is(err, worker.ErrProtocol) || !conn.Silent() {
+		return death
+	}
+	death.jobs = jobs[:1]
+	w.v.queue.back(jobs[1:])
+	w.v.flushAbandoned() // this may have been the last worker
+	return death
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// several says that the model has more than one worker.
+func (v *version) several() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.slots) > 1
+}
