@@ -83,6 +83,7 @@ type Container struct {
 	Artifact      string // gs:// URI, "" without one
 	HealthRoute   string
 	PredictRoute  string
+	ExplainRoute  string // "" = it explains nothing
 	InvokePrefix  string
 	Concurrency   int           // requests that it takes at a time, as it declares; 0 = it does not
 	Start         time.Duration // until the first good health answer
@@ -92,6 +93,10 @@ type Container struct {
 // concurrencyVariable in the env of a model's container says how many requests a
 // replica takes at a time; its server can read it too.
 const concurrencyVariable = "TATEGU_CONCURRENCY"
+
+// ExplainVariable in the env of a model's container names the route of its server that
+// explains predictions: the container contract has none.
+const ExplainVariable = "TATEGU_EXPLAIN_ROUTE"
 
 // Workload gives the container as a program to run.
 func (c *Container) Workload(id, owner, project, account string, res runtime.Resources) runtime.Workload {
@@ -247,6 +252,9 @@ func container(model *pb.Model, t Target) (*Container, error) {
 			return nil, resource.Invalid("container_spec.env", "%s is %q: it says how many requests a replica takes at a time", concurrencyVariable, v).WithResource(model.GetName())
 		}
 		c.Concurrency = n
+	}
+	if c.ExplainRoute = c.Env[ExplainVariable]; c.ExplainRoute != "" && !strings.HasPrefix(c.ExplainRoute, "/") {
+		return nil, resource.Invalid("container_spec.env", "%s is %q: it is a route, which begins with a slash", ExplainVariable, c.ExplainRoute).WithResource(model.GetName())
 	}
 	for _, word := range spec.GetCommand() {
 		c.Command = append(c.Command, expand(word, c.Env))

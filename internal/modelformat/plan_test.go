@@ -131,6 +131,24 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestExplainRoute(t *testing.T) {
+	t.Parallel()
+	for value, ok := range map[string]bool{"/why": true, "/why?top=$(A)": true, "why": false, "": true} {
+		model := &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "own", Env: []*pb.EnvVar{{Name: "A", Value: "3"}, {Name: ExplainVariable, Value: value}}}}
+		plan, err := (&Planner{}).Plan(t.Context(), nil, model, Target{})
+		switch {
+		case !ok:
+			if resource.CodeOf(err) != codes.InvalidArgument || !strings.Contains(err.Error(), ExplainVariable) {
+				t.Errorf("%q: %v", value, err)
+			}
+		case err != nil:
+			t.Errorf("%q: %v", value, err)
+		case plan.Container.ExplainRoute != strings.ReplaceAll(value, "$(A)", "3"):
+			t.Errorf("%q: %q", value, plan.Container.ExplainRoute)
+		}
+	}
+}
+
 func TestContainer(t *testing.T) {
 	t.Parallel()
 	p := &Planner{}

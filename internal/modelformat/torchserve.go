@@ -60,6 +60,7 @@ func (p *Planner) torchserve(model *pb.Model, t Target, found listing) (*Contain
 	c.Note = "TorchServe's workers, with " + path.Base(file.name)
 	c.HealthRoute, c.PredictRoute = "/ping", "/predictions/"+TorchModel
 	c.Env["AIP_HEALTH_ROUTE"], c.Env["AIP_PREDICT_ROUTE"] = c.HealthRoute, c.PredictRoute
+	c.ExplainRoute = "/explanations/" + TorchModel
 	c.InvokePrefix = "/*" // explanations, KServe's routes
 	return c, nil
 }

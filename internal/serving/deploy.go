@@ -140,7 +140,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 				return err
 			}
 		}
-		d.invoke = c.InvokePrefix != ""
+		d.invoke, d.explain = c.InvokePrefix != "", c.ExplainRoute
 	}
 	d.set, d.meters = replica.New(cfg), e.metrics.of(endpoint.Project(), endpoint.ID(), dm.GetId())
 	if d.scale != nil {

@@ -16,6 +16,7 @@ import (
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
 
+	"tategu/internal/modelformat"
 	"tategu/internal/replica"
 	"tategu/internal/resource"
 	"tategu/internal/store"
@@ -38,6 +39,8 @@ type Request struct {
 	// Route asks for a route of the server's own, with its query; "" = that of
 	// predictions. Method is POST where it is not given.
 	Route, Method string
+	// Explain asks for explanations of predictions.
+	Explain bool
 }
 
 // Response is a container's answer and who gave it. Body must be closed.
@@ -81,7 +84,7 @@ func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Resp
 	} else {
 		resp, err = e.ask(ctx, at, d, r)
 	}
-	if err == nil {
+	if err == nil && !r.Explain {
 		e.tapped(at, r, resp, time.Since(begin))
 	}
 	return resp, err
@@ -161,6 +164,12 @@ func (d *deployment) request(r Request) (*replica.Request, error) {
 	if r.Method != "" {
 		ask.Method = r.Method
 	}
+	if r.Explain {
+		if d.explain == "" {
+			return nil, d.unexplained()
+		}
+		ask.Path = d.explain
+	}
 	if r.Route != "" {
 		if !d.invoke {
 			return nil, resource.Errorf(codes.FailedPrecondition, "deployed model %s takes predictions only", d.id).WithResource(d.model.GetName()).
@@ -169,6 +178,15 @@ func (d *deployment) request(r Request) (*replica.Request, error) {
 		ask.Path = r.Route
 	}
 	return ask, nil
+}
+
+// unexplained says why a deployed model explains nothing, and what would.
+func (d *deployment) unexplained() error {
+	e := resource.Errorf(codes.FailedPrecondition, "deployed model %s gives no explanations of its predictions", d.id).WithResource(d.model.GetName()).WithCause(resource.CauseModel)
+	if d.native != nil {
+		return e.WithHint("models that are evaluated in the server have none; archives of TorchServe's have, and containers that name the route in %s", modelformat.ExplainVariable)
+	}
+	return e.WithHint("name the route of its server that gives them in %s, a variable of the model's container", modelformat.ExplainVariable)
 }
 
 // bounded ends the request's time limit with its body.

@@ -34,7 +34,7 @@ type job struct {
 }
 
 func newJob(r Request) *job {
-	j := &job{arrived: time.Now(), label: "default", wake: make(chan struct{}, 1), req: worker.Request{ID: r.ID, Headers: r.Headers, Parts: r.Parts}}
+	j := &job{arrived: time.Now(), alone: r.Alone, label: "default", wake: make(chan struct{}, 1), req: worker.Request{ID: r.ID, Headers: r.Headers, Parts: r.Parts}}
 	if j.req.ID == "" {
 		j.req.ID = newID()
 	}

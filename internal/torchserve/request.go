@@ -13,6 +13,7 @@ type Part = worker.Part
 // adds none.
 type Request struct {
 	ID      string // the handler's request id; "" = the engine makes one
+	Alone   bool   // it is no part of a batch
 	Headers []Pair
 	Parts   []Part
 }

@@ -63,6 +63,23 @@ def test_container_model(endpoint, echo_model):
     assert b'{"predictions": [2]}' in text
 
 
+def test_explanations(endpoint, mode, served_model):
+    """Of a container that names its route; a model in the server has none."""
+    named = aiplatform.Model.upload(
+        display_name="explains",
+        serving_container_image_uri="echo:1",
+        serving_container_environment_variables={"TATEGU_EXPLAIN_ROUTE": "/why"},
+    )
+    endpoint.deploy(named, machine_type="n1-standard-2")
+    answer = endpoint.explain(instances=[{"age": 0.5}, {"age": 3}], parameters={"top": 1})
+    assert answer.predictions == [{"age": 0.5}, {"age": 3}]
+    assert [type(e).to_dict(e)["attributions"][0]["feature_attributions"] for e in answer.explanations] == answer.predictions
+    endpoint.deploy(served_model, machine_type="n1-standard-2", traffic_percentage=0)
+    native = next(m.id for m in endpoint.list_models() if m.id != answer.deployed_model_id)
+    with pytest.raises(exceptions.BadRequest, match="gives no explanations"):
+        endpoint.explain(instances=[[1, 2, 3, 4]], deployed_model_id=native)
+
+
 def test_two_models_share_traffic(endpoint, echo_model, served_model):
     endpoint.deploy(echo_model, machine_type="n1-standard-2")
     first = endpoint.list_models()[0].id

@@ -79,6 +79,29 @@ def test_archive(endpoint, bucket):
     assert endpoint.predict(instances=[[1, 2], [3, 4.5]]).predictions == [3, 7.5]
     answer = endpoint.raw_predict(body=b'{"instances": [[5, 6]]}', headers={"Content-Type": "application/json"})
     assert json.loads(answer.content) == {"predictions": [11]}
+    explained = endpoint.explain(instances=[[1, 2], [3, 4.5]])
+    assert explained.predictions == [3, 7.5]
+    assert explained.deployed_model_id == endpoint.list_models()[0].id
+    features = [type(e).to_dict(e)["attributions"][0]["feature_attributions"] for e in explained.explanations]
+    assert features == [{"weights": [1, 1]}] * 2
+
+
+def test_batch_prediction(mode, bucket):
+    model = upload(bucket, "batch", {"model.mar": archive()})
+    rows = [[n, 2 * n] for n in range(100)]
+    bucket.blob("in.jsonl").upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
+    job = model.batch_predict(
+        job_display_name="bp",
+        gcs_source=f"gs://{bucket.name}/in.jsonl",
+        gcs_destination_prefix=f"gs://{bucket.name}/out",
+        instances_format="jsonl",
+        predictions_format="jsonl",
+        machine_type="n1-standard-2",
+    )
+    assert job.state.name == "JOB_STATE_SUCCEEDED"
+    assert job.completion_stats.successful_count == len(rows)
+    lines = [json.loads(line) for blob in job.iter_outputs() if "prediction.results" in blob.name for line in blob.download_as_text().splitlines()]
+    assert sorted((tuple(line["instance"]), line["prediction"]) for line in lines) == [(tuple(row), sum(row)) for row in rows]
 
 
 def test_broken_archive(endpoint, bucket):

@@ -52,7 +52,8 @@ func (p *Prediction) Methods() ([]api.Method, error) {
 	raw.HTTP = p.rawPredictHTTP
 	stream := api.Stream(MethodName(service, "StreamRawPredict"), predictPermission, p.streamRawPredict)
 	stream.HTTP = p.streamRawPredictHTTP
-	return []api.Method{predict, raw, stream}, nil
+	explain := api.Unary(MethodName(service, "Explain"), explainPermission, p.explain)
+	return []api.Method{predict, raw, stream, explain}, nil
 }
 
 func (p *Prediction) predict(ctx context.Context, req *pb.PredictRequest) (*pb.PredictResponse, error) {
@@ -153,6 +154,9 @@ func readAnswer(a *serving.Response) (data []byte, err error) {
 	return data, nil
 }
 
+// routeMissing is the reason of an error about the route of a model's server.
+const routeMissing = "PREDICT_ROUTE"
+
 // modelError is a bad answer of the user's server. What the caller can cause is
 // told as such; a server error of the model is never one of ours.
 func modelError(a *serving.Response, body []byte) error {
@@ -177,7 +181,7 @@ func modelError(a *serving.Response, body []byte) error {
 		WithCause(resource.CauseUserCode)
 	switch {
 	case a.Status == http.StatusNotFound || a.Status == http.StatusMethodNotAllowed:
-		e.Reason = "PREDICT_ROUTE"
+		e.Reason = routeMissing
 		return e.WithHint("containerSpec.predictRoute of the model names the route that takes predictions")
 	case a.Status >= http.StatusInternalServerError:
 		return e.WithHint("`tategu logs %s` shows what the server said", a.Endpoint)
