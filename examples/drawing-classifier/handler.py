@@ -13,7 +13,7 @@ class DrawingHandler(BaseHandler):
         """A batch of requests as one tensor."""
         rows = []
         for request in data:
-            body = request.get("body") or request.get("data")
+            body = request.get("body") or request.get("data") or request  # on an endpoint it is the instance itself
             if isinstance(body, (bytes, bytearray)):
                 body = json.loads(body)
             rows.append(torch.tensor(body["drawing"], dtype=torch.float32).reshape(1, 8, 8) / 16)

@@ -100,3 +100,17 @@ def test_drawings(archive: Path, served: TorchServe) -> None:
     assert (model["modelUrl"], model["batchSize"], model["workers"][0]["status"]) == ("gs://models/digits.mar", 16, "READY")
     metrics = served.ask(2, "/metrics").decode()
     assert 'model_name="digits",model_version="default"' in metrics
+
+
+def test_deployed(archive: Path, tmp_path: Path) -> None:
+    """The archive on an endpoint: predicted, explained and predicted in a batch, by the program of the example."""
+    with Server(tmp_path, config=f"buckets: [models]\ntorchserve: {{python: {PYTHON}}}\n") as server:
+        server.command("cp", str(archive / "digits.mar"), str(archive / "test.jsonl"), "gs://models/digits/")
+        command = [sys.executable, EXAMPLE / "deploy.py", "models"]
+        run = subprocess.run(command, env=server.env("--intercept"), capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr + server.log.read_text()[-3000:]
+    said = {head: rest.strip() for head, _, rest in (line.partition(" ") for line in run.stdout.splitlines())}  # among what the SDK says
+    assert said["predicted"] == said["wanted"]
+    assert said["explained"].startswith(said["wanted"].strip("[]").split(",")[0] + ": most by the pixel in row ")
+    right, of = said["batch"].split(" of ")
+    assert int(right) > 0.95 * int(of.split()[0]) > 300
