@@ -26,7 +26,7 @@ const (
 
 // build makes an index of a folder and deploys it: what `build_s` counts.
 func (s *server) build(ctx context.Context, endpoint, folder string) (*deployed, error) {
-	d := &deployed{server: s, endpoint: endpoint, match: pb.NewMatchServiceClient(s.conn), upserts: pb.NewIndexServiceClient(s.conn)}
+	d := &deployed{server: s, endpoint: endpoint, match: pb.NewMatchServiceClient(s.conn), upserts: pb.NewIndexServiceClient(s.writes)}
 	config := map[string]any{
 		"dimensions": dims, "approximateNeighborsCount": 100, "distanceMeasureType": "SQUARED_L2_DISTANCE",
 		"algorithmConfig": map[string]any{"treeAhConfig": map[string]any{}},
@@ -41,6 +41,19 @@ func (s *server) build(ctx context.Context, endpoint, folder string) (*deployed,
 	}
 	_, err = s.operate(ctx, "/v1/"+endpoint+":deployIndex", map[string]any{"deployedIndex": map[string]any{"id": deployedID, "index": d.index}})
 	return d, err
+}
+
+// update builds the index once more of a folder.
+func (d *deployed) update(ctx context.Context, folder string) error {
+	var op operation
+	err := d.server.call(ctx, http.MethodPatch, "/v1/"+d.index+"?updateMask=metadata", map[string]any{
+		"metadata": map[string]any{"contentsDeltaUri": "gs://" + bucketName + "/" + folder, "isCompleteOverwrite": true},
+	}, &op)
+	if err != nil {
+		return err
+	}
+	_, err = d.server.await(ctx, op)
+	return err
 }
 
 func (s *server) endpoint(ctx context.Context) (string, error) {

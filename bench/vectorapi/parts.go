@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -69,7 +70,26 @@ func (b *bench) small(ctx context.Context, s *server) error {
 		}
 		b.p99Upserts = max(b.p99Upserts, l.p99)
 	}
+	if err := b.updating(ctx, all[0], index, "avro"); err != nil {
+		return err
+	}
 	return b.reload(ctx, index, all[0])
+}
+
+// updating is a load while the index is built anew of its files.
+func (b *bench) updating(ctx context.Context, p protocol, index *deployed, folder string) error {
+	var all sync.WaitGroup
+	var failed error
+	var took time.Duration
+	begun := time.Now()
+	all.Go(func() {
+		failed = index.update(ctx, folder)
+		took = time.Since(begun)
+	})
+	l := open(ctx, b.qps, b.length(), p.do)
+	all.Wait()
+	say("%s and a batch update, of %.1f s, for %d s: p50 %s ms, p99 %s ms, worst %s ms\n", p.name, took.Seconds(), b.seconds, ms(l.p50), ms(l.p99), ms(l.worst))
+	return errors.Join(failed, l.err())
 }
 
 func (b *bench) length() time.Duration { return time.Duration(b.seconds) * time.Second }

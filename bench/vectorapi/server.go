@@ -37,7 +37,8 @@ type server struct {
 	address, token string
 	log            string
 	http           *http.Client
-	conn           *grpc.ClientConn
+	conn           *grpc.ClientConn // of queries
+	writes         *grpc.ClientConn // of upserts, which another program does, as a rule
 }
 
 // startServer gives a server even where it fails, once the process is there.
@@ -46,7 +47,7 @@ func startServer(ctx context.Context, binary, dir string) (*server, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, "tategu.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "vectors:\n  idle: %v\n", idle), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "cache: %s\nvectors:\n  idle: %v\n", filepath.Join(dir, "cache"), idle), 0o600); err != nil {
 		return nil, err
 	}
 	s := &server{log: filepath.Join(dir, "server.log"), ended: make(chan struct{})}
@@ -75,7 +76,11 @@ func startServer(ctx context.Context, binary, dir string) (*server, error) {
 	}
 	s.token = "Bearer " + strings.TrimSpace(string(secret))
 	s.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}}
-	s.conn, err = grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	plain := grpc.WithTransportCredentials(insecure.NewCredentials())
+	if s.conn, err = grpc.NewClient(s.address, plain); err != nil {
+		return s, err
+	}
+	s.writes, err = grpc.NewClient(s.address, plain)
 	return s, err
 }
 
@@ -98,8 +103,10 @@ func (s *server) ready(ctx context.Context) error {
 
 func (s *server) close() error {
 	var err error
-	if s.conn != nil {
-		err = s.conn.Close()
+	for _, conn := range []*grpc.ClientConn{s.conn, s.writes} {
+		if conn != nil {
+			err = errors.Join(err, conn.Close())
+		}
 	}
 	if s.http != nil {
 		s.http.CloseIdleConnections()
@@ -181,19 +188,25 @@ func (s *server) call(ctx context.Context, method, path string, body, out any) e
 	return json.Unmarshal(text, out)
 }
 
-// operate starts a long-running operation, waits for its end, and gives the name of
-// what it made.
+// operation is a long-running one.
+type operation struct {
+	Name     string
+	Done     bool
+	Error    *struct{ Message string }
+	Response struct{ Name string }
+}
+
+// operate starts an operation, waits for its end, and gives the name of what it made.
 func (s *server) operate(ctx context.Context, path string, body any) (name string, err error) {
-	var op struct {
-		Name     string
-		Done     bool
-		Error    *struct{ Message string }
-		Response struct{ Name string }
-	}
+	var op operation
 	if err := s.call(ctx, http.MethodPost, path, body, &op); err != nil {
 		return "", err
 	}
-	err = until(ctx, 20*time.Minute, path+" is done", func() (bool, error) {
+	return s.await(ctx, op)
+}
+
+func (s *server) await(ctx context.Context, op operation) (name string, err error) {
+	err = until(ctx, 20*time.Minute, op.Name+" is done", func() (bool, error) {
 		if op.Done {
 			return true, nil
 		}
@@ -201,7 +214,7 @@ func (s *server) operate(ctx context.Context, path string, body any) (name strin
 		return op.Done, err
 	})
 	if err == nil && op.Error != nil {
-		err = fmt.Errorf("%s: %s", path, op.Error.Message)
+		err = fmt.Errorf("%s: %s", op.Name, op.Error.Message)
 	}
 	return op.Response.Name, err
 }

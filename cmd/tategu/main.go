@@ -18,6 +18,7 @@ import (
 	"tategu/internal/batch"
 	"tategu/internal/resource"
 	"tategu/internal/runtime/process"
+	"tategu/internal/vector/builder"
 )
 
 // version is set by the linker.
@@ -40,6 +41,13 @@ func Main(args []string) int {
 	if len(args) > 0 && args[0] == app.TorchVerb {
 		if err := torchReplica(args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "torch replica: "+told(err))
+			return 1
+		}
+		return 0
+	}
+	if len(args) > 0 && args[0] == builder.Verb {
+		if err := builder.Main(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "index build: "+told(err))
 			return 1
 		}
 		return 0

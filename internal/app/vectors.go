@@ -2,8 +2,15 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -11,6 +18,7 @@ import (
 	"tategu/internal/identity"
 	"tategu/internal/resource"
 	"tategu/internal/vector"
+	"tategu/internal/vector/builder"
 	vectorlocal "tategu/internal/vector/local"
 )
 
@@ -61,12 +69,69 @@ func (m *Main) listenMatch(ctx context.Context) (err error) {
 }
 
 func (m *Main) openVectors(ctx context.Context) (*vector.Engine, error) {
+	self, err := builder.Self()
+	if err != nil {
+		return nil, fmt.Errorf("find our own binary: %w", err)
+	}
+	cache, err := vectorCache(filepath.Join(m.cfg.Cache, "vectors"), m.cfg.Data)
+	if err != nil {
+		return nil, fmt.Errorf("make the cache of indexes: %w", err)
+	}
 	backend, err := vectorlocal.New(ctx, vectorlocal.Config{
-		Store: m.store, Contents: m.blobs.Contents(), Cache: filepath.Join(m.cfg.Cache, "vectors"), Idle: m.cfg.Vectors.Idle,
+		Store: m.store, Contents: m.blobs.Contents(), Builder: builder.New(self, m.log), Cache: cache, Idle: m.cfg.Vectors.Idle,
 		Memory: m.cfg.Vectors.MemoryBytes, MergeAt: m.cfg.Vectors.MergeAt, Log: m.log, Now: m.now,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return vector.New(vector.EngineConfig{Store: m.store, Objects: func(as identity.Account) vector.Objects { return m.objects.As(as) }, Backend: backend, Log: m.log, Now: m.now}), nil
+}
+
+// cacheOwner names the file of a cache of indexes that says whose it is.
+const cacheOwner = "data"
+
+// vectorCache gives the directory below root where the server of a data directory keeps
+// the files that it maps. Servers share root, and each removes what it does not know from
+// its own. Those of data directories that are gone are removed, and what earlier versions
+// kept in root itself.
+func vectorCache(root, data string) (string, error) {
+	sum := sha256.Sum256([]byte(data))
+	own := hex.EncodeToString(sum[:8])
+	dir := filepath.Join(root, own)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, cacheOwner), []byte(data), 0o600); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return "", err
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(root, e.Name())
+		switch {
+		case strings.HasSuffix(e.Name(), ".segment"):
+			errs = append(errs, os.Remove(path))
+		case e.Name() != own && e.IsDir():
+			errs = append(errs, removeOrphan(path))
+		}
+	}
+	return dir, errors.Join(errs...)
+}
+
+// removeOrphan removes a cache whose data directory is gone.
+func removeOrphan(dir string) error {
+	owner, err := os.ReadFile(filepath.Join(dir, cacheOwner))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // another server is making it
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(string(owner)); !errors.Is(err, fs.ErrNotExist) { //nolint:gosec // it only looks whether a server of this user has its data there
+		return nil
+	}
+	return os.RemoveAll(dir)
 }

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from server import Server
 
-DIMS = 8
+DIMS = 640  # so that each merge is worth a process of its own
 IDS = 150  # of each writer
 PROJECT = "/v1/projects/p/locations/us-central1"
 CONFIG = "vectors: {mergeAt: 60}\n"

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,30 +35,49 @@ type Options struct {
 	Threads int
 	// Hint of how many rows will come; not needed.
 	Hint int
+	// Check the file once it is there.
+	Check bool
+}
+
+// Built tells of a file.
+type Built struct {
+	Stats Stats
+	Found float64 // share of the true neighbours that it finds, where that was checked
 }
 
 // defaultRecall is enough where nobody asked for something else.
 const defaultRecall = 0.95
 
 // BuildFile is Build into a file that appears whole or not at all: it is written beside its
-// place, brought to disk and renamed.
-func BuildFile(ctx context.Context, path string, rows Rows, o Options) (Stats, error) {
+// place and renamed. It is not brought to disk: what a crash of the machine leaves of it is
+// found to be damaged, and who keeps it for good has a copy.
+func BuildFile(ctx context.Context, path string, rows Rows, o Options) (Built, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".segment-*")
 	if err != nil {
-		return Stats{}, err
+		return Built{}, err
 	}
 	defer os.Remove(f.Name()) //nolint:errcheck // gone already if all went well
 	stats, err := Build(ctx, f, rows, o)
-	if err == nil {
-		err = f.Sync()
-	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
-	return stats, err
+	built := Built{Stats: stats}
+	if err == nil && o.Check {
+		built.Found, err = checkFile(ctx, path)
+	}
+	return built, err
+}
+
+func checkFile(ctx context.Context, path string) (float64, error) {
+	s, err := Open(path)
+	if err != nil {
+		return 0, err
+	}
+	found, err := s.Check(ctx)
+	return found, errors.Join(err, s.Close())
 }
 
 // Build writes a segment of the rows. It holds them in memory while it builds. An error of

@@ -52,6 +52,18 @@ type section struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant table
 
+// checksum of a section, in steps: one call is a loop that the runtime cannot interrupt, and
+// whoever has to stop all goroutines for a moment (the garbage collector) would wait for it.
+func checksum(b []byte) (sum uint32) {
+	const step = 256 << 10
+	for len(b) > 0 {
+		n := min(step, len(b))
+		sum = crc32.Update(sum, castagnoli, b[:n])
+		b = b[n:]
+	}
+	return sum
+}
+
 // writeFile writes sections with their table.
 func writeFile(w io.Writer, sections []section) (int64, error) {
 	table := make([]byte, headerSize+entrySize*len(sections))
@@ -59,7 +71,7 @@ func writeFile(w io.Writer, sections []section) (int64, error) {
 	for i, s := range sections {
 		e := table[headerSize+i*entrySize:]
 		binary.LittleEndian.PutUint32(e, s.kind)
-		binary.LittleEndian.PutUint32(e[4:], crc32.Checksum(s.data, castagnoli))
+		binary.LittleEndian.PutUint32(e[4:], checksum(s.data))
 		binary.LittleEndian.PutUint64(e[8:], uint64(at))
 		binary.LittleEndian.PutUint64(e[16:], uint64(len(s.data)))
 		at += int64(roundUp(len(s.data), align))
@@ -118,7 +130,7 @@ func readFile(b []byte) (map[uint32][]byte, error) {
 			return nil, fmt.Errorf("%w: section %d is outside the file", ErrDamaged, kind)
 		}
 		data := b[at : at+n : at+n]
-		if crc32.Checksum(data, castagnoli) != binary.LittleEndian.Uint32(e[4:]) {
+		if checksum(data) != binary.LittleEndian.Uint32(e[4:]) {
 			return nil, fmt.Errorf("%w: checksum of section %d", ErrDamaged, kind)
 		}
 		if _, twice := out[kind]; twice {

@@ -177,22 +177,24 @@ func (f *finder) memory() {
 // scan compares the vectors in memory, and keeps the nearest.
 func (f *finder) scan(i int, pass func(*entry) bool) {
 	q := f.queries[i]
+	v := q.Point.GetFeatureVector()
 	for n, m := range f.view.memories() {
-		hits := m.scan(q.Point.GetFeatureVector(), func(e *entry) bool {
-			if n > 0 {
-				if _, newer := f.view.mem.byID[e.id]; newer {
-					return false
-				}
+		pass := pass
+		if n > 0 {
+			all := pass
+			pass = func(e *entry) bool {
+				_, newer := f.view.mem.byID[e.id]
+				return !newer && all(e)
 			}
-			return pass(e)
-		}, nil)
-		slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.distance, b.distance) })
-		if k := depth(q); q.PerCrowding == 0 && len(hits) > k {
-			hits = hits[:k]
 		}
-		for _, h := range hits {
+		visit := func(h hit) {
 			e := m.entries[h.at]
 			f.dense[i] = append(f.dense[i], candidate{id: e.id, distance: h.distance, entry: &e})
+		}
+		if q.PerCrowding > 0 {
+			m.each(v, pass, visit)
+		} else {
+			m.scan(v, depth(q), pass, visit)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"tategu/internal/blob"
 	"tategu/internal/store"
 	"tategu/internal/vector"
+	"tategu/internal/vector/ann"
 )
 
 // Contents keeps the bytes of segments; blob.Store.Contents() is one.
@@ -30,11 +31,26 @@ type Contents interface {
 	Remove(ctx context.Context, id string) error
 }
 
+// Builder makes segments; vector/builder has one that does so in processes of their own.
+type Builder interface {
+	// Build writes a segment of rows into a file that appears whole or not at all.
+	// awaited says that somebody waits for it.
+	Build(ctx context.Context, path string, rows ann.Rows, o ann.Options, awaited bool) (ann.Built, error)
+}
+
+// here builds in this process.
+type here struct{}
+
+func (here) Build(ctx context.Context, path string, rows ann.Rows, o ann.Options, _ bool) (ann.Built, error) {
+	return ann.BuildFile(ctx, path, rows, o)
+}
+
 // Config of the backend.
 type Config struct {
 	Store    store.Store
 	Contents Contents
-	Cache    string // directory of mapped files; it may be deleted while no server runs
+	Builder  Builder // nil builds in this process
+	Cache    string  // directory of mapped files; it may be deleted while no server runs
 	// Idle is how long an index without queries stays in memory; 0 = 15 minutes.
 	Idle time.Duration
 	// Memory bounds the bytes of all indexes in memory: beyond it, those whose last
@@ -68,6 +84,9 @@ var _ vector.Backend = (*Backend)(nil)
 func New(ctx context.Context, cfg Config) (*Backend, error) {
 	if cfg.Idle == 0 {
 		cfg.Idle = defaultIdle
+	}
+	if cfg.Builder == nil {
+		cfg.Builder = here{}
 	}
 	if cfg.MergeAt == 0 {
 		cfg.MergeAt = defaultMergeAt
@@ -125,7 +144,7 @@ func (b *Backend) Warm(ctx context.Context, index vector.Index) error {
 			continue
 		}
 		for n := range min(warmProbes, s.Len()) {
-			if _, err := s.probe(uint32(n*s.Len()/warmProbes), false); err != nil {
+			if err := s.probe(uint32(n * s.Len() / warmProbes)); err != nil {
 				return err
 			}
 			if ctx.Err() != nil {

@@ -154,20 +154,40 @@ func (m manifest) parts() []part {
 	return parts
 }
 
-// trimLog removes changes up to one that are in segments now.
-func trimLog(ctx context.Context, tx store.Tx, index string, upTo int64) error {
-	rows, err := tx.List(ctx, store.Query{Kind: kindLog, Prefix: index + "/log/"})
-	if err != nil {
-		return err
-	}
+// trimAtOnce rows are removed in a transaction: the changes of others wait for one.
+const trimAtOnce = 100
+
+// trimLog removes changes up to one that are in segments now. Those that stay, where it is
+// interrupted, are known by the manifest's watermark, and go when the index is next read.
+func (b *Backend) trimLog(ctx context.Context, index string, upTo int64) error {
 	end := logKey(index, upTo)
-	for _, row := range rows {
-		if row.Key > end {
-			return nil
-		}
-		if err := tx.Delete(ctx, kindLog, row.Key); err != nil {
+	for {
+		rows, err := b.cfg.Store.List(ctx, store.Query{Kind: kindLog, Prefix: index + "/log/", Limit: trimAtOnce})
+		if err != nil {
 			return err
 		}
+		var keys []string
+		for _, row := range rows {
+			if row.Key <= end {
+				keys = append(keys, row.Key)
+			}
+		}
+		if len(keys) == 0 {
+			return nil
+		}
+		err = b.cfg.Store.UpdateSoon(ctx, func(tx store.Tx) error {
+			for _, key := range keys {
+				if err := tx.Delete(ctx, kindLog, key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("trim the log of %s: %w", index, err)
+		}
+		if len(keys) < trimAtOnce {
+			return nil
+		}
 	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -25,7 +26,10 @@ type memory struct {
 	byID    map[string]int
 	entries []entry
 	slab    []float32 // len(entries) × stride
+	rows    []uint32  // the numbers of all entries, for the kernels
 	bytes   int64
+
+	free sync.Pool // *scratch
 }
 
 // entry is the last change of one id.
@@ -67,6 +71,7 @@ func (m *memory) put(seq int64, id string, point *pb.IndexDatapoint) error {
 		at = len(m.entries)
 		m.byID[id] = at
 		m.entries = append(m.entries, e)
+		m.rows = append(m.rows, uint32(at))
 		m.grow()
 	}
 	m.bytes += e.bytes
@@ -115,24 +120,75 @@ type hit struct {
 	distance float32
 }
 
-// scan gives the distances of all entries with a vector that pass. The caller holds mu.
-func (m *memory) scan(query []float32, pass func(*entry) bool, found []hit) []hit {
-	rows := make([]uint32, 0, len(m.entries))
-	for i := range m.entries {
-		if e := &m.entries[i]; e.dense() && (pass == nil || pass(e)) {
-			rows = append(rows, uint32(i))
+// scratch is what one scan needs.
+type scratch struct {
+	query, distances []float32
+	best             []hit
+}
+
+// scan visits the nearest entries with a vector that pass, so many at most, the nearest
+// first. All distances are computed; pass is asked of those alone that would be among the
+// nearest. The caller holds mu.
+func (m *memory) scan(query []float32, most int, pass func(*entry) bool, visit func(hit)) {
+	if len(m.entries) == 0 || most <= 0 {
+		return
+	}
+	sc, ok := m.free.Get().(*scratch)
+	if !ok {
+		sc = &scratch{query: aligned(m.stride)}
+	}
+	defer m.free.Put(sc)
+	m.distances(query, sc)
+	best := sc.best[:0]
+	for i, d := range sc.distances {
+		d = m.distance(d)
+		if len(best) == most && d >= best[most-1].distance {
+			continue
+		}
+		if e := &m.entries[i]; !e.dense() || !pass(e) {
+			continue
+		}
+		at := len(best)
+		for at > 0 && d < best[at-1].distance {
+			at--
+		}
+		if len(best) == most {
+			best = best[:most-1]
+		}
+		best = slices.Insert(best, at, hit{i, d})
+	}
+	for _, h := range best {
+		visit(h)
+	}
+	sc.best = best
+}
+
+// each visits all entries with a vector that pass, with their distances.
+func (m *memory) each(query []float32, pass func(*entry) bool, visit func(hit)) {
+	if len(m.entries) == 0 {
+		return
+	}
+	sc := &scratch{query: aligned(m.stride)}
+	m.distances(query, sc)
+	for i, d := range sc.distances {
+		if e := &m.entries[i]; e.dense() && pass(e) {
+			visit(hit{i, m.distance(d)})
 		}
 	}
-	if len(rows) == 0 {
-		return found
-	}
-	q := aligned(m.stride)
-	copy(q, query)
+}
+
+// distances of all entries, as the kernels give them.
+func (m *memory) distances(query []float32, sc *scratch) {
+	copy(sc.query, query)
 	if scaled(m.measure) {
-		scale(q)
+		scale(sc.query)
 	}
-	out := make([]float32, len(rows))
-	rank := kernel.Rank{Query: &q[0], Base: &m.slab[0], Rows: &rows[0], Out: &out[0], Count: len(rows), Stride: m.stride}
+	n := len(m.entries)
+	if cap(sc.distances) < n {
+		sc.distances = make([]float32, n, 2*n)
+	}
+	sc.distances = sc.distances[:n]
+	rank := kernel.Rank{Query: &sc.query[0], Base: &m.slab[0], Rows: &m.rows[0], Out: &sc.distances[0], Count: n, Stride: m.stride}
 	switch m.measure.Distance {
 	case ann.SquaredL2:
 		m.kernels.L2(&rank)
@@ -141,11 +197,6 @@ func (m *memory) scan(query []float32, pass func(*entry) bool, found []hit) []hi
 	default:
 		m.kernels.Dot(&rank)
 	}
-	for i, row := range rows {
-		d := out[i]
-		found = append(found, hit{int(row), m.distance(d)})
-	}
-	return found
 }
 
 // distance of what a kernel gave.

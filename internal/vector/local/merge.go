@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"tategu/internal/blob"
@@ -19,7 +20,7 @@ const segmentKind = blob.KindVectorSegment
 func (t *table) merge(ctx context.Context) error {
 	t.maintain.Lock()
 	defer t.maintain.Unlock()
-	return t.mergeLocked(ctx)
+	return t.mergeLocked(ctx, true)
 }
 
 // mergeSoon is merge for who has other indexes to look after: one that is being worked on
@@ -29,11 +30,11 @@ func (t *table) mergeSoon(ctx context.Context) error {
 		return nil
 	}
 	defer t.maintain.Unlock()
-	return t.mergeLocked(ctx)
+	return t.mergeLocked(ctx, false)
 }
 
-// mergeLocked is merge for who holds maintain.
-func (t *table) mergeLocked(ctx context.Context) error {
+// mergeLocked is merge for who holds maintain; awaited says that somebody waits for it.
+func (t *table) mergeLocked(ctx context.Context, awaited bool) error {
 	v, upTo, err := t.freeze(ctx)
 	if v == nil || err != nil {
 		return err
@@ -43,7 +44,7 @@ func (t *table) mergeLocked(ctx context.Context) error {
 	var was, m manifest
 	var added *segment
 	if rows.count > 0 {
-		if added, err = t.build(ctx, rows); err != nil {
+		if added, err = t.build(ctx, rows, awaited); err != nil {
 			return err
 		}
 	}
@@ -68,10 +69,7 @@ func (t *table) mergeLocked(ctx context.Context) error {
 				m.Current.Method = added.Stats().Method
 			}
 		}
-		if err := m.write(ctx, tx, t.index.Name); err != nil {
-			return err
-		}
-		return trimLog(ctx, tx, t.index.Name, upTo)
+		return m.write(ctx, tx, t.index.Name)
 	})
 	if err != nil {
 		t.abandon(ctx, added)
@@ -79,7 +77,7 @@ func (t *table) mergeLocked(ctx context.Context) error {
 	}
 	t.merged(v, m, keep, added)
 	t.backend.letGo(ctx, was, m)
-	return nil
+	return t.backend.trimLog(ctx, t.index.Name, upTo)
 }
 
 // freeze sets aside what is in memory, with all changes up to a number; nil = nothing
@@ -206,22 +204,21 @@ func (s *source) rows() ann.Rows {
 }
 
 // build makes a segment, in the cache and as a content.
-func (t *table) build(ctx context.Context, rows *source) (*segment, error) {
-	return t.buildRows(ctx, rows.rows(), rows.count, max(1, runtime.GOMAXPROCS(0)/2), ann.Auto)
+func (t *table) build(ctx context.Context, rows *source, awaited bool) (*segment, error) {
+	s, _, err := t.buildRows(ctx, rows.rows(), ann.Options{Hint: rows.count, Threads: max(1, runtime.GOMAXPROCS(0)/2)}, awaited)
+	return s, err
 }
 
-// buildRows makes a segment of rows, of which about so many come.
-func (t *table) buildRows(ctx context.Context, rows ann.Rows, hint, threads int, method ann.Method) (_ *segment, err error) {
+// buildRows makes a segment of rows. Of the options those are its caller's that are not
+// the index's.
+func (t *table) buildRows(ctx context.Context, rows ann.Rows, o ann.Options, awaited bool) (_ *segment, found float64, err error) {
 	dir, err := os.MkdirTemp(t.backend.cfg.Cache, ".build-*")
 	if err != nil {
-		return nil, fmt.Errorf("build a segment: %w", err)
+		return nil, 0, fmt.Errorf("build a segment: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cfg := t.index.Config
-	o := ann.Options{
-		Dimensions: cfg.Dimensions, Measure: cfg.Measure, Recall: cfg.Recall, LeafSize: cfg.LeafSize, Fraction: cfg.LeafPart,
-		Candidates: cfg.Approximate, Hint: hint, Threads: threads, Method: method,
-	}
+	o.Dimensions, o.Measure, o.Recall, o.LeafSize, o.Fraction, o.Candidates = cfg.Dimensions, cfg.Measure, cfg.Recall, cfg.LeafSize, cfg.LeafPart, cfg.Approximate
 	if cfg.BruteForce {
 		o.Method = ann.Exact
 	}
@@ -238,21 +235,21 @@ func (t *table) buildRows(ctx context.Context, rows ann.Rows, hint, threads int,
 			}
 		}
 	}
-	path := dir + "/segment"
-	stats, err := ann.BuildFile(ctx, path, counted, o)
+	path := filepath.Join(dir, "segment")
+	built, err := t.backend.cfg.Builder.Build(ctx, path, counted, o, awaited)
 	if err != nil {
-		return nil, fmt.Errorf("build a segment: %w", err)
+		return nil, 0, fmt.Errorf("build a segment: %w", err)
 	}
 	p, err := t.backend.keep(ctx, path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	p.Rows, p.Sparse = stats.Rows, sparse
+	p.Rows, p.Sparse = built.Stats.Rows, sparse
 	s, err := t.backend.openSegment(ctx, p)
 	if err != nil {
-		return nil, errors.Join(err, t.backend.cfg.Contents.Remove(context.WithoutCancel(ctx), p.Content))
+		return nil, 0, errors.Join(err, t.backend.cfg.Contents.Remove(context.WithoutCancel(ctx), p.Content))
 	}
-	return s, nil
+	return s, built.Found, nil
 }
 
 // keep makes a built file a content, and the cache's copy of it.

@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"runtime/debug"
 
@@ -23,7 +22,7 @@ func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite boo
 	t.maintain.Lock()
 	defer t.maintain.Unlock()
 	// What was streamed so far belongs to the generation that goes, whole.
-	if err := t.mergeLocked(ctx); err != nil {
+	if err := t.mergeLocked(ctx, true); err != nil {
 		return err
 	}
 	v, err := t.use(ctx)
@@ -31,11 +30,11 @@ func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite boo
 		return err
 	}
 	defer v.leave()
-	built, err := t.buildRows(ctx, incoming(ctx, t, v, overwrite, src), 0, runtime.GOMAXPROCS(0), ann.Auto)
+	built, found, err := t.buildRows(ctx, incoming(ctx, t, v, overwrite, src), ann.Options{Threads: runtime.GOMAXPROCS(0), Check: true}, true)
 	if err != nil {
 		return err
 	}
-	gen, err := t.check(ctx, built)
+	gen, err := t.check(built, found)
 	if err != nil {
 		t.abandon(ctx, built)
 		return err
@@ -103,13 +102,9 @@ func incoming(ctx context.Context, t *table, v *view, overwrite bool, src vector
 // that was wanted.
 const least = 0.8
 
-// check measures a new segment.
-func (t *table) check(ctx context.Context, s *segment) (generation, error) {
-	gen := generation{Created: t.backend.cfg.Now().UTC(), Method: s.Stats().Method, Parts: []part{s.part}}
-	var err error
-	if gen.Recall, err = s.recall(ctx); err != nil {
-		return gen, fmt.Errorf("check the new generation: %w", err)
-	}
+// check decides on a new segment, of which a build has told what it finds.
+func (t *table) check(s *segment, found float64) (generation, error) {
+	gen := generation{Created: t.backend.cfg.Now().UTC(), Method: s.Stats().Method, Recall: found, Parts: []part{s.part}}
 	// A configuration may ask for few leaves: then what it finds is what was wanted.
 	if want := t.index.Config.Recall * least; gen.Recall < want && t.index.Config.LeafPart == 0 && t.index.Config.Approximate == 0 {
 		return gen, resource.Errorf(codes.Internal, "the new generation finds %.0f%% of the true neighbours, less than %.0f%%; the old one stays", 100*gen.Recall, 100*want).
@@ -181,7 +176,8 @@ func (t *table) streamed(ctx context.Context, v *view) (*segment, error) {
 	if rows.countAll(); rows.count == 0 {
 		return nil, nil //nolint:nilnil // nothing has come
 	}
-	return t.buildRows(ctx, rows.rows(), rows.count, runtime.GOMAXPROCS(0), ann.Exact)
+	s, _, err := t.buildRows(ctx, rows.rows(), ann.Options{Hint: rows.count, Threads: runtime.GOMAXPROCS(0), Method: ann.Exact}, true)
+	return s, err
 }
 
 // closed is the view's generation with all that was streamed into it, for a roll-back.
@@ -204,7 +200,7 @@ func (b *Backend) Rollback(ctx context.Context, index vector.Index, commit vecto
 	t := b.table(index)
 	t.maintain.Lock()
 	defer t.maintain.Unlock()
-	if err := t.mergeLocked(ctx); err != nil {
+	if err := t.mergeLocked(ctx, true); err != nil {
 		return err
 	}
 	m, err := readManifest(ctx, b.cfg.Store, index.Name)

@@ -117,7 +117,7 @@ func (t *table) rest(ctx context.Context) (freed int64, err error) {
 	freed = v.stats().Bytes
 	v.leave()
 	// One that was deleted meanwhile leaves with what it has.
-	if err := t.mergeLocked(ctx); err != nil && !resource.IsNotFound(err) {
+	if err := t.mergeLocked(ctx, false); err != nil && !resource.IsNotFound(err) {
 		return 0, err
 	}
 	if v := t.acquire(); v != nil {

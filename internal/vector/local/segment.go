@@ -99,52 +99,7 @@ func (s *segment) release() {
 }
 
 // probe searches for a row's own vector.
-func (s *segment) probe(row uint32, exact bool) ([]ann.Neighbor, error) {
-	out := &ann.Results{}
-	err := s.Search([]ann.Query{{Vector: s.Vector(row), K: probeNeighbors, Exact: exact}}, nil, out)
-	if err != nil {
-		return nil, err
-	}
-	return out.At(0), nil
-}
-
-// Of the check of a generation.
-const (
-	probeNeighbors = 10
-	probes         = 100
-)
-
-// recall is the share of true neighbours that the segment's own method finds, over
-// rows spread over all of it.
-func (s *segment) recall(ctx context.Context) (float64, error) {
-	if s.Len() == 0 {
-		return 1, nil
-	}
-	found, wanted := 0, 0
-	n := min(probes, s.Len())
-	for i := range n {
-		row := uint32(i * s.Len() / n)
-		truth, err := s.probe(row, true)
-		if err != nil {
-			return 0, err
-		}
-		got, err := s.probe(row, false)
-		if err != nil {
-			return 0, err
-		}
-		if len(truth) == 0 {
-			continue
-		}
-		farthest := truth[len(truth)-1].Distance
-		for _, g := range got {
-			if g.Distance <= farthest { // equally near ones are as good
-				found++
-			}
-		}
-		wanted += len(truth)
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-	}
-	return float64(min(found, wanted)) / float64(max(1, wanted)), nil
+func (s *segment) probe(row uint32) error {
+	const neighbors = 10
+	return s.Search([]ann.Query{{Vector: s.Vector(row), K: neighbors}}, nil, &ann.Results{})
 }

@@ -108,7 +108,11 @@ func (t *table) load(ctx context.Context) (err error) {
 		return err
 	}
 	mem := newMemory(t.index.Config.Measure, t.index.Config.Dimensions)
-	if t.seq, err = t.replay(ctx, m.Current.Watermark, mem); err != nil {
+	// What a merge left that was interrupted goes first.
+	if err = t.backend.trimLog(ctx, t.index.Name, m.Current.Watermark); err == nil {
+		t.seq, err = t.replay(ctx, m.Current.Watermark, mem)
+	}
+	if err != nil {
 		closeAll(segments)
 		return err
 	}
