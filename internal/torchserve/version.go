@@ -159,15 +159,15 @@ func (v *version) measure(batch []*job, begun time.Time) {
 	if v.srv.deps.Metrics == nil {
 		return
 	}
-	now := time.Now()
+	now, host := time.Now(), []Pair{{Name: "Level", Value: "Host"}}
 	for _, j := range batch {
 		model := []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: j.label}, {Name: "hostname", Value: v.srv.host}}
 		queued, total := j.started.Sub(j.arrived), now.Sub(j.arrived)
 		v.srv.observe(Metric{Name: "ts_inference_latency_microseconds", Unit: "Microseconds", Kind: "COUNTER", Value: float64(total.Microseconds()), Dimensions: model, RequestIDs: j.req.ID})
 		v.srv.observe(Metric{Name: "ts_queue_latency_microseconds", Unit: "Microseconds", Kind: "COUNTER", Value: float64(queued.Microseconds()), Dimensions: model, RequestIDs: j.req.ID})
-		v.srv.observe(Metric{Name: "QueueTime", Unit: "Milliseconds", Kind: "GAUGE", Value: float64(queued.Milliseconds()), Dimensions: []Pair{{Name: "Level", Value: "Host"}}, RequestIDs: j.req.ID})
+		v.srv.observe(Metric{Name: "QueueTime", Unit: "Milliseconds", Kind: "GAUGE", Value: float64(queued.Milliseconds()), Dimensions: host, RequestIDs: j.req.ID})
 	}
-	v.srv.observe(Metric{Name: "WorkerThreadTime", Unit: "Milliseconds", Kind: "GAUGE", Value: float64(now.Sub(begun).Milliseconds()), Dimensions: []Pair{{Name: "Level", Value: "Host"}}})
+	v.srv.observe(Metric{Name: "WorkerThreadTime", Unit: "Milliseconds", Kind: "GAUGE", Value: float64(now.Sub(begun).Milliseconds()), Dimensions: host})
 }
 
 // scale makes the number of workers what is wanted and gives those that must start

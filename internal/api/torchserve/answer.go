@@ -152,8 +152,12 @@ func (a *API) access(r *http.Request, status int, took time.Duration) {
 	if a.Access == nil {
 		return
 	}
-	_, _ = fmt.Fprintf(a.Access, "%s - /%s %q %d %d\n", stamp(time.Now()), r.RemoteAddr, r.Method+" "+r.URL.RequestURI()+" "+r.Proto, status, took.Milliseconds())
+	b := append(time.Now().AppendFormat(make([]byte, 0, 160), stampFormat), " - /"...)
+	b = strconv.AppendQuote(append(append(b, r.RemoteAddr...), ' '), r.Method+" "+r.URL.RequestURI()+" "+r.Proto)
+	b = strconv.AppendInt(append(b, ' '), int64(status), 10)
+	b = append(strconv.AppendInt(append(b, ' '), took.Milliseconds(), 10), '\n')
+	_, _ = a.Access.Write(b) // a log that cannot be written must not end a request
 }
 
-// stamp is a time as TorchServe's logs have it.
-func stamp(t time.Time) string { return t.Format("2006-01-02T15:04:05,000") }
+// stampFormat is a time as TorchServe's logs have it.
+const stampFormat = "2006-01-02T15:04:05,000"

@@ -46,6 +46,9 @@ type Metrics struct {
 	families []*family
 	byName   map[string]*family
 	dropped  map[string]bool // names that were told of once
+	labels   []string        // scratch: a metric's label values
+	key      []byte          // scratch: what a sample is found by
+	line     []byte          // scratch: a line of a log
 }
 
 // family is a metric with all its label values.
@@ -112,15 +115,19 @@ func (m *Metrics) Observe(x engine.Metric) {
 	if x.Host == "" {
 		x.Host = m.host
 	}
-	labels, ok := f.values(x)
-	if !ok {
+	var ok bool
+	if m.labels, ok = f.values(m.labels[:0], x); !ok {
 		m.cfg.Log.Debug("a metric was dropped: it lacks a dimension of its definition", slog.String("metric", x.Name))
 		return
 	}
 	if m.cfg.Mode != ModePrometheus {
 		m.write(f, x)
 	}
-	f.add(labels, x.Value)
+	m.key = m.key[:0]
+	for _, l := range m.labels {
+		m.key = append(append(m.key, l...), 0)
+	}
+	f.add(m.key, m.labels, x.Value)
 }
 
 // detected is the definition of a metric that has none.
@@ -135,9 +142,8 @@ func detected(x engine.Metric) Definition {
 	return d
 }
 
-// values are a metric's label values in the order of the definition.
-func (f *family) values(x engine.Metric) ([]string, bool) {
-	out := make([]string, 0, len(f.Dimensions)+1)
+// values adds a metric's label values in the order of the definition.
+func (f *family) values(out []string, x engine.Metric) ([]string, bool) {
 	for _, name := range f.Dimensions {
 		i := slices.IndexFunc(x.Dimensions, func(p engine.Pair) bool { return p.Name == name })
 		switch {
@@ -146,7 +152,7 @@ func (f *family) values(x engine.Metric) ([]string, bool) {
 		case strings.EqualFold(name, "hostname"):
 			out = append(out, x.Host)
 		default:
-			return nil, false
+			return out, false
 		}
 	}
 	if f.Model && !slices.Contains(f.Dimensions, "Hostname") {
@@ -158,15 +164,14 @@ func (f *family) values(x engine.Metric) ([]string, bool) {
 // maxSamples of one metric: handlers choose their dimensions' values.
 const maxSamples = 10_000
 
-func (f *family) add(labels []string, v float64) {
-	key := strings.Join(labels, "\x00")
-	s := f.samples[key]
+func (f *family) add(key []byte, labels []string, v float64) {
+	s := f.samples[string(key)]
 	if s == nil {
 		if len(f.order) == maxSamples {
 			return
 		}
-		s = &sample{labels: labels}
-		f.samples[key] = s
+		s = &sample{labels: slices.Clone(labels)}
+		f.samples[string(key)] = s
 		f.order = append(f.order, s)
 	}
 	switch f.Kind {
@@ -201,20 +206,22 @@ func (m *Metrics) write(f *family, x engine.Metric) {
 	if at.IsZero() {
 		at = time.Now()
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s - %s.%s:%s|#", stamp(at), x.Name, f.Unit, number64(x.Value))
+	b := append(at.AppendFormat(m.line[:0], stampFormat), " - "...)
+	b = append(append(append(b, x.Name...), '.'), f.Unit...)
+	b = append(appendNumber64(append(b, ':'), x.Value), "|#"...)
 	for i, p := range x.Dimensions {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
-		b.WriteString(p.Name + ":" + p.Value)
+		b = append(append(append(b, p.Name...), ':'), p.Value...)
 	}
-	b.WriteString("|#hostname:" + x.Host)
+	b = append(append(b, "|#hostname:"...), x.Host...)
 	if x.RequestIDs != "" {
-		b.WriteString(",requestID:" + x.RequestIDs)
+		b = append(append(b, ",requestID:"...), x.RequestIDs...)
 	}
-	fmt.Fprintf(&b, ",timestamp:%d\n", at.Unix())
-	_, _ = io.WriteString(w, b.String()) // a log that cannot be written must not end a request
+	b = append(strconv.AppendInt(append(b, ",timestamp:"...), at.Unix(), 10), '\n')
+	_, _ = w.Write(b) // a log that cannot be written must not end a request
+	m.line = b
 }
 
 // count observes a metric of the server's own with its labels.
@@ -342,6 +349,13 @@ func number64(v float64) string {
 		s += ".0"
 	}
 	return s
+}
+
+func appendNumber64(b []byte, v float64) []byte {
+	if i := int64(v); float64(i) == v && i > -1e7 && i < 1e7 && (i != 0 || !math.Signbit(v)) {
+		return append(strconv.AppendInt(b, i, 10), ".0"...)
+	}
+	return append(b, number64(v)...)
 }
 
 // validName says that Prometheus takes a name.

@@ -146,3 +146,15 @@ func TestDefinitions(t *testing.T) {
 		t.Errorf("the file has %d definitions, we %d", len(want), len(api.Definitions()))
 	}
 }
+
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	h := api.New(listen(), api.Deps{Engine: &fake{}, Access: &log}).Inference()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/predictions/nope?a=%22%0a", http.NoBody)
+	r.RemoteAddr = "192.0.2.1:5000"
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if !regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3} - /192\.0\.2\.1:5000 "GET /predictions/nope\?a=%22%0a HTTP/1\.1" 404 \d+\n$`).MatchString(log.String()) {
+		t.Errorf("the line is %q", log.String())
+	}
+}
