@@ -60,8 +60,8 @@ test: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) faults
 	$(MAKE) debug-loop GATHER_MS=500 WORK_MS=200
 
-test-go: $(TOOLS)/.built $(CLIENTS)/.built
-	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
+test-go: $(TOOLS)/.built $(CLIENTS)/.built $(VENV)/pgvector/.built
+	PATH="$(dir $(UV)):$$PATH" TATEGU_TEST_PYTHON=$(CLIENTS)/bin/python TATEGU_TEST_PGVECTOR=$(VENV)/pgvector $(GOTEST) -- $(RACE) -shuffle=on -timeout 20m ./...
 
 ## The bucket adapter against an S3 server, and against tategu as the GCS service.
 test-buckets: build $(TOOLS)/versitygw
@@ -393,6 +393,11 @@ $(VENV)/torchserve/.built: test/torchserve/requirements.txt | $(UV)
 	touch $@
 
 # Datadog's check has pins of its own.
+$(VENV)/pgvector/.built: test/pgvector.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/pgvector
+	$(UV) pip install --quiet --python $(VENV)/pgvector/bin/python -r test/pgvector.txt
+	touch $@
+
 $(VENV)/datadog/.built: test/datadog.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)/datadog
 	$(UV) pip install --quiet --python $(VENV)/datadog/bin/python -r test/datadog.txt

@@ -71,6 +71,7 @@ type Main struct {
 	schedules  *aiplatform.Schedules
 	engines    engines
 	warehouses map[string]warehouse.Warehouse
+	vectors    io.Closer // the database of indexes; nil = there is none
 	wire       *wire.Server
 	listener   net.Listener
 	match      net.Listener // nil = private index endpoints have no address of their own
@@ -392,6 +393,9 @@ func (m *Main) Close() error {
 	}
 	for _, w := range m.warehouses {
 		errs = append(errs, w.Close())
+	}
+	if m.vectors != nil {
+		errs = append(errs, m.vectors.Close())
 	}
 	if m.metadata != nil {
 		errs = append(errs, m.metadata.Close())

@@ -32,7 +32,8 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   configuration that are about Java are named in the log.
 - **Vector search** ([guide](guide/vector-search.md)): an index takes upserts whatever its indexUpdateMethod is; shardSize and numbers of replicas are accepted and mean one shard in this server. Queries are answered on the
   region's host and on publicEndpointDomainName. DOT_PRODUCT_DISTANCE is reported as the dot product. Refused by name: encryption_spec, private_service_connect_config, deployed_index_auth_config, psc_automation_configs,
-  enable_access_logging, ImportIndex.
+  enable_access_logging, ImportIndex. With ` + "`vectors: {backend: pgvector}`" + ` datapoints are in PostgreSQL: more than 16,000 dimensions are refused by name, beyond 4000 all vectors are compared, and shares of
+  leaves to be searched change nothing, since its graphs have none.
 - **Batch prediction** ([batch](guide/batch.md)): JSONL, CSV, Parquet and lists of files in gs:// in; JSONL, CSV and Parquet in gs:// out, and a table of a warehouse. BigQuery, TFRecord, explanations and
   model monitoring are refused by name.
 - **Custom jobs**: container and Python package specs, several pools. Machine types are hints, except ` + "`custom-CORES-MEGABYTES`" + `; a command, argument or variable with

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"tategu/internal/vector"
 	"tategu/internal/vector/builder"
 	vectorlocal "tategu/internal/vector/local"
+	"tategu/internal/vector/pgvector"
 )
 
 // Vectors is what holds for all indexes of vector search.
@@ -33,6 +35,49 @@ type Vectors struct {
 	// Match is a second address, on loopback and without TLS, for clients of private
 	// index endpoints: the SDK asks for port 10000. "" = there is none.
 	Match string `yaml:"match"`
+	// Backend keeps the datapoints: local (which "" is) or pgvector.
+	Backend string `yaml:"backend"`
+	// PGVector is the database of the backend pgvector.
+	PGVector PGVector `yaml:"pgvector"`
+}
+
+// PGVector is a PostgreSQL with the extension pgvector. One of DSN and DSNFile is set.
+type PGVector struct {
+	DSN     string `yaml:"dsn"`     // URL, or settings as libpq takes them; a password may come from PGPASSWORD or a passfile
+	DSNFile string `yaml:"dsnFile"` // path of a file with that in it
+	Schema  string `yaml:"schema"`  // of this server alone; "" = tategu
+	// Connections that there are at most; 0 = 16.
+	Connections int `yaml:"connections"`
+}
+
+// Backends of vector search.
+const (
+	backendLocal    = "local"
+	backendPGVector = "pgvector"
+)
+
+func (v Vectors) validateBackend() error {
+	p := v.PGVector
+	switch v.Backend {
+	case "", backendLocal:
+		if p != (PGVector{}) {
+			return resource.Invalid("vectors.pgvector", "vectors.pgvector is set, and vectors.backend is not pgvector").WithHint("write backend: pgvector")
+		}
+		return nil
+	case backendPGVector:
+	default:
+		return resource.Invalid("vectors.backend", "vectors.backend is %q", v.Backend).WithHint("write local or pgvector")
+	}
+	switch {
+	case (p.DSN == "") == (p.DSNFile == ""):
+		return resource.Invalid("vectors.pgvector", "vectors.pgvector has not one of dsn and dsnFile").
+			WithHint("write pgvector: {dsnFile: FILE}, with postgres://USER:PASSWORD@HOST/DATABASE in the file")
+	case p.Schema != "" && !regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`).MatchString(p.Schema):
+		return resource.Invalid("vectors.pgvector.schema", "%q is no name of a schema: want up to 63 lower-case letters, digits and _", p.Schema)
+	case p.Connections < 0:
+		return resource.Invalid("vectors.pgvector.connections", "vectors.pgvector.connections is %d", p.Connections).WithHint("leave it out for 16")
+	}
+	return nil
 }
 
 func (v Vectors) validate() error {
@@ -44,6 +89,9 @@ func (v Vectors) validate() error {
 	}
 	if v.MergeAt < 0 {
 		return resource.Invalid("vectors.mergeAt", "vectors.mergeAt is %d", v.MergeAt).WithHint("leave it out for 4096")
+	}
+	if err := v.validateBackend(); err != nil {
+		return err
 	}
 	if v.Match == "" {
 		return nil
@@ -68,7 +116,46 @@ func (m *Main) listenMatch(ctx context.Context) (err error) {
 	return nil
 }
 
-func (m *Main) openVectors(ctx context.Context) (*vector.Engine, error) {
+// keptElsewhere refuses a backend where another one keeps indexes, which would seem to be empty.
+func (m *Main) keptElsewhere(ctx context.Context) error {
+	other, keeps := backendPGVector, pgvector.Keeps
+	if m.cfg.Vectors.Backend == backendPGVector {
+		other, keeps = backendLocal, vectorlocal.Keeps
+	}
+	index, err := keeps(ctx, m.store)
+	if err != nil || index == "" {
+		return err
+	}
+	return resource.Errorf(codes.FailedPrecondition, "vectors.backend is not %s, which keeps the datapoints of %s", other, index).WithResource(index).
+		WithHint("write vectors: {backend: %s} again; `tategu index export` and a batch update move an index to another server", other)
+}
+
+// openBackend opens what keeps datapoints.
+func (m *Main) openBackend(ctx context.Context) (vector.Backend, error) {
+	if err := m.keptElsewhere(ctx); err != nil {
+		return nil, err
+	}
+	if m.cfg.Vectors.Backend != backendPGVector {
+		return m.openLocal(ctx)
+	}
+	p := m.cfg.Vectors.PGVector
+	if p.DSNFile != "" {
+		data, err := os.ReadFile(p.DSNFile)
+		if err != nil {
+			return nil, resource.Invalid("vectors.pgvector.dsnFile", "the address of the pgvector backend: %w", err)
+		}
+		p.DSN = strings.TrimSpace(string(data))
+	}
+	b, err := pgvector.New(pgvector.Config{Store: m.store, DSN: p.DSN, Schema: p.Schema, Connections: p.Connections, Log: m.log, Now: m.now})
+	if err != nil {
+		return nil, resource.Invalid("vectors.pgvector", "%w", err)
+	}
+	m.vectors = b
+	return b, nil
+}
+
+// openLocal opens the backend that needs nothing else.
+func (m *Main) openLocal(ctx context.Context) (vector.Backend, error) {
 	self, err := builder.Self()
 	if err != nil {
 		return nil, fmt.Errorf("find our own binary: %w", err)
@@ -77,10 +164,14 @@ func (m *Main) openVectors(ctx context.Context) (*vector.Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of indexes: %w", err)
 	}
-	backend, err := vectorlocal.New(ctx, vectorlocal.Config{
+	return vectorlocal.New(ctx, vectorlocal.Config{
 		Store: m.store, Contents: m.blobs.Contents(), Builder: builder.New(self, m.log), Cache: cache, Idle: m.cfg.Vectors.Idle,
 		Memory: m.cfg.Vectors.MemoryBytes, MergeAt: m.cfg.Vectors.MergeAt, Log: m.log, Now: m.now,
 	})
+}
+
+func (m *Main) openVectors(ctx context.Context) (*vector.Engine, error) {
+	backend, err := m.openBackend(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,7 @@ func layers() [][]string {
 
 // adapters live below their port; tests and app import them.
 func adapters() []string {
-	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/warehouse/sqlite", "internal/warehouse/postgres", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime", "internal/runner/tract", "internal/vector/local", "internal/vector/builder"}
+	return []string{"internal/store/sqlite", "internal/blob/disk", "internal/warehouse/sqlite", "internal/warehouse/postgres", "internal/blob/bucket", "internal/runtime/process", "internal/runtime/docker", "internal/runtime/router", "internal/identity/metadata", "internal/runner/onnxruntime", "internal/runner/tract", "internal/vector/local", "internal/vector/builder", "internal/vector/pgvector"}
 }
 
 // private children are imported by their parent (and by the listed packages) only.

@@ -23,7 +23,12 @@ func Postgres(t *testing.T) (dsn string) {
 	if err != nil || len(found) == 0 {
 		t.Skip("PostgreSQL is not installed (Debian: postgresql)")
 	}
-	bin := filepath.Dir(found[len(found)-1])
+	return PostgresOf(t, filepath.Dir(found[len(found)-1]))
+}
+
+// PostgresOf is Postgres with the programs of a directory.
+func PostgresOf(t *testing.T, bin string) (dsn string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "tategu-pg-") //nolint:usetesting // the path of a socket is short, and another user enters it
 	if err != nil {
 		t.Fatal(err)
