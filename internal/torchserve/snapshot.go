@@ -317,7 +317,7 @@ func (s *Server) startWorkers() int {
 	if s.gpus > 0 {
 		return s.gpus
 	}
-	return runtime.NumCPU()
+	return runtime.GOMAXPROCS(0)
 }
 
 // formatProperties writes the format of java.util.Properties.

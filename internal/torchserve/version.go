@@ -126,11 +126,12 @@ func (v *version) program(ctx context.Context, id string) (worker.Program, worke
 	}, launcher, nil
 }
 
-// threads of each worker, so that those of the model together are as many as cores.
+// threads of each worker, so that those of the model together are as many as cores, of
+// which a container may have fewer than the machine.
 func (v *version) threads() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return max(1, runtime.NumCPU()/max(1, len(v.slots)))
+	return max(1, runtime.GOMAXPROCS(0)/max(1, len(v.slots)))
 }
 
 // output takes what workers print: metrics, and the rest as the model's log.
