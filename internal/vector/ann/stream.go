@@ -27,7 +27,7 @@ func (e *WriteError) Unwrap() error { return e.Err }
 
 // WriteRows writes all rows of so many dimensions for ReadRows.
 func WriteRows(w io.Writer, rows Rows, dimensions int) error {
-	var head, record []byte
+	var head, record []byte // used again
 	for r, err := range rows {
 		if err != nil {
 			return err
@@ -39,7 +39,8 @@ func WriteRows(w io.Writer, rows Rows, dimensions int) error {
 		head = appendString(append(head[:0], rowComes), r.ID)
 		head = append(head, raw(r.Vector)...)
 		head = binary.AppendUvarint(head, uint64(len(record)))
-		if _, err := w.Write(append(head, record...)); err != nil {
+		head = append(head, record...)
+		if _, err := w.Write(head); err != nil {
 			return &WriteError{err}
 		}
 	}

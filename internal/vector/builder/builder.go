@@ -13,8 +13,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -44,15 +49,19 @@ type answer struct {
 
 // kinds of errors that callers tell apart.
 func kinds() map[string]error {
-	return map[string]error{"duplicate": ann.ErrDuplicate, "vector": ann.ErrVector, "damaged": ann.ErrDamaged}
+	return map[string]error{
+		"duplicate": ann.ErrDuplicate, "vector": ann.ErrVector, "damaged": ann.ErrDamaged, "full": syscall.ENOSPC, "quota": syscall.EDQUOT,
+	}
 }
 
 // Process builds in processes.
 type Process struct {
 	binary string
 	log    *slog.Logger
-	env    []string // nil = ours
-	small  int      // values of vectors, up to which a build is not worth a process
+	env    []string
+	small  int // values of vectors, up to which a build is not worth a process
+
+	unheard sync.Once // of a priority that could not be had, which is so for all builds
 }
 
 // smallBuild takes some milliseconds, as a process does to begin.
@@ -60,7 +69,12 @@ const smallBuild = 256 * 128
 
 // New gives a builder that starts a binary with Verb.
 func New(binary string, log *slog.Logger) *Process {
-	return &Process{binary: binary, log: log, small: smallBuild}
+	return &Process{binary: binary, log: log, env: environment(os.Environ()), small: smallBuild}
+}
+
+// environment keeps what Go itself reads: a build has no use for the server's secrets.
+func environment(all []string) []string {
+	return slices.DeleteFunc(all, func(v string) bool { return !strings.HasPrefix(v, "GO") })
 }
 
 // Build makes a segment of rows at a path; what nobody waits for gives way further. Few rows,
@@ -82,7 +96,9 @@ func (p *Process) Build(ctx context.Context, path string, rows ann.Rows, o ann.O
 	if err != nil {
 		return ann.Built{}, fmt.Errorf("build a segment: %w", err)
 	}
-	if err := cmd.Start(); err != nil {
+	end, err := start(cmd)
+	defer end()
+	if err != nil {
 		return ann.Built{}, resource.Errorf(codes.Internal, "start a process that builds a segment: %w", err).WithCause(resource.CausePlatform).
 			WithHint("the binary that the server was started from must stay where it was, and the machine must have room for one more process")
 	}
@@ -102,9 +118,24 @@ func (p *Process) Build(ctx context.Context, path string, rows ann.Rows, o ann.O
 	}
 	a, err := read(out.Bytes(), fed, ended, string(said.text))
 	if a.Priority != "" {
-		p.log.WarnContext(ctx, "a build has the priority of everything else", slog.String("error", a.Priority))
+		p.unheard.Do(func() {
+			p.log.WarnContext(ctx, "builds do not give way as they should", slog.String("error", a.Priority))
+		})
 	}
 	return a.Built, err
+}
+
+// start starts a process on a thread that lives until end is called: the kernel ends the
+// process with the thread that started it, and those of Go may end at any time.
+func start(cmd *exec.Cmd) (end func(), err error) {
+	started, done := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- cmd.Start()
+		<-done
+	}()
+	return func() { close(done) }, <-started
 }
 
 func isWrite(err error) bool {

@@ -2,12 +2,15 @@ package builder
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +40,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	runtime.LockOSThread() // the first thread never ends: tests have others
 	goleak.VerifyTestMain(m)
 }
 
@@ -164,6 +168,30 @@ func join(all ...ann.Rows) ann.Rows {
 				}
 			}
 		}
+	}
+}
+
+// TestFull: a disk without room is known as such, wherever the build is.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	for kind, known := range map[string]error{"full": syscall.ENOSPC, "quota": syscall.EDQUOT} {
+		cause := fmt.Errorf("build: %w", &fs.PathError{Op: "write", Path: "segment", Err: known})
+		out, err := json.Marshal(failed(cause))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := read(out, nil, nil, ""); a.Kind != kind || !errors.Is(err, known) || err.Error() != cause.Error() {
+			t.Errorf("%v is told as %s, and taken for %v", cause, out, err)
+		}
+	}
+}
+
+// TestEnvironment: a build is told nothing of the server's but what Go reads.
+func TestEnvironment(t *testing.T) {
+	t.Parallel()
+	got := environment([]string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "GOMEMLIMIT=1GiB", "TATEGU_TOKEN=y", "GODEBUG=z=1"})
+	if fmt.Sprint(got) != "[GOMEMLIMIT=1GiB GODEBUG=z=1]" {
+		t.Errorf("it has %v", got)
 	}
 }
 

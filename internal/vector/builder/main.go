@@ -68,15 +68,23 @@ func serve(ctx context.Context, in io.Reader, out io.Writer, giveWay func(nicene
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		a.Error = err.Error()
-		for kind, known := range kinds() {
-			if errors.Is(err, known) {
-				a.Kind = kind
-			}
-		}
+		priority := a.Priority
+		a = failed(err)
+		a.Priority = priority
 	}
 	if err := json.NewEncoder(out).Encode(a); err != nil {
 		return fmt.Errorf("tell what was built: %w", err)
 	}
 	return nil
+}
+
+// failed is the answer of a build that went wrong.
+func failed(err error) answer {
+	a := answer{Error: err.Error()}
+	for kind, known := range kinds() {
+		if errors.Is(err, known) {
+			a.Kind = kind
+		}
+	}
+	return a
 }

@@ -28,12 +28,19 @@ func Self() (string, error) {
 }
 
 // giveWay has all of this process get less than others who want the processor, in slices as short as the kernel makes them, as runtime/process/box has for batch work; and
-// it is the first to go where memory is short.
+// it is the first to go where memory is short. What cannot be had, as in some containers, does not keep it from the rest.
 func giveWay(niceness int) error {
 	const first = "1000"
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(first), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.WriteFile("/proc/self/oom_score_adj", []byte(first), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
+	return errors.Join(err, slowThreads(niceness), weighSession(niceness))
+}
+
+// slowThreads sets the niceness and the slices of all threads; where the kernel knows no
+// slices, niceness alone.
+func slowThreads(niceness int) error {
 	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {
 		return os.NewSyscallError("getpriority", err)
@@ -52,12 +59,14 @@ func giveWay(niceness int) error {
 			if err != nil {
 				return fmt.Errorf("a thread is called %q", t.Name())
 			}
-			if err := unix.SchedSetAttr(id, attr, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-				return os.NewSyscallError("sched_setattr", err)
+			if err = os.NewSyscallError("sched_setattr", unix.SchedSetAttr(id, attr, 0)); err != nil && !errors.Is(err, unix.ESRCH) {
+				if e := unix.Setpriority(unix.PRIO_PROCESS, id, int(attr.Nice)); e != nil && !errors.Is(e, unix.ESRCH) {
+					return errors.Join(err, os.NewSyscallError("setpriority", e))
+				}
 			}
 		}
 	}
-	return weighSession(niceness)
+	return nil
 }
 
 // weighSession sets the niceness of the session, by which the kernel shares the processor
