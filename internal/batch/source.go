@@ -189,7 +189,7 @@ func (r *run) open(ctx context.Context, in input) (records, error) {
 		return nil, err
 	}
 	t := &text{close: rc, csv: r.format == score.CSV, line: 1, in: in}
-	t.src = bufio.NewReaderSize(rc, 256<<10)
+	t.src = bufio.NewReaderSize(rc, score.Stretch)
 	if in.Gzip {
 		unpacked, err := gzip.NewReader(t.src)
 		if err != nil {
@@ -239,7 +239,7 @@ func (t *text) until(_ context.Context, buf []byte, to int64) ([]byte, int, erro
 	start, line := len(buf), t.line
 	if n := to - t.at; n > 0 {
 		buf = extend(buf, int(n))
-		if _, err := io.ReadFull(t.src, buf[start:]); err != nil {
+		if err := score.ReadStretches(t.src, buf[start:]); err != nil {
 			return nil, 0, t.unreadable(err)
 		}
 		if !t.whole(buf[start:]) {

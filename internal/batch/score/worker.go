@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -68,7 +67,7 @@ func (w *worker) score(rw http.ResponseWriter, r *http.Request) {
 		*body = make([]byte, r.ContentLength)
 	}
 	*body = (*body)[:r.ContentLength]
-	if _, err := io.ReadFull(r.Body, *body); err != nil {
+	if err := ReadStretches(r.Body, *body); err != nil {
 		http.Error(rw, "the section broke off: "+err.Error(), http.StatusBadRequest)
 		return
 	}

@@ -105,8 +105,23 @@ func (c *conn) write(r *Request) error {
 	c.writer = make(chan struct{})
 	go func() {
 		defer close(c.writer)
-		_, c.failed = c.Write(r.Body)
+		c.failed = c.writeBody(r.Body)
 	}()
+	return nil
+}
+
+// stretch is how much of a large body is one system call: a kernel that does not preempt
+// itself leaves the core to nobody meanwhile, and the runtime a thread's place.
+const stretch = 256 << 10
+
+func (c *conn) writeBody(body []byte) error {
+	for len(body) > 0 {
+		n, err := c.Write(body[:min(len(body), stretch)])
+		if err != nil {
+			return err
+		}
+		body = body[n:]
+	}
 	return nil
 }
 
