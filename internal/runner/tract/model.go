@@ -32,7 +32,8 @@ func (l *Library) Load(path string) (*Model, error) {
 		l.destroy(l.fn.draftDestroy, draft)
 		return nil, err
 	}
-	// Both take what they are given, whether they succeed or not.
+	// Both take what they are given, whether they succeed or not, and write that they have.
+	defer goruntime.KeepAlive([]*cell{draft, model})
 	if err := l.call(l.fn.draftIntoModel, ffi.Address(&draft.handle), ffi.Address(&model.handle)); err != nil {
 		return nil, fmt.Errorf("%w (Tract knows the operators of neural nets alone; ONNX Runtime knows all)", err)
 	}
