@@ -19,8 +19,8 @@ const (
 )
 
 // pace is how long a worker takes for a request: the longest of late, older ones
-// counting less and less.
-type pace struct{ slow time.Duration }
+// counting less and less. budget is what may be ahead.
+type pace struct{ budget, slow time.Duration }
 
 func (p *pace) note(took time.Duration) { p.slow = max(took, p.slow-p.slow/32, 1) }
 
@@ -29,7 +29,7 @@ func (p *pace) depth() int {
 	if p.slow == 0 {
 		return 0
 	}
-	return int(min(aheadTime/p.slow, aheadJobs))
+	return int(min(p.budget/p.slow, aheadJobs))
 }
 
 // flight is the requests that a worker has: it works on the first, the others are in
@@ -44,9 +44,8 @@ type flight struct {
 // serveSingles runs requests one at a time, of which the next ones are written before
 // the answer to the first is there, where the worker is quick. One of them is given
 // back when the worker ends and cannot have begun with it.
-func (w *slot) serveSingles(ctx context.Context, conn *worker.Conn, dead <-chan struct{}) error {
+func (w *slot) serveSingles(ctx context.Context, conn *worker.Conn, dead <-chan struct{}, p pace) error {
 	var f flight
-	var p pace
 	for {
 		if len(f.jobs) == 0 {
 			if f.jobs = w.v.queue.take(ctx, w.stop, dead, 1, 0); len(f.jobs) == 0 {
@@ -58,9 +57,12 @@ func (w *slot) serveSingles(ctx context.Context, conn *worker.Conn, dead <-chan 
 				return &deathError{err: timely(err), jobs: f.jobs}
 			}
 		}
-		w.writeAhead(conn, &f, p.depth())
-		if err := w.awaitAnswer(conn, f.jobs[:1]); err != nil {
-			return w.giveBack(ctx, conn, f.jobs, err)
+		err := w.writeAhead(conn, &f, p.depth())
+		if err == nil {
+			err = w.awaitAnswer(conn, f.jobs[:1])
+		}
+		if err != nil {
+			return w.giveBack(conn, f.jobs, err)
 		}
 		now := time.Now()
 		w.v.measure(f.jobs[:1], f.begun)
@@ -73,24 +75,29 @@ func (w *slot) serveSingles(ctx context.Context, conn *worker.Conn, dead <-chan 
 	}
 }
 
-// writeAhead writes more requests once half of those ahead have been begun with.
-func (w *slot) writeAhead(conn *worker.Conn, f *flight, depth int) {
+// writeAhead writes more requests once half of those ahead have been begun with. What
+// fails is a worker that has not read them in the time that it has for an answer: a part
+// of a request may be in its socket, behind which nothing else may come.
+func (w *slot) writeAhead(conn *worker.Conn, f *flight, depth int) error {
 	if len(f.jobs)-1 > depth/2 || depth == 0 || w.v.set.Ticket || isClosed(w.stop) {
-		return
+		return nil
 	}
 	if w.v.several() {
 		depth = 1 // another worker may have time for the rest
 	}
 	more := w.v.queue.ahead(depth-(len(f.jobs)-1), aheadBytes-f.bytes)
 	if len(more) == 0 {
-		return
+		return nil
 	}
 	for _, j := range more {
 		f.bytes += j.size()
 	}
 	f.jobs = append(f.jobs, more...)
 	f.reqs = requests(f.reqs[:0], more)
-	_ = conn.SendEach(f.reqs, w.v.set.ResponseTimeout) // a worker that has ended may have answered before: what is read tells
+	if err := conn.SendEach(f.reqs, w.v.set.ResponseTimeout); worker.IsTimeout(err) {
+		return errTimeout
+	}
+	return nil // a worker that has ended may have answered before: what is read tells
 }
 
 // awaitAnswer hands out what a worker answers until its batch is done.
@@ -117,9 +124,9 @@ func (w *slot) awaitAnswer(conn *worker.Conn, batch []*job) error {
 // giveBack has the requests ahead wait again, where it is certain that the worker has
 // not begun with them: it begins with the next one when its answer to the first is
 // sent, of which then no byte may have come, nor can come any more.
-func (w *slot) giveBack(ctx context.Context, conn *worker.Conn, jobs []*job, err error) error {
+func (w *slot) giveBack(conn *worker.Conn, jobs []*job, err error) error {
 	death := &deathError{err: err, jobs: jobs}
-	if len(jobs) == 1 || ctx.Err() != nil || errors.Is(err, worker.ErrProtocol) || !conn.Silent() {
+	if len(jobs) == 1 || errors.Is(err, worker.ErrProtocol) || !conn.Silent() {
 		return death
 	}
 	death.jobs = jobs[:1]

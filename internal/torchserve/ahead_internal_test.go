@@ -2,6 +2,8 @@ package torchserve
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -9,6 +11,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,9 +100,9 @@ func TestGivenBack(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			w, jobs := single(t)
-			conn, fake := connect(t)
+			conn, fake := connect(t, 1<<16)
 			done := make(chan error, 1)
-			go func() { done <- w.serveSingles(t.Context(), conn, nil) }()
+			go func() { done <- w.serveSingles(t.Context(), conn, nil, anyPace()) }()
 			if id := fake.next(); id != "1" {
 				t.Errorf("the first is %s", id)
 			}
@@ -154,14 +157,22 @@ func single(t *testing.T) (*slot, []*job) {
 	return w, jobs
 }
 
-func connect(t *testing.T) (*worker.Conn, *fakeWorker) {
+// anyPace has as much written ahead on a machine that is slow.
+func anyPace() pace { return pace{budget: time.Hour} }
+
+// connect gives both ends of a connection, of which ours takes about so many bytes that
+// are not read.
+func connect(t *testing.T, buffer int) (*worker.Conn, *fakeWorker) {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = ln.Close() }() // it has what it is for
-	conn, err := worker.Dial(t.Context(), ln.Addr().String(), 1<<20)
+	ours, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: ln.Addr().String(), Net: "unix"})
+	if err == nil {
+		err = ours.SetWriteBuffer(buffer)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,13 +181,13 @@ func connect(t *testing.T) (*worker.Conn, *fakeWorker) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() }) // it may be closed
-	return conn, &fakeWorker{t: t, c: c, r: bufio.NewReader(c)}
+	return worker.NewConn(ours, 1<<20), &fakeWorker{t: t, c: c, r: bufio.NewReader(c)}
 }
 
 // TestPace: what a request of late took bounds what is written ahead.
 func TestPace(t *testing.T) {
 	t.Parallel()
-	var p pace
+	p := pace{budget: aheadTime}
 	if p.depth() != 0 {
 		t.Error("something is written ahead of a worker that nothing is known of")
 	}
@@ -220,6 +231,101 @@ func TestAheadOfOthers(t *testing.T) {
 	q.back([]*job{large})
 	if got := ids(q.ahead(3, aheadBytes)); got != nil {
 		t.Errorf("%v are taken past a large one", got)
+	}
+	late := newJob(body1(1))
+	late.expires = late.arrived.Add(-1)
+	q.back([]*job{late})
+	if got := ids(q.ahead(3, aheadBytes)); got != nil || !late.isEnded() {
+		t.Errorf("%v are taken in the place of one that nobody waits for", got)
+	}
+	if q.jobs[0] != large {
+		t.Error("the large one is gone")
+	}
+}
+
+// TestLeftAhead: a request whose client left while it was in the socket of a worker that
+// has ended takes no place in the queue.
+func TestLeftAhead(t *testing.T) {
+	t.Parallel()
+	w, jobs := single(t)
+	q := w.v.queue
+	taken := q.ahead(2, aheadBytes)
+	jobs[0].leave()
+	q.remove(jobs[0])
+	q.back(taken)
+	if got := ids(q.jobs); !slices.Equal(got, []string{"2", "3", "4", "5"}) {
+		t.Errorf("%v wait", got)
+	}
+}
+
+// TestUnreadAhead: nothing is written behind a part of a request.
+func TestUnreadAhead(t *testing.T) {
+	t.Parallel()
+	w, _ := single(t)
+	w.v.queue = newQueue(10)
+	conn, fake := connect(t, 4<<10)
+	var jobs []*job
+	for id, size := range map[string]int{"1": 1, "2": 1, "3": 30 << 10, "4": 3 << 10} {
+		jobs = append(jobs, newJob(Request{ID: id, Parts: []Part{{Name: "body", Value: make([]byte, size)}}}))
+	}
+	slices.SortFunc(jobs, func(a, b *job) int { return strings.Compare(a.req.ID, b.req.ID) })
+	for _, j := range jobs {
+		if ok, err := w.v.queue.put(j, false); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.serveSingles(t.Context(), conn, nil, anyPace()) }()
+	fake.next()
+	fake.send(frameFor("1"))
+	fake.next()
+	fake.send(frameFor("2")) // and reads no more
+	answered := make(chan struct{})
+	go func() {
+		_, _ = jobs[1].next(t.Context()) // either ends the test
+		close(answered)
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-answered:
+	}
+	read := make(chan []byte, 1)
+	go func() {
+		text, _ := io.ReadAll(fake.r) // to the end of our side
+		read <- text
+	}()
+	if err == nil {
+		err = <-done
+	}
+	_ = conn.Close() // as who serves it does
+	if text := <-read; bytes.Contains(text, []byte("I\x00\x00\x00\x014")) {
+		t.Error("a request lies within another one")
+	}
+	if death, ok := errors.AsType[*deathError](err); !ok || !errors.Is(err, errTimeout) || !slices.Equal(ids(w.v.queue.jobs), []string{"4"}) {
+		t.Errorf("%v wait: %v", ids(w.v.queue.jobs), death)
+	}
+}
+
+// TestStoppedAhead: what is ahead of a worker that is stopped in the middle is for others.
+func TestStoppedAhead(t *testing.T) {
+	t.Parallel()
+	w, _ := single(t)
+	conn, fake := connect(t, 1<<16)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.serveSingles(ctx, conn, nil, anyPace()) }()
+	fake.next()
+	fake.send(frameFor("1"))
+	fake.next()
+	fake.next()
+	cancel()
+	if err := conn.Interrupt(); err != nil { // as life does
+		t.Fatal(err)
+	}
+	death, ok := errors.AsType[*deathError](<-done)
+	if !ok || !slices.Equal(ids(death.jobs), []string{"2"}) || !slices.Equal(ids(w.v.queue.jobs), []string{"3", "4", "5"}) {
+		t.Errorf("%v fail, %v wait: %v", ids(death.jobs), ids(w.v.queue.jobs), death)
 	}
 }
 

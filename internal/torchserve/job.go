@@ -34,11 +34,26 @@ type job struct {
 }
 
 func newJob(r Request) *job {
-	j := &job{arrived: time.Now(), alone: r.Alone, label: "default", wake: make(chan struct{}, 1), req: worker.Request{ID: r.ID, Headers: r.Headers, Parts: r.Parts}}
+	j := &job{arrived: time.Now(), alone: decides(r.Headers), label: "default", wake: make(chan struct{}, 1), req: worker.Request{ID: r.ID, Headers: r.Headers, Parts: r.Parts}}
 	if j.req.ID == "" {
 		j.req.ID = newID()
 	}
 	return j
+}
+
+// decides reports a request that asks for an explanation or a description. Handlers look
+// at the first request of a batch for that: it would decide for all others.
+func decides(headers []worker.Pair) bool {
+	var explain, describe bool
+	for _, h := range headers { // the last of a name counts
+		switch h.Name {
+		case "explain":
+			explain = h.Value == "True"
+		case "describe":
+			describe = h.Value == "True"
+		}
+	}
+	return explain || describe
 }
 
 // newID makes an id of the form that handlers know: a random UUID.

@@ -57,13 +57,11 @@ func (q *queue) remove(j *job) {
 func (q *queue) pop(batch []*job, limit int) []*job {
 	now := time.Now()
 	for len(q.jobs) > 0 && len(batch) < limit {
-		j := q.jobs[0]
-		if j.alone && len(batch) > 0 {
+		if q.jobs[0].alone && len(batch) > 0 {
 			break
 		}
-		q.jobs[0] = nil
-		q.jobs = q.jobs[1:]
-		if !j.begin(now) {
+		j := q.popOne(now)
+		if j == nil {
 			continue
 		}
 		batch = append(batch, j)
@@ -71,39 +69,57 @@ func (q *queue) pop(batch []*job, limit int) []*job {
 			break
 		}
 	}
-	if len(q.jobs) == 0 {
-		q.jobs = nil
-	}
 	return batch
 }
 
-// now takes what is there, without waiting.
+// popOne takes the first job; nil = nobody waits for it any more.
+func (q *queue) popOne(now time.Time) *job {
+	j := q.jobs[0]
+	q.jobs[0] = nil
+	if q.jobs = q.jobs[1:]; len(q.jobs) == 0 {
+		q.jobs = nil
+	}
+	if !j.begin(now) {
+		return nil
+	}
+	return j
+}
+
+// now takes what is there, without waiting, to join a batch: none that is alone.
 func (q *queue) now(limit int) []*job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if len(q.jobs) > 0 && q.jobs[0].alone {
+		return nil
+	}
 	return q.pop(nil, limit)
 }
 
 // ahead takes what no worker waits for, at most limit jobs of room bytes together.
-func (q *queue) ahead(limit, room int) []*job {
+func (q *queue) ahead(limit, room int) (jobs []*job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.idle > 0 {
 		return nil
 	}
-	n := 0
-	for n < min(limit, len(q.jobs)) && q.jobs[n].size() <= room {
-		room -= q.jobs[n].size()
-		n++
+	for len(jobs) < limit && len(q.jobs) > 0 {
+		n := q.jobs[0].size()
+		if n > room {
+			break
+		}
+		if j := q.popOne(time.Now()); j != nil { // else nobody waits for it any more
+			jobs, room = append(jobs, j), room-n
+		}
 	}
-	return q.pop(nil, n)
+	return jobs
 }
 
-// back has jobs wait again, before the others.
+// back has jobs wait again, before the others, where somebody still wants their answers.
 func (q *queue) back(jobs []*job) {
 	q.mu.Lock()
 	closed := q.closed
 	if closed == nil {
+		jobs = slices.DeleteFunc(jobs, (*job).hasLeft) // remove did not find them
 		q.jobs = slices.Concat(jobs, q.jobs)
 		for range jobs {
 			q.wakeOne()

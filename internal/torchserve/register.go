@@ -342,7 +342,6 @@ func (s *Server) Describe(ctx context.Context, model, id string, customized bool
 // customized asks a handler to describe its model.
 func (s *Server) customized(ctx context.Context, v *version) (data []byte, problem string) {
 	j := newJob(Request{Headers: []Pair{{Name: "describe", Value: "True"}}})
-	j.alone = true
 	err := s.runJob(ctx, v, j, func(f Frame) error {
 		data = append(data, f.Body...)
 		return nil

@@ -13,7 +13,6 @@ type Part = worker.Part
 // adds none.
 type Request struct {
 	ID      string // the handler's request id; "" = the engine makes one
-	Alone   bool   // it is no part of a batch
 	Headers []Pair
 	Parts   []Part
 }

@@ -215,7 +215,7 @@ func (w *slot) serve(ctx context.Context, conn *worker.Conn, dead <-chan struct{
 	case w.v.set.Continuous:
 		return w.serveContinuous(ctx, conn, dead)
 	case w.v.set.BatchSize == 1:
-		return w.serveSingles(ctx, conn, dead)
+		return w.serveSingles(ctx, conn, dead, pace{budget: aheadTime})
 	default:
 		return w.serveBatches(ctx, conn, dead)
 	}

@@ -126,9 +126,6 @@ func (f *fake) Predict(ctx context.Context, model, version string, r engine.Requ
 // told is a request as text.
 func told(r engine.Request) string {
 	var b strings.Builder
-	if r.Alone {
-		b.WriteString("alone ")
-	}
 	for _, h := range r.Headers {
 		switch {
 		case h.Name == "explain" && h.Value == "True":

@@ -2,7 +2,6 @@ package torchserve
 
 import (
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -124,8 +123,6 @@ func (a *API) predict(w http.ResponseWriter, r *http.Request, t target) error {
 		return nil
 	}
 	in.Headers = append(in.Headers, t.marks...)
-	// A handler looks at the first request of a batch to know whether it is to explain.
-	in.Alone = slices.Contains(t.marks, engine.Pair{Name: "explain", Value: "True"})
 	out := &stream{w: w}
 	if err := a.Engine.Predict(r.Context(), t.model, t.version, in, out.emit); err != nil {
 		return err
