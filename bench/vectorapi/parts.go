@@ -205,7 +205,13 @@ func (b *bench) large(ctx context.Context, s *server) error {
 	}
 	note("build an index of %d datapoints", b.million)
 	begun := time.Now()
+	watched, stop := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	var builder int64
+	all.Go(func() { builder = s.watchBuilders(watched) })
 	index, err := s.build(ctx, endpoint, folder)
+	stop()
+	all.Wait()
 	if err != nil {
 		return err
 	}
@@ -223,18 +229,34 @@ func (b *bench) large(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	say("%d x %d as avro: built and deployed in %.1f s, with up to %d MiB of memory (%s; it measured a recall of %.3f)\n",
-		b.million, dims, took.Seconds(), peak>>20, i.Method, i.Recall)
-	all, err := index.protocols(queries)
+	say("%d x %d as avro: built and deployed in %.1f s, with up to %d MiB of memory, and %d MiB of the process that built it (%s; it measured a recall of %.3f)\n",
+		b.million, dims, took.Seconds(), peak>>20, builder>>20, i.Method, i.Recall)
+	protocols, err := index.protocols(queries)
 	if err != nil {
 		return err
 	}
-	for _, p := range all {
+	for _, p := range protocols {
 		if err := b.resident(ctx, s, p, truth); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// watchBuilders gives the most memory that a process which builds has had, until ctx ends.
+func (s *server) watchBuilders(ctx context.Context) (most int64) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if now, err := s.builders(); err == nil {
+			most = max(most, now)
+		}
+		select {
+		case <-ctx.Done():
+			return most
+		case <-tick.C:
+		}
+	}
 }
 
 // resident is a load during which the server's memory is read, mapped files included.

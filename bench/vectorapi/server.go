@@ -137,7 +137,36 @@ func (s *server) as(ctx context.Context) context.Context {
 
 // memory gives a figure of /proc/PID/status, such as VmRSS, in bytes.
 func (s *server) memory(key string) (int64, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/status")
+	return memoryOf(strconv.Itoa(s.cmd.Process.Pid), key)
+}
+
+// builders gives the most memory that one of the server's children has had, of those that
+// are there now.
+func (s *server) builders() (most int64, err error) {
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	parent := strconv.Itoa(s.cmd.Process.Pid)
+	for _, path := range all {
+		text, err := os.ReadFile(path)
+		if err != nil { // it has ended
+			continue
+		}
+		// What comes after the name in parentheses: state, parent.
+		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(f) < 2 || f[1] != parent {
+			continue
+		}
+		if n, err := memoryOf(filepath.Base(filepath.Dir(path)), "VmHWM"); err == nil { // else it has ended
+			most = max(most, n)
+		}
+	}
+	return most, nil
+}
+
+func memoryOf(pid, key string) (int64, error) {
+	text, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {
 		return 0, fmt.Errorf("memory is read from /proc, which only Linux has: %w", err)
 	}

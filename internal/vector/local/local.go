@@ -110,6 +110,7 @@ func (b *Backend) table(index vector.Index) *table {
 		t = newTable(b, index)
 		b.tables[index.Name] = t
 	}
+	t.want(index.Config.Recall)
 	return t
 }
 

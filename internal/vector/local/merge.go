@@ -218,7 +218,7 @@ func (t *table) buildRows(ctx context.Context, rows ann.Rows, o ann.Options, awa
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cfg := t.index.Config
-	o.Dimensions, o.Measure, o.Recall, o.LeafSize, o.Fraction, o.Candidates = cfg.Dimensions, cfg.Measure, cfg.Recall, cfg.LeafSize, cfg.LeafPart, cfg.Approximate
+	o.Dimensions, o.Measure, o.Recall, o.LeafSize, o.Fraction, o.Candidates = cfg.Dimensions, cfg.Measure, t.wanted(), cfg.LeafSize, cfg.LeafPart, cfg.Approximate
 	if cfg.BruteForce {
 		o.Method = ann.Exact
 	}

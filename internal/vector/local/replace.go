@@ -39,11 +39,15 @@ func (b *Backend) Replace(ctx context.Context, index vector.Index, overwrite boo
 		t.abandon(ctx, built)
 		return err
 	}
-	err = t.install(ctx, gen, built, commit)
-	if err == nil && built.Len()*t.index.Config.Dimensions*4 > giveBack {
+	was, now, err := t.install(ctx, gen, built, commit)
+	if err != nil {
+		return err
+	}
+	b.letGo(ctx, was, now)
+	if built.Len()*t.index.Config.Dimensions*4 > giveBack {
 		debug.FreeOSMemory()
 	}
-	return err
+	return nil
 }
 
 // giveBack is from how many bytes of vectors on the memory of a build, twice as much
@@ -106,7 +110,7 @@ const least = 0.8
 func (t *table) check(s *segment, found float64) (generation, error) {
 	gen := generation{Created: t.backend.cfg.Now().UTC(), Method: s.Stats().Method, Recall: found, Parts: []part{s.part}}
 	// A configuration may ask for few leaves: then what it finds is what was wanted.
-	if want := t.index.Config.Recall * least; gen.Recall < want && t.index.Config.LeafPart == 0 && t.index.Config.Approximate == 0 {
+	if want := t.wanted() * least; gen.Recall < want && t.index.Config.LeafPart == 0 && t.index.Config.Approximate == 0 {
 		return gen, resource.Errorf(codes.Internal, "the new generation finds %.0f%% of the true neighbours, less than %.0f%%; the old one stays", 100*gen.Recall, 100*want).
 			WithResource(t.index.Name).WithCause(resource.CausePlatform).
 			WithHint("make an index with bruteForceConfig, which compares every vector")
@@ -115,23 +119,22 @@ func (t *table) check(s *segment, found float64) (generation, error) {
 }
 
 // install puts a generation in the place of the current one, durably and then for
-// queries. Changes are held up from the one to the other.
-func (t *table) install(ctx context.Context, gen generation, built *segment, commit vector.Commit) error {
+// queries. Changes are held up from the one to the other. Files that the earlier manifest
+// names alone are the caller's to let go: that takes a while, and nobody waits for it.
+func (t *table) install(ctx context.Context, gen generation, built *segment, commit vector.Commit) (was, m manifest, err error) {
 	old, err := t.enterAlone(ctx)
 	if err != nil {
-		return err
+		return was, m, err
 	}
 	defer t.gate.Unlock()
 	defer old.leave()
 	streamed, err := t.streamed(ctx, old)
 	if err != nil {
 		t.abandon(ctx, built)
-		return err
+		return was, m, err
 	}
-	var was, m manifest
 	var next *view
 	shown := make(chan struct{})
-	t.switching.Store(&shown)
 	defer close(shown)
 	defer t.switching.Store(nil)
 	err = t.backend.cfg.Store.Update(ctx, func(tx store.Tx) error {
@@ -148,7 +151,13 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 		if err := m.write(ctx, tx, t.index.Name); err != nil {
 			return err
 		}
-		return commit(ctx, tx, next.stats())
+		if err := commit(ctx, tx, next.stats()); err != nil {
+			return err
+		}
+		// From here on others may hear of it before we do; queries wait for the disk, then, and
+		// not for those who are before us.
+		t.switching.Store(&shown)
+		return nil
 	})
 	if err != nil {
 		if next != nil {
@@ -158,14 +167,13 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 			t.abandon(ctx, built)
 		}
 		t.abandon(ctx, streamed)
-		return err
+		return was, m, err
 	}
 	t.abandonCached(streamed)
 	t.publish.Lock()
 	defer t.publish.Unlock()
 	t.swap(next)
-	t.backend.letGo(ctx, was, m)
-	return nil
+	return was, m, nil
 }
 
 // streamed makes a segment of what has come since the merge that a batch update began

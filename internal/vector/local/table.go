@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type table struct {
 	switching atomic.Pointer[chan struct{}]
 	seq       int64 // of the last change; the store's writer alone changes it while the gate is shared
 
+	recall atomic.Uint64 // bits of what builds are tuned for, which a label of the index may change
 	used   atomic.Int64 // time of the last use, in nanoseconds
 	queued atomic.Bool  // waits for a merge
 	// rested is what was in it when it left memory; nil = it has not.
@@ -43,9 +45,19 @@ type table struct {
 
 func newTable(b *Backend, index vector.Index) *table {
 	t := &table{backend: b, index: index}
+	t.want(index.Config.Recall)
 	t.touch()
 	return t
 }
+
+// want has the next build tuned for a recall.
+func (t *table) want(recall float64) {
+	if bits := math.Float64bits(recall); t.recall.Load() != bits {
+		t.recall.Store(bits)
+	}
+}
+
+func (t *table) wanted() float64 { return math.Float64frombits(t.recall.Load()) }
 
 func (t *table) touch() { t.used.Store(t.backend.cfg.Now().UnixNano()) }
 
