@@ -167,7 +167,7 @@ func (p *pool) drop(from uint32) {
 // scanRows scans the codes of rows [lo, hi) into the pool.
 func (sc *scratch) scanRows(lo, hi int) {
 	s, p, a := sc.s, &sc.pool, &sc.scan
-	for b := lo / kernel.Lanes; b*kernel.Lanes < hi; b += chunk / kernel.Lanes {
+	for b := lo / kernel.Lanes; b*kernel.Lanes < hi && !sc.ended(); b += chunk / kernel.Lanes {
 		end := min((hi+kernel.Lanes-1)/kernel.Lanes, b+chunk/kernel.Lanes)
 		a.Blocks, a.First, a.Threshold = end-b, uint32(b*kernel.Lanes), p.threshold
 		a.Codes = &s.codes[b*64*a.Groups]

@@ -1,6 +1,7 @@
 package ann
 
 import (
+	"context"
 	"unsafe"
 
 	"tategu/internal/vector/ann/kernel"
@@ -19,6 +20,7 @@ type scratch struct {
 	widen   int  // of a beam
 	all     bool // the last search looked at every row that is allowed
 	chosen  int  // rows of the leaves that were chosen
+	done    <-chan struct{}
 
 	vector []float32 // at length 1 where vectors are compared so; zeros up to the stride
 	code   []int8
@@ -52,10 +54,23 @@ func (s *Segment) take() *scratch {
 
 // give keeps scratch for the next search, unless there is enough.
 func (s *Segment) give(sc *scratch) {
-	sc.query, sc.dead = nil, nil
+	sc.query, sc.dead, sc.done = nil, nil, nil
 	select {
 	case s.free <- sc:
 	default:
+	}
+}
+
+// until has the search look no further once a context has ended.
+func (sc *scratch) until(ctx context.Context) { sc.done = ctx.Done() }
+
+// ended says that nobody waits for the rest.
+func (sc *scratch) ended() bool {
+	select {
+	case <-sc.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -142,11 +157,15 @@ func (sc *scratch) scanExact(k int) {
 	}
 	if a := sc.query.Allowed; a != nil {
 		for row := range a.All() {
-			put(row)
+			if put(row); n == 0 && sc.ended() {
+				return
+			}
 		}
 	} else {
 		for row := range uint32(sc.s.Rows) {
-			put(row)
+			if put(row); n == 0 && sc.ended() {
+				return
+			}
 		}
 	}
 	sc.compare(sc.rows[:n], k)

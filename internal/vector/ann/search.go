@@ -1,6 +1,7 @@
 package ann
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -50,6 +51,11 @@ func (r *Results) At(i int) []Neighbor {
 // mean that there are no more that are allowed; or, of an approximate method, that no more
 // were found near. An error is of a query that cannot be asked.
 func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
+	return s.SearchContext(context.Background(), queries, dead, out)
+}
+
+// SearchContext is Search that ends with its context: some thousand rows later at most.
+func (s *Segment) SearchContext(ctx context.Context, queries []Query, dead *Bitmap, out *Results) error {
 	out.found, out.ends = out.found[:0], out.ends[:0]
 	for i := range queries {
 		if err := CheckVector(queries[i].Vector, s.meta.Dimensions); err != nil {
@@ -66,12 +72,13 @@ func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
 		b := s.takeBatch()
 		defer s.giveBatch(b)
 		for ; len(queries) > 0; queries = queries[min(len(queries), together):] {
-			b.answer(s, queries[:min(len(queries), together)], dead, out)
+			b.answer(ctx, s, queries[:min(len(queries), together)], dead, out)
 		}
-		return nil
+		return ctx.Err()
 	}
 	sc := s.take()
 	defer s.give(sc)
+	sc.until(ctx)
 	for i := range queries {
 		sc.prepare(&queries[i], dead)
 		if queries[i].K > 0 && s.Rows > 0 {
@@ -80,7 +87,7 @@ func (s *Segment) Search(queries []Query, dead *Bitmap, out *Results) error {
 		}
 		out.ends = append(out.ends, len(out.found))
 	}
-	return nil
+	return ctx.Err()
 }
 
 // run fills best. With a limit a crowding tag it looks wider until there are enough.
@@ -98,7 +105,7 @@ func (sc *scratch) run() {
 		sc.fill(want, leaves, candidates)
 		full := len(sc.best) < want && sc.all
 		sc.limit()
-		if len(sc.best) >= q.K || full || want >= sc.s.Rows {
+		if len(sc.best) >= q.K || full || want >= sc.s.Rows || sc.ended() {
 			sc.best = sc.best[:min(len(sc.best), q.K)]
 			return
 		}

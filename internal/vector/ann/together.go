@@ -1,5 +1,7 @@
 package ann
 
+import "context"
+
 // Queries of one call share scans of leaves: each leaf's codes are brought near once for all
 // queries that look there, which counts where codes are more than the processor keeps near.
 const together = 64
@@ -23,7 +25,7 @@ func (s *Segment) takeBatch() *batch {
 
 func (s *Segment) giveBatch(b *batch) {
 	for _, sc := range b.all {
-		sc.query, sc.dead = nil, nil
+		sc.query, sc.dead, sc.done = nil, nil, nil
 	}
 	select {
 	case s.batches <- b:
@@ -32,7 +34,7 @@ func (s *Segment) giveBatch(b *batch) {
 }
 
 // answer answers up to `together` queries of a segment of leaves.
-func (b *batch) answer(s *Segment, queries []Query, dead *Bitmap, out *Results) {
+func (b *batch) answer(ctx context.Context, s *Segment, queries []Query, dead *Bitmap, out *Results) {
 	for len(b.all) < len(queries) {
 		b.all = append(b.all, newScratch(s))
 	}
@@ -42,6 +44,7 @@ func (b *batch) answer(s *Segment, queries []Query, dead *Bitmap, out *Results) 
 	b.next, b.by = b.next[:0], b.by[:0]
 	for i := range queries {
 		sc := b.all[i]
+		sc.until(ctx)
 		sc.prepare(&queries[i], dead)
 		sc.shares = false
 		switch {

@@ -124,7 +124,7 @@ func (f *finder) segment(ctx context.Context, at int) error {
 		out = &ann.Results{}
 	}
 	defer s.pool.Put(out)
-	if err := s.Search(asked, f.view.hidden[at], out); err != nil {
+	if err := s.SearchContext(ctx, asked, f.view.hidden[at], out); err != nil {
 		return err
 	}
 	for n, i := range of {

@@ -37,8 +37,8 @@ type table struct {
 	seq       int64 // of the last change; the store's writer alone changes it while the gate is shared
 
 	recall atomic.Uint64 // bits of what builds are tuned for, which a label of the index may change
-	used   atomic.Int64 // time of the last use, in nanoseconds
-	queued atomic.Bool  // waits for a merge
+	used   atomic.Int64  // time of the last use, in nanoseconds
+	queued atomic.Bool   // waits for a merge
 	// rested is what was in it when it left memory; nil = it has not.
 	rested atomic.Pointer[vector.Stats]
 }
