@@ -119,7 +119,7 @@ func Build(ctx context.Context, w io.Writer, rows Rows, o Options) (Stats, error
 	return stats, err
 }
 
-// builder holds rows in the order in which they came.
+// builder holds rows in the order in which they came, until a layout wants another.
 type builder struct {
 	o       Options
 	kernels kernel.Set
@@ -131,6 +131,7 @@ type builder struct {
 	ids     lists[byte]
 	records lists[byte]
 
+	came  []uint32  // as which row each came, once their floats have another order; ids and records stay
 	mean  []float32 // of the rows
 	scale float32   // of codes of a byte
 	bits  int       // of the codes that leaves have

@@ -15,31 +15,30 @@ const graphBytes = 4 << 20
 
 // choose builds the segment with the method that was asked for, or the fastest one.
 func (b *builder) choose(ctx context.Context, order []uint32) (*Segment, error) {
-	s, l, err := b.pick(ctx)
+	s, err := b.pick(ctx)
 	if err != nil {
 		return nil, err
 	}
 	st := &s.meta.Stats
 	st.Rows, st.Method, st.Leaves, st.Kernel, st.Recall = b.n, s.Method.String(), s.Leaves, b.kernels.Name, b.o.Recall
-	return s, b.attach(s, l, order)
+	return s, b.attach(s, order)
 }
 
-func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
+func (b *builder) pick(ctx context.Context) (*Segment, error) {
 	method := b.o.Method
 	sums := b.o.Measure.Distance == L1
 	switch {
 	case b.n == 0 || method == Exact || sums && method == Auto && b.n <= flatRows:
-		s, l := b.exact()
-		return s, l, nil
+		return b.exact(), nil
 	case method == Flat || method == Auto && b.n <= flatRows:
-		l := b.flat()
-		s := b.segment(l)
-		return s, l, b.tune(ctx, s)
+		s := b.segment(b.flat())
+		return s, b.tune(ctx, s)
 	}
 	l, err := b.ivf(ctx, b.leafCount())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	b.reorder(l)
 	b.bits = 4
 	ivf := b.segment(l)
 	if sums { // links would be by squared distances
@@ -47,45 +46,42 @@ func (b *builder) pick(ctx context.Context) (*Segment, *layout, error) {
 	}
 	if method != HNSW {
 		if err := b.tune(ctx, ivf); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if ivf.Tuning.Recall < b.wanted() { // codes of 4 bits say too little of these
 			b.bits = 8
 			ivf = b.segment(l)
 			if err := b.tune(ctx, ivf); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
 		if sums && method == Auto && (ivf.Tuning.Recall < b.wanted() || ivf.Tuning.micros >= b.exactMicros) {
-			exact, l := b.exact()
+			exact := b.exact()
 			exact.meta.Stats.Curve = ivf.meta.Stats.Curve
-			return exact, l, nil
+			return exact, nil
 		}
 		scanned := float64(b.n) * float64(ivf.Tuning.Leaves) / float64(ivf.Leaves) * float64(4*ivf.codeLines())
 		if sums || method == IVF || b.o.LeafSize > 0 || b.o.Fraction > 0 || scanned < graphBytes {
-			return ivf, l, nil
+			return ivf, nil
 		}
 	}
 	graph, err := b.graph(ctx, ivf)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := b.tune(ctx, graph); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	curve := slices.Concat(ivf.meta.Stats.Curve, graph.meta.Stats.Curve)
 	if method == Auto && !faster(graph, ivf, b.wanted()) {
 		graph = ivf
 	}
 	graph.meta.Stats.Curve = curve
-	return graph, l, nil
+	return graph, nil
 }
 
 // exact is a segment that compares all rows.
-func (b *builder) exact() (*Segment, *layout) {
-	l := &layout{method: Exact}
-	return b.segment(l), l
-}
+func (b *builder) exact() *Segment { return b.segment(&layout{method: Exact}) }
 
 // wanted is a little more than the recall that was asked for: queries from outside are further
 // from the rows than the rows that are asked for here.

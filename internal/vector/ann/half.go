@@ -40,7 +40,7 @@ func (b *builder) halfSteps() {
 }
 
 // encodeHalf gives the rows' codes, and what scores are corrected by: see docs/adr/0030.
-func (b *builder) encodeHalf(l *layout) ([]byte, []float32) {
+func (b *builder) encodeHalf() ([]byte, []float32) {
 	blocks, lines := (b.n+kernel.Lanes-1)/kernel.Lanes, halfLines(b.o.Dimensions)
 	codes, norms := aligned[byte](blocks*64*lines), aligned[float32](blocks*kernel.Lanes)
 	parallel(b.o.Threads, blocks, func(block int) {
@@ -52,7 +52,7 @@ func (b *builder) encodeHalf(l *layout) ([]byte, []float32) {
 				return
 			}
 			var length, cross, own float64 // of the row less the mean: squared, with its code; error along the row
-			for j, x := range b.row(l.source(i), tmp) {
+			for j, x := range b.row(i, tmp) {
 				y := x - b.mean[j]
 				c := max(0, min(15, math.Round(float64(y/b.steps[j]))+halfMiddle))
 				base[64*(j/8)+4*lane+j%4] |= byte(c) << (j / 4 % 2 * 4)

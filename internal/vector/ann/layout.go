@@ -12,7 +12,7 @@ import (
 // layout is an order of rows with leaves: what the methods differ in.
 type layout struct {
 	method    Method
-	rows      []uint32 // the row as it came of each row of the segment; nil is as they came
+	rows      []uint32 // as which row each came; nil once the rows are in this order
 	leaves    []uint32
 	centroids []byte
 	norms     []float32 // of the centroids
@@ -117,16 +117,52 @@ func parallel(threads, n int, f func(i int)) {
 	wg.Wait()
 }
 
-// source is which row came as row i of the layout.
-func (l *layout) source(i int) int {
-	if l.rows == nil {
-		return i
+// reorder brings the rows into the order of a layout, in their place: a copy would be the
+// most memory that a build takes.
+func (b *builder) reorder(l *layout) {
+	moved := NewBitmap(b.n)
+	first := make([]float32, b.stride)
+	vector := func(i int) []float32 { return b.floats[i*b.stride : (i+1)*b.stride] }
+	for start := range b.n {
+		if moved.Has(uint32(start)) {
+			continue
+		}
+		// Rows change their places in rings.
+		copy(first, vector(start))
+		var scale float32
+		if b.scales != nil {
+			scale = b.scales[start]
+		}
+		at := start
+		for {
+			moved.Set(uint32(at))
+			from := int(l.rows[at])
+			if from == start {
+				break
+			}
+			copy(vector(at), vector(from))
+			if b.scales != nil {
+				b.scales[at] = b.scales[from]
+			}
+			at = from
+		}
+		copy(vector(at), first)
+		if b.scales != nil {
+			b.scales[at] = scale
+		}
 	}
-	return int(l.rows[i])
+	b.came, l.rows = l.rows, nil
 }
 
-// segment makes one that can be searched, in this layout. It takes the rows' floats if it
-// needs no other order.
+// source is as which row row i came.
+func (b *builder) source(i int) int {
+	if b.came == nil {
+		return i
+	}
+	return int(b.came[i])
+}
+
+// segment makes one that can be searched, in this layout. It shares the rows' floats.
 func (b *builder) segment(l *layout) *Segment {
 	s := &Segment{measure: b.o.Measure, kernels: b.kernels, stride: b.stride, groups: b.groups}
 	s.meta = meta{
@@ -134,28 +170,16 @@ func (b *builder) segment(l *layout) *Segment {
 		Method: l.method, Scale: b.scale, Leaves: max(0, len(l.leaves)-1),
 	}
 	s.floats, s.scales = b.floats[:b.n*b.stride:b.n*b.stride], b.scales
-	if l.rows != nil {
-		s.floats = aligned[float32](b.n * b.stride)
-		parallel(b.o.Threads, b.n, func(i int) {
-			copy(s.floats[i*b.stride:(i+1)*b.stride], b.floats[int(l.rows[i])*b.stride:])
-		})
-		if b.scales != nil {
-			s.scales = make([]float32, b.n)
-			for i, r := range l.rows {
-				s.scales[i] = b.scales[r]
-			}
-		}
-	}
 	if l.method == Exact {
 		return s
 	}
 	s.mean, s.leaves, s.centroids, s.centroidNorms = b.mean, l.leaves, l.centroids, l.norms
 	if s.Bits = 8; l.method == IVF && b.bits == 4 {
 		s.Bits, s.steps = 4, b.steps
-		s.codes, s.norms = b.encodeHalf(l)
+		s.codes, s.norms = b.encodeHalf()
 		return s
 	}
-	s.codes, s.norms = b.encode(b.n, func(i int, tmp []float32) []float32 { return b.row(l.source(i), tmp) }, b.distant())
+	s.codes, s.norms = b.encode(b.n, b.row, b.distant())
 	return s
 }
 

@@ -33,10 +33,10 @@ func (b *builder) sections(s *Segment) []section {
 }
 
 // attach puts ids and attributes to the rows of a segment, in its order.
-func (b *builder) attach(s *Segment, l *layout, order []uint32) error {
+func (b *builder) attach(s *Segment, order []uint32) error {
 	place := make([]uint32, b.n) // of a row as it came
 	for i := range b.n {
-		place[l.source(i)] = uint32(i)
+		place[b.source(i)] = uint32(i)
 	}
 	s.byID = make([]uint32, b.n)
 	for i, r := range order {
@@ -46,7 +46,7 @@ func (b *builder) attach(s *Segment, l *layout, order []uint32) error {
 	a := attributes{tokens: map[string][]uint32{}, columns: map[string][]entry{}}
 	crowding := make([]uint32, b.n)
 	for i := range b.n {
-		from := l.source(i)
+		from := b.source(i)
 		s.ids.add(b.ids.at(from)...)
 		s.records.add(b.records.at(from)...)
 		var r Row
