@@ -104,12 +104,12 @@ func (t *table) commit(ctx context.Context, c change) error {
 		// Where the outcome of the commit is unknown, what the log has is shown by the next load.
 		return fmt.Errorf("record a change of %s: %w", t.index.Name, err)
 	}
-	return t.show(c, seq)
+	return t.reveal(c, seq)
 }
 
-// show puts a durable change into memory, then marks the rows that it replaces: a
+// reveal puts a durable change into memory, then marks the rows that it replaces: a
 // query that sees the marks sees the memory too.
-func (t *table) show(c change, seq int64) error {
+func (t *table) reveal(c change, seq int64) error {
 	t.publish.Lock()
 	defer t.publish.Unlock()
 	v := t.current.Load()

@@ -419,9 +419,6 @@ func (v *view) idsAfter(after string, limit int) []string {
 // where its log has changes that its manifest cannot know.
 func (b *Backend) Stats(ctx context.Context, index vector.Index) (vector.Stats, error) {
 	t := b.table(index)
-	if err := t.settled(ctx); err != nil {
-		return vector.Stats{}, err
-	}
 	if v := t.acquire(); v != nil {
 		defer v.leave()
 		return v.stats(), nil

@@ -134,9 +134,7 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 		return was, m, err
 	}
 	var next *view
-	shown := make(chan struct{})
-	defer close(shown)
-	defer t.switching.Store(nil)
+	shown := false
 	err = t.backend.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		if was, err = readManifest(ctx, tx, t.index.Name); err != nil {
 			return err
@@ -154,26 +152,37 @@ func (t *table) install(ctx context.Context, gen generation, built *segment, com
 		if err := commit(ctx, tx, next.stats()); err != nil {
 			return err
 		}
-		// From here on others may hear of it before we do; queries wait for the disk, then, and
-		// not for those who are before us.
-		t.switching.Store(&shown)
+		// Whoever hears of the end of the update finds its datapoints, and others may hear of it
+		// before we do. Queries need not wait for the disk meanwhile.
+		old.enter() // for the table, should it come back
+		t.show(next)
+		shown = true
 		return nil
 	})
 	if err != nil {
-		if next != nil {
+		switch {
+		case shown:
+			built.gone.Store(true)
+			t.show(old)
+		case next != nil:
 			built.gone.Store(true)
 			next.leave()
-		} else {
+		default:
 			t.abandon(ctx, built)
 		}
 		t.abandon(ctx, streamed)
 		return was, m, err
 	}
+	old.leave()
 	t.abandonCached(streamed)
+	return was, m, nil
+}
+
+// show has queries see a view from now on.
+func (t *table) show(v *view) {
 	t.publish.Lock()
 	defer t.publish.Unlock()
-	t.swap(next)
-	return was, m, nil
+	t.swap(v)
 }
 
 // streamed makes a segment of what has come since the merge that a batch update began

@@ -32,9 +32,7 @@ type table struct {
 	// publish guards the replacement of current.
 	publish sync.Mutex
 	current atomic.Pointer[view] // nil = not in memory
-	// switching is closed when the generation that is being committed is shown; nil = none is.
-	switching atomic.Pointer[chan struct{}]
-	seq       int64 // of the last change; the store's writer alone changes it while the gate is shared
+	seq     int64                // of the last change; the store's writer alone changes it while the gate is shared
 
 	recall atomic.Uint64 // bits of what builds are tuned for, which a label of the index may change
 	used   atomic.Int64  // time of the last use, in nanoseconds
@@ -76,9 +74,6 @@ func (t *table) acquire() *view {
 // use enters the view, for which the index comes into memory where it is not.
 func (t *table) use(ctx context.Context) (*view, error) {
 	t.touch()
-	if err := t.settled(ctx); err != nil {
-		return nil, err
-	}
 	for {
 		if v := t.acquire(); v != nil {
 			return v, nil
@@ -86,21 +81,6 @@ func (t *table) use(ctx context.Context) (*view, error) {
 		if err := t.load(ctx); err != nil {
 			return nil, fmt.Errorf("load %s: %w", t.index.Name, err)
 		}
-	}
-}
-
-// settled waits while a generation is being committed: whoever hears of the end of the
-// update finds its datapoints, although the store tells it before we can.
-func (t *table) settled(ctx context.Context) error {
-	shown := t.switching.Load()
-	if shown == nil {
-		return nil
-	}
-	select {
-	case <-*shown:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
