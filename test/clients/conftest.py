@@ -44,6 +44,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     bad = json.dumps([sys.executable, str(canary), "fails"])
     config += f"  - match: bad-canary\n    command: {bad}\n"
     config += "serving: {idle: 1s}\n"
+    if dsn := os.environ.get("TATEGU_TEST_PGVECTOR_DSN"):  # datapoints of indexes are there then
+        schema = f"clients_{uuid.uuid4().hex[:8]}"
+        config += f"vectors: {{backend: pgvector, pgvector: {{dsn: {json.dumps(dsn)}, schema: {schema}}}}}\n"
     if torch := os.environ.get("TATEGU_TEST_TORCHSERVE"):
         config += f"torchserve: {{python: {torch}}}\n"
     folder = Path(tempfile.mkdtemp(prefix="tategu-clients-"))

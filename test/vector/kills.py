@@ -9,12 +9,14 @@ whose answer never came may be there or not, as a whole.
 import argparse
 import http.client
 import json
+import os
 import random
 import signal
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,6 +27,8 @@ DIMS = 640  # so that each merge is worth a process of its own
 IDS = 150  # of each writer
 PROJECT = "/v1/projects/p/locations/us-central1"
 CONFIG = "vectors: {mergeAt: 60}\n"
+if DSN := os.environ.get("TATEGU_TEST_PGVECTOR_DSN"):  # datapoints are there then
+    CONFIG = f"vectors: {{backend: pgvector, pgvector: {{dsn: {json.dumps(DSN)}, schema: kills_{uuid.uuid4().hex[:8]}}}}}\n"
 
 
 class Client:

@@ -31,6 +31,7 @@ type finder struct {
 	cfg  vector.Config
 	full bool
 	left int // bytes of the answer
+	set  int // the beam that the transaction has, and 1; 0 = none yet
 }
 
 // candidate is a datapoint on its way into an answer.
@@ -126,9 +127,12 @@ const maxBeam = 1000
 // nearest is one search: by the graph with a beam, or over all rows with none.
 func (f *finder) nearest(ctx context.Context, q vector.Query, limit, beam int) ([]candidate, error) {
 	form := formOf(f.cfg)
-	if _, err := f.tx.ExecContext(ctx, `SELECT set_config('hnsw.ef_search', $1, true), set_config('hnsw.iterative_scan', 'strict_order', true), set_config('enable_indexscan', $2, true)`,
-		strconv.Itoa(max(beam, 1)), onOff(beam > 0)); err != nil {
-		return nil, err
+	if f.set != beam+1 {
+		settings := fmt.Sprintf("SET LOCAL hnsw.ef_search = %d; SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL enable_indexscan = %t", max(beam, 1), beam > 0)
+		if _, err := f.tx.ExecContext(ctx, settings); err != nil {
+			return nil, err
+		}
+		f.set = beam + 1
 	}
 	if form.halves { // their order is not quite the vectors' own
 		limit *= 2
@@ -151,13 +155,6 @@ func (f *finder) nearest(ctx context.Context, q vector.Query, limit, beam int) (
 		out = out[:min(len(out), limit/2)]
 	}
 	return out, nil
-}
-
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
 }
 
 // sparse gives those with the greatest dot products of their sparse embeddings.

@@ -81,10 +81,15 @@ func New(cfg Config) (*Backend, error) {
 	if cfg.Schema == "" {
 		cfg.Schema = DefaultSchema
 	}
-	connector, err := pq.NewConnector(cfg.DSN)
+	settings, err := pq.NewConfig(cfg.DSN)
 	if _, unread := errors.AsType[*url.Error](err); unread { // it quotes the address, and the password in it
 		return nil, errors.New("the address of the pgvector backend is not a URL: want postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %-escapes for what else is in the password")
 	}
+	if err != nil {
+		return nil, fmt.Errorf("the address of the pgvector backend: %w", err)
+	}
+	settings.BinaryParameters = true // one round trip a statement instead of two, and datapoints as they are instead of in hexadecimal digits
+	connector, err := pq.NewConnectorConfig(settings)
 	if err != nil {
 		return nil, fmt.Errorf("the address of the pgvector backend: %w", err)
 	}
