@@ -9,12 +9,16 @@ import (
 	"syscall"
 
 	"tategu/internal/app"
+	"tategu/internal/modelformat"
 	"tategu/internal/telemetry"
 )
 
 // torchReplica serves an archive of TorchServe's for a replica set: the server starts it.
 func torchReplica(args []string) (err error) {
-	r := app.TorchReplica{Port: os.Getenv("PORT")}
+	r := app.TorchReplica{Port: os.Getenv("PORT"), Key: os.Getenv(modelformat.TorchKeyVariable)}
+	if err := os.Unsetenv(modelformat.TorchKeyVariable); err != nil { // workers have no business with it
+		return err
+	}
 	set := flag.NewFlagSet(app.TorchVerb, flag.ContinueOnError)
 	set.StringVar(&r.Python, "python", "", "interpreter with the packages torchserve and torch")
 	set.IntVar(&r.Workers, "workers", 1, "worker processes")

@@ -91,6 +91,7 @@ func (m *Main) routes() ([]wire.Route, error) {
 	routes = append(routes, wire.Route{Name: "index", Audit: true, Handler: admin.NewIndex(m.authority, m.engines.vector), Exact: []string{admin.IndexPath, admin.IndexPath + "/datapoints", admin.IndexPath + "/rollback"}})
 	images := registry.New(registry.Config{Images: m.registered, Auth: m.authority, Project: m.cfg.Project, Untagged: m.cfg.Registry.Untagged, Packed: m.cfg.Registry.Packed, Log: m.log})
 	routes = append(routes, wire.RegistryRoutes(images, registry.ListPath, registry.CollectPath)...)
+	routes = append(routes, wire.ManageRoutes(aiplatform.NewTorchManagement(m.engines.serving, m.authority))...)
 	routes = append(routes, wire.InvokeRoutes(aiplatform.NewInvoke(m.engines.serving, m.authority))...)
 	routes = append(routes, wire.ProtocolRoutes(aiplatform.NewProtocols(m.engines.serving, m.authority, m.version))...)
 	routes = append(routes, wire.ConsoleRoutes(m.pages, console.Patterns()...)...)

@@ -69,6 +69,7 @@ type TorchReplica struct {
 	Python  string
 	Workers int
 	Work    string // folder of its own
+	Key     string // of who may manage it; "" = nobody
 	Log     *slog.Logger
 }
 
@@ -80,7 +81,8 @@ func (t *TorchReplica) Run(ctx context.Context) error {
 	c.MaxResponse, c.Listen.MaxRequest = maxTorchBody, maxTorchBody // the platform has limits of its own
 	c.LoadModels = []string{modelformat.TorchModel + "=" + filepath.Base(t.Archive)}
 	metrics := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Definitions: api.Definitions(), Log: t.Log})
-	engine, err := torchserve.New(c, torchserve.Deps{Log: t.Log, Metrics: metrics})
+	c.Listen.ModelAPI = true
+	engine, err := torchserve.New(c, torchserve.Deps{Log: t.Log, Metrics: metrics, Objects: cloudObjects{}, HTTP: &http.Client{}})
 	if err != nil {
 		return err
 	}
@@ -98,7 +100,12 @@ func (t *TorchReplica) Run(ctx context.Context) error {
 		if err := engine.StartError(); err != nil {
 			return err
 		}
-		return t.serve(ctx, api.New(c.Listen, api.Deps{Engine: engine, Metrics: metrics, Log: t.Log}).Inference())
+		served := api.New(c.Listen, api.Deps{Engine: engine, Metrics: metrics, Log: t.Log})
+		manager, err := newTorchManager(engine, served, t.Key)
+		if err != nil {
+			return err
+		}
+		return t.serve(ctx, manager.beside(served.Inference()))
 	})
 	return group.Wait()
 }

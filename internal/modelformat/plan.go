@@ -87,6 +87,7 @@ type Container struct {
 	InvokePrefix  string
 	Concurrency   int           // requests that it takes at a time, as it declares; 0 = it does not
 	Start         time.Duration // until the first good health answer
+	Managed       bool          // it is TorchServe, whose management API is there for its server
 	Frames        bool          // it is a program of ours that takes predictions in frames
 }
 

@@ -1,6 +1,7 @@
 package modelformat
 
 import (
+	"encoding/json"
 	"path"
 	"regexp"
 	"slices"
@@ -23,6 +24,26 @@ type Torch struct {
 // TorchModel is the name that a replica's archive is registered by, whatever its
 // manifest says.
 const TorchModel = "model"
+
+// What a replica of TorchServe and its server say to each other of management: TorchServe's
+// own API below TorchManagement, to who shows the key that the replica was started with
+// (TorchKeyVariable) in TorchKeyHeader, each answer a TorchAnswer; PUT of a state makes the
+// replica what another one is, without a body what it was at its start.
+const (
+	TorchManagement  = "/.tategu/management"
+	TorchKeyHeader   = "X-Tategu-Management-Key"
+	TorchKeyVariable = "TATEGU_MANAGEMENT_KEY"
+	MaxTorchState    = 16 << 20
+)
+
+// TorchAnswer is an answer of TorchServe's management API, and which models are
+// registered after it.
+type TorchAnswer struct {
+	Status      int             `json:"status"`
+	ContentType string          `json:"contentType"`
+	Body        []byte          `json:"body"`
+	State       json.RawMessage `json:"state"`
+}
 
 func isArchive(name string) bool { return path.Ext(name) == ".mar" }
 
@@ -61,6 +82,7 @@ func (p *Planner) torchserve(model *pb.Model, t Target, found listing) (*Contain
 	c.HealthRoute, c.PredictRoute = "/ping", "/predictions/"+TorchModel
 	c.Env["AIP_HEALTH_ROUTE"], c.Env["AIP_PREDICT_ROUTE"] = c.HealthRoute, c.PredictRoute
 	c.ExplainRoute = "/explanations/" + TorchModel
+	c.Managed = true
 	c.InvokePrefix = "/*" // explanations, KServe's routes
 	return c, nil
 }

@@ -34,7 +34,8 @@ type member struct {
 	failures int
 	err      error
 	message  string
-	suspect  bool // a connection broke: no requests until it was healthy again
+	suspect  bool             // a connection broke: no requests until it was healthy again
+	prepared runtime.Instance // that Config.Prepare was called for
 	leaving  bool
 	gone     bool
 }

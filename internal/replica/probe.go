@@ -94,6 +94,9 @@ func (h *health) probe(ctx context.Context) error {
 		return nil //nolint:nilerr // the watch ended: what the probe saw does not matter
 	}
 	if err == nil {
+		if bad := h.prepare(ctx, address); bad != nil || ctx.Err() != nil {
+			return bad
+		}
 		if bad := h.check(ctx, address); bad != nil || ctx.Err() != nil {
 			return bad
 		}
@@ -130,6 +133,30 @@ func (h *health) probe(ctx context.Context) error {
 		m.become(Unhealthy, nil, err.Error())
 	}
 	return nil
+}
+
+// prepare has a program made what it is to be. From before this on, Each reaches it: what
+// is told to all meanwhile is not missed.
+func (h *health) prepare(ctx context.Context, address string) error {
+	m := h.member
+	if m.set.cfg.Prepare == nil || !m.unprepared(h.inst) {
+		return nil
+	}
+	m.progress("being prepared before it gets requests")
+	err := m.set.cfg.Prepare(ctx, &remote{m.set.client, address})
+	if err == nil || ctx.Err() != nil {
+		return nil //nolint:nilerr // the program or the watch has ended, which is told elsewhere
+	}
+	return &unfitError{err}
+}
+
+// unprepared says whether a program has still to be prepared, and marks it as prepared.
+func (m *member) unprepared(inst runtime.Instance) bool {
+	m.set.mu.Lock()
+	defer m.set.mu.Unlock()
+	first := m.prepared != inst
+	m.prepared = inst
+	return first
 }
 
 // check has a program looked at that is healthy for the first time.

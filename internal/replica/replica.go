@@ -68,7 +68,11 @@ type Config struct {
 	// Check looks at each program that was started once it is healthy, before it gets
 	// requests. Its error is that of a start which another would not cure; nil = no check.
 	Check func(ctx context.Context, b Backend) error
-	Drain time.Duration // requests of a replica that goes may take so long; 0 = 30 s
+	// Prepare makes each program that is healthy for the first time, also one that ran
+	// before this set, what it is to be before it gets requests; it is called again after
+	// Each had an error. Its error is as that of Check. Nil = nothing is to be done.
+	Prepare func(ctx context.Context, b Backend) error
+	Drain   time.Duration // requests of a replica that goes may take so long; 0 = 30 s
 	// Frames is the route of predictions of a program of ours, which may ask for many over
 	// one connection (package frame); "" = it is another's. Headers do not reach it then.
 	Frames string

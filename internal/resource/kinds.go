@@ -9,6 +9,7 @@ const (
 	KindEndpoints               = "endpoints"               // an Endpoint
 	KindDeployments             = "deployments"             // a DeployModelRequest; key ENDPOINT/deployedModels/ID, parent ENDPOINT
 	KindDeploymentOps           = "deploymentOps"           // key as in deployments; data is the operation's name
+	KindTorchModels             = "torchModels"             // key as in deployments, parent ENDPOINT; what is registered in a deployed TorchServe, as JSON
 	KindRollouts                = "rollouts"                // key as in deployments, parent ENDPOINT; what became of a canary, as JSON
 	KindShadowReports           = "shadowReports"           // key: an endpoint; how its shadow answered, as JSON
 	KindPipelineJobs            = "pipelineJobs"            // a PipelineJob

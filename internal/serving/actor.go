@@ -29,6 +29,7 @@ type deployment struct {
 	route   string              // of predictions in a replica
 	json    http.Header         // of requests that have none of their own; never changed
 	explain string              // the route of explanations, "" = it has none
+	manager *manager            // of TorchServe's models; nil = it is none
 	invoke  bool                // its other routes are open too
 	native  *modelformat.Native // nil = it has replicas
 	access  *slog.Logger        // of requests; nil where the deployed model does not ask for it

@@ -108,6 +108,12 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 		}
 	} else {
 		c := plan.Container
+		if c.Managed {
+			if d.manager, err = a.manage(ctx); err != nil {
+				return err
+			}
+			c.Env[modelformat.TorchKeyVariable], cfg.Prepare = d.manager.key, d.manager.prepare
+		}
 		d.route, cfg.Health, cfg.Start = c.PredictRoute, c.HealthRoute, c.Start
 		if c.Frames {
 			cfg.Frames = c.PredictRoute
@@ -333,6 +339,9 @@ func (a *actor) failed(ctx context.Context, cause error) error {
 		}); err != nil {
 			return err
 		}
+		if err := tx.Delete(ctx, resource.KindTorchModels, a.key); err != nil {
+			return err
+		}
 		return tx.Delete(ctx, resource.KindDeployments, a.key)
 	})
 }
@@ -362,6 +371,9 @@ func (a *actor) undeploy(ctx context.Context) error {
 			return err
 		}
 		if err := tx.Delete(ctx, resource.KindRollouts, a.key); err != nil {
+			return err
+		}
+		if err := tx.Delete(ctx, resource.KindTorchModels, a.key); err != nil {
 			return err
 		}
 		return tx.Delete(ctx, resource.KindDeployments, a.key)

@@ -183,6 +183,9 @@ func (s *Server) drop(ctx context.Context, v *version) error {
 func (s *Server) Unregister(ctx context.Context, model, id string) error {
 	v, err := s.find(model, id)
 	if err != nil {
+		if s.forget(model, id) {
+			return nil
+		}
 		return err
 	}
 	s.mu.Lock()

@@ -44,7 +44,10 @@ type Server struct {
 	workers   int             // ids handed out
 	gpu       int             // the last GPU handed out
 
-	snapMu sync.Mutex // one snapshot at a time
+	lost map[string]map[string]savedModel // that Converge could not register
+
+	snapMu     sync.Mutex // one snapshot at a time
+	convergeMu sync.Mutex // one Converge at a time
 }
 
 // family is the versions of a model.

@@ -128,6 +128,11 @@ func InvokeRoutes(h InvokeHandler) []Route {
 	return []Route{{Name: "invoke", Frequent: true, Match: h.Owns, Serve: h.Serve}}
 }
 
+// ManageRoutes sends requests that change what a model's server has to h; they are audited.
+func ManageRoutes(h InvokeHandler) []Route {
+	return []Route{{Name: "manage", Audit: true, Match: h.Owns, Serve: h.Serve}}
+}
+
 // ProtocolRoutes sends requests of other prediction protocols to h, as InvokeRoutes does.
 func ProtocolRoutes(h InvokeHandler) []Route {
 	return []Route{{Name: "protocols", Frequent: true, Match: h.Owns, Serve: h.Serve}}

@@ -66,7 +66,7 @@ func (i *Invoke) Serve(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return resource.NotFound(r.URL.Path)
 	}
-	name, err := mayPredict(r, i.rights, v.project, v.location, v.endpoint)
+	name, err := mayUse(r, i.rights, predictPermission, v.project, v.location, v.endpoint)
 	if err != nil {
 		return err
 	}
@@ -88,8 +88,8 @@ func repeatable(r *http.Request) bool {
 	return r.Header.Get("Idempotency-Key") != ""
 }
 
-// mayPredict gives the endpoint's name once the caller is known to have the right.
-func mayPredict(r *http.Request, rights Rights, project, location, endpoint string) (name string, err error) {
+// mayUse gives the endpoint's name once the caller is known to have a permission.
+func mayUse(r *http.Request, rights Rights, permission, project, location, endpoint string) (name string, err error) {
 	if strings.Trim(project, "0123456789") == "" {
 		id, err := rights.ProjectID(r.Context(), project)
 		if err != nil && !resource.IsNotFound(err) {
@@ -99,7 +99,7 @@ func mayPredict(r *http.Request, rights Rights, project, location, endpoint stri
 			project = id
 		}
 	}
-	if err := rights.Authorize(r.Context(), identity.FromContext(r.Context()), project, predictPermission); err != nil {
+	if err := rights.Authorize(r.Context(), identity.FromContext(r.Context()), project, permission); err != nil {
 		return "", err
 	}
 	return "projects/" + project + "/locations/" + location + "/endpoints/" + endpoint, nil

@@ -77,7 +77,7 @@ func (p *Protocols) Serve(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return resource.NotFound(r.URL.Path)
 	}
-	name, err := mayPredict(r, p.rights, v.project, v.location, v.endpoint)
+	name, err := mayUse(r, p.rights, predictPermission, v.project, v.location, v.endpoint)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,127 @@
+package app
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	api "tategu/internal/api/torchserve"
+	"tategu/internal/modelformat"
+	"tategu/internal/torchserve"
+)
+
+// torchManager is what a replica offers to its server alone, beside the inference API:
+// TorchServe's management API, whose answers say what is registered afterwards, and a
+// route that makes the replica what another one is.
+type torchManager struct {
+	engine *torchserve.Server
+	api    http.Handler
+	key    string
+	base   []byte // what was registered at the start
+
+	mu sync.Mutex // one change at a time
+}
+
+func newTorchManager(engine *torchserve.Server, a *api.API, key string) (*torchManager, error) {
+	base, err := engine.State()
+	return &torchManager{engine: engine, api: a.Management(), key: key, base: base}, err
+}
+
+// beside gives the handler of both.
+func (m *torchManager) beside(inference http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, ours := strings.CutPrefix(r.URL.Path, modelformat.TorchManagement)
+		key := r.Header.Get(modelformat.TorchKeyHeader)
+		switch {
+		case m.key == "" || !ours || subtle.ConstantTimeCompare([]byte(key), []byte(m.key)) == 0:
+			inference.ServeHTTP(w, r)
+		case path == "" && r.Method == http.MethodPut:
+			m.converge(w, r)
+		default:
+			r.URL.Path = path
+			m.manage(w, r)
+		}
+	})
+}
+
+// converge makes the replica what the body says, or what it was at its start.
+func (m *torchManager) converge(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	state, err := io.ReadAll(io.LimitReader(r.Body, modelformat.MaxTorchState))
+	if len(state) == 0 {
+		state = m.base
+	}
+	if err == nil {
+		err = m.engine.Converge(r.Context(), state)
+	}
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	http.Error(w, err.Error(), http.StatusConflict)
+}
+
+// manage answers one request of the management API, in a frame of ours.
+func (m *torchManager) manage(w http.ResponseWriter, r *http.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &heldAnswer{header: http.Header{}}
+	if refused := m.deployed(r); refused != "" {
+		out.status = http.StatusForbidden
+		out.body.WriteString(refused)
+	} else {
+		m.api.ServeHTTP(out, r)
+	}
+	state, err := m.engine.State()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	frame, err := json.Marshal(modelformat.TorchAnswer{Status: out.status, ContentType: out.header.Get("Content-Type"), Body: out.body.Bytes(), State: state})
+	if err = errors.Join(err); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(frame) // the server has gone
+}
+
+// deployed refuses to remove what predictions are asked of: the deployed model as a
+// whole. It gives the answer, "" = go on.
+func (m *torchManager) deployed(r *http.Request) string {
+	s := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if r.Method != http.MethodDelete || len(s) < 2 || s[0] != "models" || s[1] != modelformat.TorchModel {
+		return ""
+	}
+	all, err := m.engine.Describe(r.Context(), modelformat.TorchModel, "all", false)
+	if err != nil || len(all) > 1 {
+		return ""
+	}
+	return "{\n  \"code\": 403,\n  \"type\": \"ForbiddenException\",\n  \"message\": \"" + modelformat.TorchModel + " is what the endpoint's predictions are asked of: undeploy it, or register another version first\"\n}\n"
+}
+
+// heldAnswer is an http.ResponseWriter that keeps the answer.
+type heldAnswer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (a *heldAnswer) Header() http.Header { return a.header }
+
+func (a *heldAnswer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *heldAnswer) Write(p []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	return a.body.Write(p)
+}
