@@ -46,6 +46,14 @@ $(WRAPPER):
 demo: build $(UV)
 	PATH="$(dir $(UV)):$$PATH" bin/tategu demo
 
+## Icons that look alike: rendered in Rust, embedded by a network that a pipeline trains, indexed, searched. Needs npm and cargo;
+## PAGE= is what it writes, FLAGS="--families tabler bootstrap" takes fewer.
+.PHONY: similar-drawings
+similar-drawings: PAGE ?= $(CURDIR)/similar.html
+similar-drawings: FLAGS ?=
+similar-drawings: build $(UV)
+	PATH="$(dir $(UV)):$$PATH" bin/tategu demo --example examples/similar-drawings --features '' -- --page "$(abspath $(PAGE))" $(FLAGS)
+
 ## Unit and port suites, then unmodified clients.
 test: build $(TOOLS)/.built $(CLIENTS)/.built
 	@$(if $(RACE),,echo 'make test: no gcc found, so the race detector is OFF (install gcc to have it)')
@@ -91,6 +99,7 @@ test-slow: build $(TOOLS)/.built $(CLIENTS)/.built
 	$(MAKE) conformance-containers
 	$(MAKE) conformance-launch
 	$(MAKE) test-loader
+	$(MAKE) test-drawings
 	$(MAKE) test-torchserve
 	$(MAKE) conformance-torchserve
 	$(MAKE) test-debian
@@ -209,6 +218,12 @@ conformance-launch: build $(VENV)/components/.built
 ## The README of examples/rust-tract under load; cargo builds Tract once (minutes), and is skipped where it is missing.
 test-loader: build $(CLIENTS)/.built $(VENV)/rust-tract/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_TARGET=$(VENV)/tract TATEGU_TEST_EXAMPLE_PYTHON=$(VENV)/rust-tract/bin/python $(CLIENTS)/bin/python -m pytest -q -rsP -p no:cacheprovider test/loader
+
+## The README of examples/similar-drawings with two families; npm fetches them, cargo builds the renderer, uv JAX. Skipped where one is missing.
+.PHONY: test-drawings
+test-drawings: build $(CLIENTS)/.built
+	cd examples/similar-drawings && { command -v cargo >/dev/null || exit 0; cargo test --quiet --locked; }
+	PATH="$(dir $(UV)):$$PATH" TATEGU_BIN=$(CURDIR)/bin/tategu CARGO_TARGET_DIR=$(CURDIR)/examples/similar-drawings/target $(CLIENTS)/bin/python -m pytest -q -rsP -p no:cacheprovider test/drawings
 
 conformance-sdk: DIR ?= $(SHARED)/conformance/sdk
 conformance-sdk: ONLY ?=

@@ -21,33 +21,36 @@ import (
 func demoCommand() *cobra.Command {
 	var d demo
 	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Run the supplier recommendation end to end",
+		Use:   "demo [-- ARGUMENT...]",
+		Short: "Run an example end to end: the supplier recommendation, or another one",
 		Long: `demo starts a server on a free port and a new data directory, makes the example's
-Python environment with the unmodified clients, and runs the example against it.
-The proxy variables are set for the example alone.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+Python environment with the unmodified clients, and runs the example's run.py against it,
+with the arguments given here. The proxy variables are set for the example alone; its
+"tategu" is this program.`,
+		Example: `  tategu demo
+  tategu demo --example examples/similar-drawings --features '' -- --page /tmp/similar.html`,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := configure(cmd)
 			if err != nil {
 				return err
 			}
 			d.cache = cfg.Cache
-			return d.run(cmd)
+			return d.run(cmd, args)
 		},
 	}
 	cmd.Flags().StringVar(&d.example, "example", "examples/supplier-recommendation", "folder of the example")
+	cmd.Flags().StringVar(&d.source, "features", "examples/rust-features", "folder of a step in Rust, which run.py gets built with --features-image; '' for none")
 	cmd.Flags().BoolVar(&d.keep, "keep", false, "keep the data directory and print where it is")
 	cmd.Flags().StringVar(&d.python, "python", "3.11", "Python version of the example")
 	return cmd
 }
 
 type demo struct {
-	example, python, cache string
-	keep                   bool
+	example, source, python, cache string
+	keep                           bool
 }
 
-func (d demo) run(cmd *cobra.Command) error {
+func (d demo) run(cmd *cobra.Command, more []string) error {
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	if _, err := os.Stat(filepath.Join(d.example, "run.py")); err != nil {
 		return resource.NotFound(d.example).WithHint("run tategu demo from the project's root, or name the folder with --example")
@@ -86,10 +89,15 @@ func (d demo) run(cmd *cobra.Command) error {
 	if image != "" {
 		args = append(args, "--features-image", image)
 	}
-	run := exec.CommandContext(ctx, python, args...)
+	tools, err := toolPath()
+	if err != nil {
+		return err
+	}
+	run := exec.CommandContext(ctx, python, append(args, more...)...)
 	run.Dir, run.Stdout, run.Stderr = d.example, out, cmd.ErrOrStderr()
 	// Compiled modules save the next run six seconds of imports.
-	run.Env = overlay(os.Environ(), append(state.InterceptEnv(), app.Variable{Name: "PYTHONDONTWRITEBYTECODE"}))
+	run.Env = overlay(os.Environ(), append(state.InterceptEnv(),
+		app.Variable{Name: "PYTHONDONTWRITEBYTECODE"}, app.Variable{Name: "PATH", Value: tools}, app.Variable{Name: "TATEGU_DATA", Value: data}))
 	run.Cancel = func() error { return run.Process.Signal(syscall.SIGINT) }
 	if err := run.Run(); err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -98,6 +106,15 @@ func (d demo) run(cmd *cobra.Command) error {
 		return fmt.Errorf("run the example: %w", err)
 	}
 	return nil
+}
+
+// toolPath is the PATH with this program's folder in front.
+func toolPath() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("demo: %w", err)
+	}
+	return filepath.Dir(self) + string(os.PathListSeparator) + os.Getenv("PATH"), nil
 }
 
 // overlay sets variables over an environment.

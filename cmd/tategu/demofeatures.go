@@ -22,11 +22,13 @@ import (
 // featuresImage is what the example's program is pushed as.
 const featuresImage = "examples/rust-features:v1"
 
-// features gives the image of the features step, built and pushed to the server;
-// "" for the step in Python, after saying why.
+// features gives the image of the features step, built and pushed to the server; "" for
+// the step in Python, after saying why, and for an example without one.
 func (d demo) features(ctx context.Context, cmd *cobra.Command, data string, state app.State) (string, error) {
-	source := filepath.Join(filepath.Dir(filepath.Clean(d.example)), "rust-features")
-	cargo, why, err := cargoFor(source)
+	if d.source == "" {
+		return "", nil
+	}
+	cargo, why, err := cargoFor(d.source)
 	if err != nil {
 		return "", err
 	}
@@ -36,7 +38,7 @@ func (d demo) features(ctx context.Context, cmd *cobra.Command, data string, sta
 		return "", nil
 	}
 	start := time.Now()
-	program, err := cargoBuild(ctx, cargo, source, cmd.ErrOrStderr())
+	program, err := cargoBuild(ctx, cargo, d.source, cmd.ErrOrStderr())
 	if err != nil {
 		return "", err
 	}

@@ -9,34 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from readme import pattern, steps
 from server import Server, binary, clean_env
 from test_run import started_env
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/supplier-recommendation"
-FENCE = re.compile(r"^```(sh)?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
-
-
-def steps():
-    """The commands of the section, each with the lines that it says are printed."""
-    text = (EXAMPLE / "README.md").read_text()
-    section = text.partition("\n## When a run fails\n")[2].partition("\n## ")[0]
-    found = []
-    for kind, block in FENCE.findall(section):
-        if kind:
-            found.append((block, []))
-        else:
-            found[-1][1].extend(block.splitlines())
-    return found
-
-
-def pattern(line):
-    """What is printed may have other blanks, and anything for an ellipsis."""
-    parts = (r"\s+".join(map(re.escape, p.split())) for p in line.split("…"))
-    return r"[^\n]*".join(r"\s*" + p + r"\s*" if p else "" for p in parts)
+SECTION = "When a run fails"
 
 
 def test_the_readme_is_right(tmp_path, monkeypatch):
-    assert len(steps()) >= 5
+    section = steps(EXAMPLE / "README.md", SECTION)
+    assert len(section) >= 5
     missing = [m for m in ("lightgbm", "pandas", "kfp") if not importable(m)]
     if missing or not shutil.which("uv", path=started_env()["PATH"]):
         pytest.skip(f"uv, or a package, is missing: {missing}")
@@ -50,7 +33,7 @@ def test_the_readme_is_right(tmp_path, monkeypatch):
     with Server(tmp_path) as server:
         # One shell, so that variables last, and a line between the outputs.
         lines = ["exec 2>&1"]
-        for commands, _ in steps():
+        for commands, _ in section:
             lines += [commands, "code=$?; echo; echo '=====' $code"]
         tools = f"{Path(binary()).parent}:{Path(sys.executable).parent}"
         env = {
@@ -69,8 +52,8 @@ def test_the_readme_is_right(tmp_path, monkeypatch):
         )
     parts = re.split(r"^===== (\d+)\n", done.stdout, flags=re.MULTILINE)
     outputs, codes = parts[0:-1:2], [int(c) for c in parts[1::2]]
-    assert len(outputs) == len(steps()), done.stdout
-    for (commands, said), output in zip(steps(), outputs, strict=True):
+    assert len(outputs) == len(section), done.stdout
+    for (commands, said), output in zip(section, outputs, strict=True):
         for line in said:
             assert re.search(pattern(line), output), f"$ {commands}{output}\n{line!r}"
     # run.py fails with the run; all that the section does about it succeeds.

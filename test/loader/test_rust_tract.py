@@ -16,10 +16,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from readme import steps
 from server import Server, binary, clean_env
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples/rust-tract"
-FENCE = re.compile(r"^```(sh)?\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 ENOUGH = 50  # answers of a version that each client waits for
 
 # What the net of a directory answers, by the reference evaluator of the onnx package.
@@ -31,17 +31,6 @@ rows = np.array(json.load(open("digit.json"))["instances"], "float32")
 net = ReferenceEvaluator(sys.argv[1] + "/model.onnx")
 print(json.dumps(net.run(None, {"pixels": rows})[0].tolist()))
 """
-
-
-def steps():
-    """The commands of the page, each with the lines that it says are printed."""
-    found = []
-    for kind, block in FENCE.findall((EXAMPLE / "README.md").read_text()):
-        if kind:
-            found.append((block, []))
-        else:
-            found[-1][1].extend(block.splitlines())
-    return found
 
 
 def free_port():
@@ -184,7 +173,7 @@ def test_the_readme_under_load(example, tmp_path, monkeypatch):
         shell = Shell(example, env)
         clients = [Client(int(ports["8080"]), body, want) for _ in range(4)]
         try:
-            for commands, said in steps():
+            for commands, said in steps(EXAMPLE / "README.md"):
                 for port, ours in ports.items():
                     commands = commands.replace(port, ours)
                 output = shell.run(commands)
