@@ -26,13 +26,21 @@ func (b *builder) choose(ctx context.Context, order []uint32) (*Segment, error) 
 
 func (b *builder) pick(ctx context.Context) (*Segment, error) {
 	method := b.o.Method
+	if b.huge() {
+		method = Exact
+	}
 	sums := b.o.Measure.Distance == L1
 	switch {
 	case b.n == 0 || method == Exact || sums && method == Auto && b.n <= flatRows:
 		return b.exact(), nil
 	case method == Flat || method == Auto && b.n <= flatRows:
 		s := b.segment(b.flat())
-		return s, b.tune(ctx, s)
+		if err := b.tune(ctx, s); err != nil || method == Flat || b.o.Candidates > 0 || s.Tuning.Recall >= b.wanted() {
+			return s, err
+		}
+		exact := b.exact() // of so few rows it costs little more
+		exact.meta.Stats.Curve = s.meta.Stats.Curve
+		return exact, nil
 	}
 	l, err := b.ivf(ctx, b.leafCount())
 	if err != nil {
@@ -78,6 +86,25 @@ func (b *builder) pick(ctx context.Context) (*Segment, error) {
 	}
 	graph.meta.Stats.Curve = curve
 	return graph, nil
+}
+
+// huge says that squared distances come near those that mean that nothing is there: such rows
+// are compared as they are. Codes would tell little of any row beside one of them anyway.
+func (b *builder) huge() bool {
+	const most = far / 1000 // centres are between rows, and two rows up to twice as far apart as each is long
+	if b.o.Measure.scaled() {
+		return false
+	}
+	for i := range b.n {
+		var sum float64
+		for _, x := range b.floats[i*b.stride : (i+1)*b.stride] {
+			sum += float64(x) * float64(x)
+		}
+		if sum > most {
+			return true
+		}
+	}
+	return false
 }
 
 // exact is a segment that compares all rows.

@@ -2,6 +2,7 @@ package ann
 
 import (
 	"context"
+	"math"
 	"unsafe"
 
 	"tategu/internal/vector/ann/kernel"
@@ -213,7 +214,9 @@ func (s *Segment) distances(a *kernel.Rank, query []float32, rows []uint32, out 
 		case SquaredL2: // both are of length 1
 			d = max(0, 2-2*d)
 		default:
-			d = -d
+			if d = -d; d != d { // products beyond what a float holds, of both signs
+				d = float32(math.Inf(1))
+			}
 		}
 		out[i] = d
 	}

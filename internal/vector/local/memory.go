@@ -1,6 +1,7 @@
 package local
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"unsafe"
@@ -203,6 +204,9 @@ func (m *memory) distances(query []float32, sc *scratch) {
 func (m *memory) distance(d float32) float32 {
 	switch m.measure.Distance {
 	case ann.DotProduct:
+		if d != d { // products beyond what a float holds, of both signs
+			return float32(math.Inf(1))
+		}
 		return -d
 	case ann.Cosine:
 		return max(0, 1-d)
