@@ -34,6 +34,26 @@ func TestVectorCache(t *testing.T) {
 	if _, err := os.Stat(old); !os.IsNotExist(err) {
 		t.Errorf("a file of an earlier version: %v", err)
 	}
+	// Another server at its start is about to say whose its directory is.
+	if err := os.WriteFile(filepath.Join(one, cacheOwner), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	torn := filepath.Join(root, ".build-1")
+	if err := os.MkdirAll(torn, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vectorCache(root, second); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("a file of one that is starting: %v", err)
+	}
+	if _, err := os.Stat(torn); !os.IsNotExist(err) {
+		t.Errorf("what an earlier version left half way: %v", err)
+	}
+	if _, err := vectorCache(root, first); err != nil {
+		t.Error(err)
+	}
 	if err := os.RemoveAll(first); err != nil {
 		t.Fatal(err)
 	}

@@ -203,8 +203,8 @@ func vectorCache(root, data string) (string, error) {
 	for _, e := range entries {
 		path := filepath.Join(root, e.Name())
 		switch {
-		case strings.HasSuffix(e.Name(), ".segment"):
-			errs = append(errs, os.Remove(path))
+		case strings.HasSuffix(e.Name(), ".segment"), strings.HasPrefix(e.Name(), "."): // the latter of builds and downloads that were interrupted
+			errs = append(errs, os.RemoveAll(path))
 		case e.Name() != own && e.IsDir():
 			errs = append(errs, removeOrphan(path))
 		}
@@ -215,7 +215,7 @@ func vectorCache(root, data string) (string, error) {
 // removeOrphan removes a cache whose data directory is gone.
 func removeOrphan(dir string) error {
 	owner, err := os.ReadFile(filepath.Join(dir, cacheOwner))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(owner) == 0 {
 		return nil // another server is making it
 	}
 	if err != nil {

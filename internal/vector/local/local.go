@@ -50,7 +50,7 @@ type Config struct {
 	Store    store.Store
 	Contents Contents
 	Builder  Builder // nil builds in this process
-	Cache    string  // directory of mapped files; it may be deleted while no server runs
+	Cache    string  // directory of mapped files; it is made again where it was deleted
 	// Idle is how long an index without queries stays in memory; 0 = 15 minutes.
 	Idle time.Duration
 	// Memory bounds the bytes of all indexes in memory: beyond it, those whose last
@@ -91,10 +91,10 @@ func New(ctx context.Context, cfg Config) (*Backend, error) {
 	if cfg.MergeAt == 0 {
 		cfg.MergeAt = defaultMergeAt
 	}
-	if err := os.MkdirAll(cfg.Cache, 0o700); err != nil {
+	b := &Backend{cfg: cfg, tables: map[string]*table{}, merges: make(chan *table, 64)}
+	if err := b.makeCache(); err != nil {
 		return nil, fmt.Errorf("make the cache of indexes: %w", err)
 	}
-	b := &Backend{cfg: cfg, tables: map[string]*table{}, merges: make(chan *table, 64)}
 	if err := b.sweep(ctx); err != nil {
 		return nil, fmt.Errorf("tidy the cache of indexes: %w", err)
 	}
@@ -157,6 +157,9 @@ func (b *Backend) Warm(ctx context.Context, index vector.Index) error {
 }
 
 const warmProbes = 100
+
+// makeCache makes the directory of the cache, which somebody may have deleted.
+func (b *Backend) makeCache() error { return os.MkdirAll(b.cfg.Cache, 0o700) }
 
 // cachePath is where the file of a content is mapped from.
 func (b *Backend) cachePath(content string) string {

@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"google.golang.org/grpc/codes"
+
 	"tategu/internal/blob"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 	"tategu/internal/vector/ann"
+	"tategu/internal/volume"
 )
 
 const segmentKind = blob.KindVectorSegment
@@ -212,9 +215,12 @@ func (t *table) build(ctx context.Context, rows *source, awaited bool) (*segment
 // buildRows makes a segment of rows. Of the options those are its caller's that are not
 // the index's.
 func (t *table) buildRows(ctx context.Context, rows ann.Rows, o ann.Options, awaited bool) (_ *segment, found float64, err error) {
+	if err := t.backend.makeCache(); err != nil {
+		return nil, 0, wrongBuild(err)
+	}
 	dir, err := os.MkdirTemp(t.backend.cfg.Cache, ".build-*")
 	if err != nil {
-		return nil, 0, fmt.Errorf("build a segment: %w", err)
+		return nil, 0, wrongBuild(err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cfg := t.index.Config
@@ -222,9 +228,10 @@ func (t *table) buildRows(ctx context.Context, rows ann.Rows, o ann.Options, awa
 	if cfg.BruteForce {
 		o.Method = ann.Exact
 	}
-	sparse := 0
+	count, sparse := 0, 0
 	counted := func(yield func(ann.Row, error) bool) {
 		for r, err := range rows {
+			count++
 			if len(r.Extra) > 0 {
 				if s, _, err := sparseOf(r); err == nil && s != nil {
 					sparse++
@@ -238,7 +245,10 @@ func (t *table) buildRows(ctx context.Context, rows ann.Rows, o ann.Options, awa
 	path := filepath.Join(dir, "segment")
 	built, err := t.backend.cfg.Builder.Build(ctx, path, counted, o, awaited)
 	if err != nil {
-		return nil, 0, fmt.Errorf("build a segment: %w", err)
+		return nil, 0, wrongBuild(err)
+	}
+	if built.Stats.Rows != count {
+		return nil, 0, wrongBuild(fmt.Errorf("it has %d rows instead of %d", built.Stats.Rows, count))
 	}
 	p, err := t.backend.keep(ctx, path)
 	if err != nil {
@@ -250,6 +260,15 @@ func (t *table) buildRows(ctx context.Context, rows ann.Rows, o ann.Options, awa
 		return nil, 0, errors.Join(err, t.backend.cfg.Contents.Remove(context.WithoutCancel(ctx), p.Content))
 	}
 	return s, built.Found, nil
+}
+
+// wrongBuild tells of a build that failed.
+func wrongBuild(err error) error {
+	if !volume.Blocked(err) {
+		return fmt.Errorf("build a segment: %w", err)
+	}
+	return resource.Errorf(codes.ResourceExhausted, "build a segment in the cache of indexes: %w", err).WithCause(resource.CauseResource).
+		WithHint("make room on the disk of the cache (`cache` of the configuration), and update the index once more; what was there before stays")
 }
 
 // keep makes a built file a content, and the cache's copy of it.

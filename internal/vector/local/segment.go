@@ -67,6 +67,9 @@ func (b *Backend) download(ctx context.Context, p part, path string) (err error)
 		return fmt.Errorf("read a segment: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := b.makeCache(); err != nil {
+		return fmt.Errorf("cache a segment: %w", err)
+	}
 	f, err := os.CreateTemp(b.cfg.Cache, ".download-*")
 	if err != nil {
 		return fmt.Errorf("cache a segment: %w", err)

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -100,13 +101,13 @@ func (t *table) load(ctx context.Context) (err error) {
 		return err
 	}
 	mem := newMemory(t.index.Config.Measure, t.index.Config.Dimensions)
-	// What a merge left that was interrupted goes first.
-	if err = t.backend.trimLog(ctx, t.index.Name, m.Current.Watermark); err == nil {
-		t.seq, err = t.replay(ctx, m.Current.Watermark, mem)
-	}
-	if err != nil {
+	if t.seq, err = t.replay(ctx, m.Current.Watermark, mem); err != nil {
 		closeAll(segments)
 		return err
+	}
+	// What a merge left that was interrupted goes; it does no harm where it cannot.
+	if err := t.backend.trimLog(ctx, t.index.Name, m.Current.Watermark); err != nil {
+		t.backend.cfg.Log.WarnContext(ctx, "cannot tidy the log of an index", slog.String("index", t.index.Name), slog.Any("error", err))
 	}
 	v := newView(m.Current, m.Previous, segments, dead, mem, nil)
 	v.bury(mem)
