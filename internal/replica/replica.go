@@ -118,7 +118,7 @@ type Status struct {
 // Times of health probing and restarts. The route must answer within probeLimit
 // and is dropped from rotation after unhealthyAfter bad answers, as on Vertex AI.
 const (
-	probeFirst     = 25 * time.Millisecond
+	probeFirst     = 5 * time.Millisecond
 	probeStarting  = 300 * time.Millisecond
 	probeReady     = 10 * time.Second
 	probeSuspect   = time.Second // after a connection that broke

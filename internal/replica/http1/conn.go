@@ -111,8 +111,9 @@ func (c *conn) write(r *Request) error {
 }
 
 // stretch is how much of a large body is one system call: a kernel that does not preempt
-// itself leaves the core to nobody meanwhile, and the runtime a thread's place.
-const stretch = 256 << 10
+// itself leaves the core to nobody meanwhile, and the runtime a thread's place. An image
+// goes at once.
+const stretch = 1 << 20
 
 func (c *conn) writeBody(body []byte) error {
 	for len(body) > 0 {
