@@ -191,14 +191,14 @@ func (e *Engine) tried(ctx context.Context, at *entry, d *deployment, r Request)
 	c := at.canary
 	begin, warm := time.Now(), d.set.Ready() > 0
 	took := func() time.Duration {
-		if !warm {
+		if !warm || r.Explain { // an explanation takes its own time, whichever model gives it
 			return -1
 		}
 		return time.Since(begin)
 	}
 	if d.id != c.id {
 		resp, err := e.ask(ctx, at, d, r)
-		if !left(ctx, err) {
+		if !left(ctx, err) && (!r.Explain || d.explain != "") { // not what it never offered
 			c.observe(rollout.Outcome{Failed: bad(resp, err), Took: took()})
 		}
 		return resp, err
@@ -237,7 +237,7 @@ func (e *Engine) tried(ctx context.Context, at *entry, d *deployment, r Request)
 func (e *Engine) tryCanary(ctx context.Context, at *entry, d *deployment, r Request, warm bool) (resp *Response, late bool, err error) {
 	c := at.canary
 	var told atomic.Bool
-	if limit := c.limit(); limit > 0 && warm {
+	if limit := c.limit(); limit > 0 && warm && !r.Explain {
 		timer := time.AfterFunc(limit, func() {
 			told.Store(true)
 			c.late()

@@ -6,11 +6,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 
+	"tategu/internal/modelformat"
 	"tategu/internal/resource"
 	"tategu/internal/serving"
 	"tategu/internal/serving/rollout"
@@ -219,6 +221,47 @@ func TestCanaryOfBadInput(t *testing.T) {
 	}
 	if st := w.engine.Replicas(resource.DeploymentKey(endpoint, "1")); !strings.Contains(st.GetMessage(), "Canary with 50% of the traffic") || !strings.Contains(st.GetMessage(), "100 requests, 0 failed") {
 		t.Errorf("status %v", st)
+	}
+}
+
+// TestExplanationsOfCanary: how long an explanation takes takes no canary back.
+func TestExplanationsOfCanary(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.random = 0 // the first by its id: the canary
+	w.withProcesses()
+	echoModel(t, w)
+	script, err := filepath.Abs("testdata/canary.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.model("explains", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{
+		ImageUri: "echo", Args: []string{script, "slow"}, HealthRoute: "/health", PredictRoute: "/predict", Env: []*pb.EnvVar{{Name: modelformat.ExplainVariable, Value: "/why"}},
+	}})
+	w.label(map[string]string{rollout.Label: "1", rollout.LabelMinRequests: "3", rollout.LabelMaxP99: "100ms"})
+	one := dedicated(&pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 1})
+	w.deploy("2", "echo", one)
+	if op := w.deploy("1", "explains", func(r *pb.DeployModelRequest) {
+		one(r)
+		r.TrafficSplit = map[string]int32{"1": 50, "2": 50}
+	}); op.GetError() != nil {
+		t.Fatal(op.GetError())
+	}
+	for range 3 {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				resp, err := w.engine.Predict(t.Context(), endpoint, serving.Request{Body: []byte(`{"instances":[1]}`), Again: true, Explain: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := resp.Body.Close(); err != nil || resp.Status != 200 || resp.DeployedModel != "1" {
+					t.Errorf("%d of %s, %v", resp.Status, resp.DeployedModel, err)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 

@@ -138,11 +138,20 @@ func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.
 	}
 	return resp, func() {
 		if d.scale != nil {
-			d.scale.end(resp)
+			d.scale.end(d.lesson(r, resp))
 		}
 		d.meters.answered(resp, time.Since(begin))
 		d.accessed(ctx, r, time.Since(begin), slog.Int("status", resp.Status))
 	}, nil
+}
+
+// lesson is an answer that tells how many requests a replica takes at a time. The time
+// of an explanation says nothing of that: it would look as if predictions had become slow.
+func (d *deployment) lesson(r *replica.Request, resp *replica.Response) *replica.Response {
+	if r.Path == d.explain && d.explain != d.route {
+		return nil
+	}
+	return resp
 }
 
 // accessed logs a request that was served or failed, for enable_access_logging of a

@@ -354,6 +354,30 @@ func TestLimitIsLearned(t *testing.T) {
 	})
 }
 
+// TestExplanationsTeachNothing: predictions do not look slow for the time that
+// explanations take.
+func TestExplanationsTeachNothing(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for path, limit := range map[string]int{"/why": 8, "/predict": 4} {
+		s := newScaler(autoscale.Spec{}, 0, 1, 1, slog.New(slog.DiscardHandler), func() time.Time { return now })
+		d := &deployment{route: "/predict", explain: "/why", scale: s}
+		ask := func(path string, took time.Duration, beside, n int) {
+			for range n {
+				s.meter.Add(now, 1)
+				s.end(d.lesson(&replica.Request{Path: path}, &replica.Response{Status: 200, Took: took, Beside: beside}))
+			}
+		}
+		ask("/predict", time.Millisecond, 1, 20)
+		s.learner.Step(now.Add(time.Second), 1)
+		ask(path, 100*time.Millisecond, 8, 80)
+		s.learner.Step(now.Add(2*time.Second), 1)
+		if got := s.learner.Limit(); got != limit {
+			t.Errorf("%s: the limit is %d, want %d", path, got, limit)
+		}
+	}
+}
+
 // TestLowerMaximum takes effect without a wait for less load.
 func TestLowerMaximum(t *testing.T) {
 	t.Parallel()
