@@ -143,7 +143,7 @@ func ids(jobs []*job) (out []string) {
 // single is a slot of a model without batches, and five requests that wait for it.
 func single(t *testing.T) (*slot, []*job) {
 	t.Helper()
-	v := &version{srv: &Server{}, queue: newQueue(10), log: slog.New(slog.DiscardHandler), set: settings{BatchSize: 1, ResponseTimeout: 500 * time.Millisecond}}
+	v := &version{srv: &Server{}, queue: newQueue(10), log: slog.New(slog.DiscardHandler), set: settings{BatchSize: 1, ResponseTimeout: 3 * time.Second}}
 	w := &slot{v: v, stop: make(chan struct{})}
 	v.slots = []*slot{w}
 	var jobs []*job
@@ -181,6 +181,10 @@ func connect(t *testing.T, buffer int) (*worker.Conn, *fakeWorker) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	// A frame that never comes fails the test.
+	if err := c.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	return worker.NewConn(ours, 1<<20), &fakeWorker{t: t, c: c, r: bufio.NewReader(c)}
 }
 
