@@ -178,7 +178,7 @@ func read(out []byte, fed, ended error, said string) (a answer, _ error) {
 		why += ": " + said
 	}
 	return a, resource.Errorf(codes.Internal, "the process that builds a segment ended early: %s", why).WithCause(resource.CausePlatform).
-		WithHint("`signal: killed` is mostly a lack of memory: a build needs about three times the bytes of its vectors; what was there before stays")
+		WithHint("`signal: killed` is mostly a lack of memory: a build needs about twice the bytes of its vectors; what was there before stays")
 }
 
 // told is an error of a build with its text, that is one that callers tell apart.
