@@ -219,7 +219,7 @@ conformance-launch: build $(VENV)/components/.built
 test-loader: build $(CLIENTS)/.built $(VENV)/rust-tract/.built
 	TATEGU_BIN=$(CURDIR)/bin/tategu TATEGU_TEST_TARGET=$(VENV)/tract TATEGU_TEST_EXAMPLE_PYTHON=$(VENV)/rust-tract/bin/python $(CLIENTS)/bin/python -m pytest -q -rsP -p no:cacheprovider test/loader
 
-## The README of examples/similar-drawings with two families; npm fetches them, cargo builds the renderer, uv JAX. Skipped where one is missing.
+## The README of examples/similar-drawings with three families; npm fetches them, cargo builds the renderer, uv JAX. Skipped where one is missing.
 .PHONY: test-drawings
 test-drawings: build $(CLIENTS)/.built
 	cd examples/similar-drawings && { command -v cargo >/dev/null || exit 0; cargo test --quiet --locked; }

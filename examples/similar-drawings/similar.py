@@ -95,7 +95,11 @@ def main() -> int:
     parser.add_argument("drawing", help="FILE.svg, or FAMILY/NAME of the index")
     parser.add_argument("--only", nargs="+", default=[], metavar="FAMILY")
     parser.add_argument("--without", nargs="+", default=[], metavar="FAMILY")
-    parser.add_argument("--of-each", type=int, help="drawings of a family at most")
+    parser.add_argument(
+        "--of-each",
+        type=int,
+        help="drawings of a family at most; one of the index counts itself",
+    )
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--location", default="us-central1")
     options = parser.parse_args()
