@@ -210,7 +210,7 @@ func (t *TorchServe) listen(a *api.API) (out []endpoint, err error) {
 
 func serveHTTP(ln net.Listener, h http.Handler, log *slog.Logger) endpoint {
 	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: 20 * time.Second, IdleTimeout: 3 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: impatient(h, bodyPause), ReadHeaderTimeout: 20 * time.Second, IdleTimeout: 3 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return endpoint{

@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 
 	engine "tategu/internal/torchserve"
@@ -80,6 +81,9 @@ func readAll(body io.Reader, size int64) ([]byte, error) {
 func unread(err error) error {
 	if e := told(err); e.Code == http.StatusRequestEntityTooLarge {
 		return e
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return failure(http.StatusRequestTimeout, engine.RequestTimeout, "The body of the request stopped coming.")
 	}
 	return badRequest("The body of the request cannot be read: %v", err)
 }
