@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,9 +147,10 @@ func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.
 }
 
 // lesson is an answer that tells how many requests a replica takes at a time. The time
-// of an explanation says nothing of that: it would look as if predictions had become slow.
+// of an explanation, or of a change of a server's models, says nothing of that: it would
+// look as if predictions had become slow.
 func (d *deployment) lesson(r *replica.Request, resp *replica.Response) *replica.Response {
-	if r.Path == d.explain && d.explain != d.route {
+	if r.Path == d.explain && d.explain != d.route || strings.HasPrefix(r.Path, modelformat.TorchManagement) {
 		return nil
 	}
 	return resp

@@ -16,6 +16,7 @@ import (
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"tategu/internal/modelformat"
 	"tategu/internal/replica"
 	"tategu/internal/replica/http1"
 	"tategu/internal/resource"
@@ -354,12 +355,12 @@ func TestLimitIsLearned(t *testing.T) {
 	})
 }
 
-// TestExplanationsTeachNothing: predictions do not look slow for the time that
-// explanations take.
-func TestExplanationsTeachNothing(t *testing.T) {
+// TestOthersTeachNothing: predictions do not look slow for the time that explanations
+// and changes of models take.
+func TestOthersTeachNothing(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	for path, limit := range map[string]int{"/why": 8, "/predict": 4} {
+	for path, limit := range map[string]int{"/why": 8, modelformat.TorchManagement + "/models?url=a": 8, "/predict": 4} {
 		s := newScaler(autoscale.Spec{}, 0, 1, 1, slog.New(slog.DiscardHandler), func() time.Time { return now })
 		d := &deployment{route: "/predict", explain: "/why", scale: s}
 		ask := func(path string, took time.Duration, beside, n int) {
