@@ -79,12 +79,16 @@ func walkCost(beam int) int { return comparison * 16 * beam }
 func (sc *scratch) walkGraph(k int, e effort) bool {
 	sc.all = false
 	want := max(k, e.candidates)
-	if sc.query.Allowed != nil {
+	if sc.filter != nil {
 		want = max(want, enough*k)
 	}
 	for beam := max(e.beam, want); ; beam *= 4 {
 		sc.scanGraph(beam, want)
-		if sc.query.Allowed == nil || sc.pool.n >= min(enough*k, sc.allowed) {
+		if sc.filter == nil && sc.dead != nil && 4*sc.pool.n < 3*min(want, sc.s.Rows) {
+			sc.bury() // many that it met are dead
+			want = max(want, enough*k)
+		}
+		if sc.filter == nil || sc.pool.n >= min(enough*k, sc.allowed) {
 			return true
 		}
 		if beam >= sc.s.Rows || sc.cheap(walkCost(4*beam)) {
@@ -140,7 +144,7 @@ func (sc *scratch) scanGraph(beam, candidates int) {
 
 // through says that a walk goes through rows that do not pass as through any other.
 func (sc *scratch) through() bool {
-	return sc.query.Allowed == nil || sc.allowed*walkThrough >= sc.s.Rows
+	return sc.filter == nil || sc.allowed*walkThrough >= sc.s.Rows
 }
 
 // step gathers the neighbours that were not seen. Where a filter keeps most rows out, those
@@ -166,7 +170,7 @@ func (sc *scratch) step(links []uint32) int {
 		if !w.see(e) {
 			continue
 		}
-		if sc.query.Allowed.Has(e) {
+		if sc.filter.Has(e) {
 			w.ids[n] = e
 			n++
 			continue
@@ -175,7 +179,7 @@ func (sc *scratch) step(links []uint32) int {
 			if far == none || n >= maxHops-sc.s.Degree {
 				break
 			}
-			if sc.query.Allowed.Has(far) && w.see(far) {
+			if sc.filter.Has(far) && w.see(far) {
 				w.ids[n] = far
 				n++
 			}
@@ -252,7 +256,7 @@ func (sc *scratch) beamFor(q *Query) int {
 		beam += 2 * (q.K - 10)
 	}
 	switch {
-	case q.Allowed == nil || sc.allowed == 0:
+	case sc.filter == nil || sc.allowed == 0:
 	case sc.through():
 		beam = beam * s.Rows / sc.allowed
 	default:

@@ -9,17 +9,20 @@ import "tategu/internal/vector/ann/kernel"
 // taken that as many rows pass as would be scanned without a filter: rows that pass may be
 // spread evenly, or lie together anywhere, near the query or far from it. Seen from afar they
 // are about equally distant, and which leaf is nearest says less: up to twice as many are then
-// scanned.
+// scanned. Dead rows are as those that a filter keeps out, where many are near the query.
 func (sc *scratch) choose(leaves int) {
 	s := sc.s
-	sc.chosen, sc.all = s.Rows, leaves >= s.Leaves
+	sc.chosen, sc.all, sc.spread = s.Rows, leaves >= s.Leaves, 1
 	if sc.all {
 		return
 	}
-	if sc.query.Allowed == nil {
+	if sc.filter == nil {
 		sc.nearest(leaves)
-		sc.chosen = leaves * (s.Rows / s.Leaves)
-		return
+		if !sc.deadAround(sc.probe.rows[:sc.probe.n]) {
+			sc.chosen = leaves * (s.Rows / s.Leaves)
+			return
+		}
+		sc.bury()
 	}
 	sc.nearest(s.Leaves)
 	p := &sc.probe
@@ -27,11 +30,16 @@ func (sc *scratch) choose(leaves int) {
 	near := sc.rowsOf(p.rows[:leaves])
 	wanted := max(near, perNeighbor*sc.query.K)
 	if even := float64(near) * float64(sc.allowed) / float64(s.Rows); even > 0 {
-		wanted += int(float64(wanted) * max(0, 1-float64(sc.passingIn(p.rows[:leaves]))/even))
+		more := 1.0
+		if sc.dead != nil { // the query may be in the middle of a hole, whose edges are all about equally far
+			more = aroundHole
+		}
+		sc.spread = 1 + more*max(0, 1-float64(sc.passingIn(p.rows[:leaves]))/even)
+		wanted = int(float64(wanted) * sc.spread)
 	}
 	kept := 0
 	for i, leaf := range p.rows[:p.n] {
-		if sc.query.Allowed.countIn(s.leaves[leaf], s.leaves[leaf+1]) > 0 {
+		if sc.filter.countIn(s.leaves[leaf], s.leaves[leaf+1]) > 0 {
 			p.rows[kept], p.scores[kept] = leaf, p.scores[i]
 			kept++
 		}
@@ -42,10 +50,25 @@ func (sc *scratch) choose(leaves int) {
 	sc.chosen = sc.rowsOf(p.rows[:p.n])
 }
 
+// aroundHole is how many times as many rows are scanned, beyond the first, around rows that are dead.
+const aroundHole = 8
+
+// deadAround says that more than a sixth of the rows of some leaves are dead.
+func (sc *scratch) deadAround(leaves []uint32) bool {
+	if sc.dead == nil {
+		return false
+	}
+	dead := 0
+	for _, leaf := range leaves {
+		dead += sc.dead.countIn(sc.s.leaves[leaf], sc.s.leaves[leaf+1])
+	}
+	return 6*dead > sc.rowsOf(leaves)
+}
+
 func (sc *scratch) passingIn(leaves []uint32) int {
 	n := 0
 	for _, leaf := range leaves {
-		n += sc.query.Allowed.countIn(sc.s.leaves[leaf], sc.s.leaves[leaf+1])
+		n += sc.filter.countIn(sc.s.leaves[leaf], sc.s.leaves[leaf+1])
 	}
 	return n
 }
@@ -77,10 +100,20 @@ func (sc *scratch) reach(n, least, wanted int) int {
 	return done
 }
 
+// compared is how many candidates are compared exactly: more around a hole, where rows are about
+// equally far and codes tell them apart less well.
+func (sc *scratch) compared(candidates int) int {
+	const hole = 800
+	if sc.dead != nil && sc.spread > 1.5 {
+		return max(candidates, hole)
+	}
+	return candidates
+}
+
 // scanLeaves fills the pool with the rows of the chosen leaves that score highest.
 func (sc *scratch) scanLeaves(candidates int) {
 	s, p := sc.s, &sc.pool
-	p.reset(min(candidates, s.Rows))
+	p.reset(min(sc.compared(candidates), s.Rows))
 	if sc.chosen == s.Rows {
 		sc.beginRows()
 		sc.scanRows(0, s.Rows)
@@ -195,7 +228,7 @@ func (sc *scratch) admit(n int, lo, hi uint32) {
 	for skip < len(rows) && rows[skip] < lo {
 		skip++
 	}
-	if sc.query.Allowed == nil && sc.dead == nil {
+	if sc.filter == nil && sc.dead == nil {
 		if skip > 0 {
 			copy(rows, rows[skip:])
 			copy(scores, scores[skip:len(rows)])

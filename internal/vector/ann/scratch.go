@@ -16,11 +16,14 @@ type scratch struct {
 	s       *Segment
 	query   *Query
 	dead    *Bitmap
-	allowed int  // rows in query.Allowed
-	shares  bool // the query shares scans with others
-	widen   int  // of a beam
-	all     bool // the last search looked at every row that is allowed
-	chosen  int  // rows of the leaves that were chosen
+	filter  *Bitmap // rows that may be found; nil is all that are not dead
+	live    Bitmap  // what filter is where rows are dead
+	allowed int     // rows in filter
+	shares  bool    // the query shares scans with others
+	widen   int     // of a beam
+	all     bool    // the last search looked at every row that is allowed
+	chosen  int     // rows of the leaves that were chosen
+	spread  float64 // how many times as many rows are scanned as near rows would be
 	done    <-chan struct{}
 
 	vector []float32 // at length 1 where vectors are compared so; zeros up to the stride
@@ -55,7 +58,7 @@ func (s *Segment) take() *scratch {
 
 // give keeps scratch for the next search, unless there is enough.
 func (s *Segment) give(sc *scratch) {
-	sc.query, sc.dead, sc.done = nil, nil, nil
+	sc.query, sc.dead, sc.filter, sc.done = nil, nil, nil, nil
 	select {
 	case s.free <- sc:
 	default:
@@ -86,8 +89,11 @@ func newScratch(s *Segment) *scratch {
 // prepare brings a query to the form of the kernels.
 func (sc *scratch) prepare(q *Query, dead *Bitmap) {
 	s := sc.s
-	sc.query, sc.dead, sc.best, sc.allowed = q, dead, sc.best[:0], 0
-	if q.Allowed != nil {
+	sc.query, sc.dead, sc.best, sc.filter, sc.allowed = q, dead, sc.best[:0], q.Allowed, 0
+	switch {
+	case q.Allowed != nil && dead != nil:
+		sc.bury()
+	case q.Allowed != nil:
 		sc.allowed = q.Allowed.Count()
 	}
 	copy(sc.vector, q.Vector)
@@ -111,6 +117,17 @@ func (sc *scratch) prepare(q *Query, dead *Bitmap) {
 		}
 		sc.beta4 = encodeQuery(sc.half, sc.scaled, nil, 1, false)
 	}
+}
+
+// bury has dead rows be rows that a filter keeps out.
+func (sc *scratch) bury() {
+	if sc.live.Reset(sc.s.Rows); sc.query.Allowed == nil {
+		sc.live.Fill()
+	} else {
+		copy(sc.live.words, sc.query.Allowed.words)
+	}
+	sc.live.AndNot(sc.dead)
+	sc.filter, sc.allowed = &sc.live, sc.live.Count()
 }
 
 // encodeQuery rounds a query to bytes and gives what norms are multiplied with in scores. For
@@ -156,7 +173,7 @@ func (sc *scratch) scanExact(k int) {
 			n = 0
 		}
 	}
-	if a := sc.query.Allowed; a != nil {
+	if a := sc.filter; a != nil {
 		for row := range a.All() {
 			if put(row); n == 0 && sc.ended() {
 				return

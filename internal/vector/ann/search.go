@@ -166,13 +166,13 @@ const comparison = 8
 
 // cheap says that comparing the rows that are allowed costs less than scanning so many codes.
 func (sc *scratch) cheap(scanned int) bool {
-	return sc.query.Allowed != nil && sc.allowed*comparison <= max(scanned, 4096)
+	return sc.filter != nil && sc.allowed*comparison <= max(scanned, 4096)
 }
 
 // few says that comparing the rows that are allowed costs less than finding candidates, as
 // far as that is known before leaves are chosen: where the rows that pass are spread evenly.
 func (sc *scratch) few(leaves int) bool {
-	if sc.query.Allowed == nil {
+	if sc.filter == nil {
 		return false
 	}
 	if sc.s.Method == HNSW {
@@ -210,7 +210,7 @@ func (sc *scratch) leavesFor(q *Query, k int) int {
 
 // passes says whether a row may be a neighbour.
 func (sc *scratch) passes(row uint32) bool {
-	return (sc.query.Allowed == nil || sc.query.Allowed.Has(row)) && (sc.dead == nil || !sc.dead.Has(row))
+	return (sc.filter == nil || sc.filter.Has(row)) && (sc.dead == nil || !sc.dead.Has(row))
 }
 
 // keepBest puts a row into the k best, in order.

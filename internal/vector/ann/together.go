@@ -25,7 +25,7 @@ func (s *Segment) takeBatch() *batch {
 
 func (s *Segment) giveBatch(b *batch) {
 	for _, sc := range b.all {
-		sc.query, sc.dead, sc.done = nil, nil, nil
+		sc.query, sc.dead, sc.filter, sc.done = nil, nil, nil, nil
 	}
 	select {
 	case s.batches <- b:
@@ -86,7 +86,7 @@ func (sc *scratch) alone() bool {
 func (b *batch) visit(sc *scratch, query uint8) {
 	s, q := sc.s, sc.query
 	sc.best = sc.best[:0]
-	sc.pool.reset(min(max(q.K, sc.candidatesFor(q)), s.Rows))
+	sc.pool.reset(min(sc.compared(max(q.K, sc.candidatesFor(q))), s.Rows))
 	sc.beginRows()
 	for i, leaf := range sc.probe.rows[:sc.probe.n] {
 		if i == 0 {
