@@ -54,9 +54,12 @@ class Deployed:
         self.folder = folder
         self.config = f"buckets: [models]\ntorchserve: {{python: {PYTHON}}}\n"
         self.server = Server(folder, self.config)
+
+    def deploy(self) -> None:
+        """Upload the archives, and deploy the first."""
         root = f"/v1/projects/{self.server.env()['GOOGLE_CLOUD_PROJECT']}/locations/us-central1"
         for name, version, handler in (("first/model.mar", "1.0", HANDLER), ("second.mar", "2.0", HANDLER), ("bad.mar", "3.0", "raise RuntimeError('no good')\n")):
-            path = folder / Path(name).name
+            path = self.folder / Path(name).name
             path.write_bytes(archive(version, handler))
             self.server.command("cp", str(path), f"gs://models/{name}")
         model = {"displayName": "net", "artifactUri": "gs://models/first", "containerSpec": {"imageUri": "tategu/torchserve"}}
@@ -138,8 +141,11 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
     if probe.returncode:
         pytest.skip(f"torch is not installed: {probe.stderr.strip().rsplit(chr(10), 1)[-1]}")
     d = Deployed(tmp_path)
-    yield d
-    d.server.stop()
+    try:
+        d.deploy()
+        yield d
+    finally:
+        d.server.stop()
 
 
 def test_managed(deployed: Deployed) -> None:
