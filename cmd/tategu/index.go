@@ -157,7 +157,10 @@ func tellIndex(w io.Writer, i admin.IndexInfo) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintf(t, "index\t%s\ndatapoints\t%d (%d with a vector, %d with a sparse embedding)\n", i.Index, i.Count, i.Vectors, i.Sparse)
 	_, _ = fmt.Fprintf(t, "generation\t%d\n", i.Generation)
-	if i.CanRollback {
+	switch {
+	case i.CanRollback && i.Previous == 0:
+		_, _ = fmt.Fprint(t, "roll-back to\t0, before the first batch update\n")
+	case i.CanRollback:
 		_, _ = fmt.Fprintf(t, "roll-back to\t%d\n", i.Previous)
 	}
 	if i.Recall > 0 {

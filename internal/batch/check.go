@@ -2,6 +2,7 @@ package batch
 
 import (
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
+	"google.golang.org/protobuf/proto"
 
 	"tategu/internal/batch/score"
 	"tategu/internal/resource"
@@ -50,7 +51,7 @@ func Check(job *pb.BatchPredictionJob) error {
 	} else if _, err := parseURI(prefix); err != nil {
 		return resource.Invalid(field+"output_config.gcs_destination.output_uri_prefix", "%q is not of the form gs://BUCKET/PREFIX", prefix)
 	}
-	c := job.GetInstanceConfig()
+	c := Instances(job)
 	switch {
 	case c.GetInstanceType() != "" && c.GetInstanceType() != "object" && c.GetInstanceType() != "array":
 		return resource.Invalid(field+"instance_config.instance_type", "%q is neither object nor array", c.GetInstanceType())
@@ -89,11 +90,28 @@ func formatError(field, format, want string) error {
 	return resource.Unimplemented("format "+format+" in "+field).WithHint("use %s", want)
 }
 
-// Labels of a job that name formats which the SDK does not let through.
+// Labels of a job for what the SDK does not let through: formats that it does not know,
+// and the key field, which its batch_predict has no argument for.
 const (
 	LabelInput  = "instances_format"
 	LabelOutput = "predictions_format"
+	LabelKey    = "key_field"
 )
+
+// Instances gives the instance_config of a job with the key field of its label, where
+// it has one. It is not to be changed.
+func Instances(job *pb.BatchPredictionJob) *pb.BatchPredictionJob_InstanceConfig {
+	key := job.GetLabels()[LabelKey]
+	if key == "" {
+		return job.GetInstanceConfig()
+	}
+	c := &pb.BatchPredictionJob_InstanceConfig{}
+	if job.InstanceConfig != nil {
+		c = proto.CloneOf(job.InstanceConfig)
+	}
+	c.KeyField = key
+	return c
+}
 
 // Formats gives the formats of a job's input and output: those of its labels, where
 // it has such labels.

@@ -140,6 +140,11 @@ func TestFormats(t *testing.T) {
 				j.InstanceConfig = &pb.BatchPredictionJob_InstanceConfig{InstanceType: "object", ExcludedFields: []string{"id"}}
 			}, []string{header + ",prediction\r", `"k,1",1,2,3,4,5,6,` + p + "\r", "7,1,2,3,4,5,,*\r"}, 0,
 		},
+		"key by a label": {"gs://b/in.csv", "csv", "jsonl", func(j *pb.BatchPredictionJob) {
+			key(j)
+			j.InstanceConfig.KeyField = "Column_0" // as for formats, the label wins
+			j.Labels = map[string]string{batch.LabelKey: "id"}
+		}, []string{`{"key":"k,1","prediction":` + p + `}`, `{"key":7,"prediction":*}`}, 0},
 		"csv with gzip":          {"gs://b/in.csv.gz", "csv", "jsonl", key, []string{`{"key":8,"prediction":` + p + `}`}, 0},
 		"jsonl to parquet":       {"gs://b/plain.jsonl", "jsonl", "parquet", nil, []string{`{"instance":[1,2,3,4,5,6],"prediction":` + p + `}`}, 0},
 		"keys of the first kind": {"gs://b/keys.jsonl", "jsonl", "parquet", key, []string{`{"key":9007199254740993,"prediction":` + p + `}`}, 1},

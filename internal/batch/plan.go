@@ -155,7 +155,7 @@ func (p *plan) cut() {
 
 // firstKey finds the kind of the key in the first row, where the output has types.
 func (r *run) firstKey(ctx context.Context, p *plan) (err error) {
-	if r.job.GetInstanceConfig().GetKeyField() == "" || !r.typed() {
+	if Instances(r.job).GetKeyField() == "" || !r.typed() {
 		return nil
 	}
 	p.Key = score.KeyText

@@ -130,7 +130,7 @@ func (r *run) model(ctx context.Context) (*pb.Model, error) {
 func (r *run) describe() error {
 	in, out := Formats(r.job)
 	r.format = in
-	c := r.job.GetInstanceConfig()
+	c := Instances(r.job)
 	r.spec = score.Spec{Input: in, Output: out, Shape: score.Shape{Type: c.GetInstanceType(), Key: c.GetKeyField(), Included: c.GetIncludedFields(), Excluded: c.GetExcludedFields()}}
 	if r.table = out == formatTable; r.table {
 		r.spec.Output = score.JSONL // which the table is filled from

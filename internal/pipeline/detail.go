@@ -127,6 +127,9 @@ func (t *Task) detail(job resource.Name) (*pb.PipelineTaskDetail, error) {
 	if t.Path == "" {
 		d.TaskUniqueName = t.Name
 	}
+	if t.State == Skipped && d.StartTime == nil {
+		d.StartTime = d.EndTime // a cache hit takes no time, and clients subtract the two
+	}
 	for _, h := range t.History {
 		d.PipelineTaskStatus = append(d.PipelineTaskStatus, &pb.PipelineTaskDetail_PipelineTaskStatus{
 			UpdateTime: timestamppb.New(h.Time), State: h.State.proto(), Error: h.Failure.status(),
