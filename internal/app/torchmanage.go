@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/subtle"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -67,10 +66,14 @@ func (m *torchManager) converge(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, err.Error(), http.StatusConflict)
 }
 
-// manage answers one request of the management API, in a frame of ours.
+// manage answers one request of the management API, in a frame of ours. Questions do not
+// wait for changes, and tell no state.
 func (m *torchManager) manage(w http.ResponseWriter, r *http.Request) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	changes := r.Method != http.MethodGet && r.Method != http.MethodOptions
+	if changes {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+	}
 	out := &heldAnswer{header: http.Header{}}
 	if refused := m.deployed(r); refused != "" {
 		out.status = http.StatusForbidden
@@ -78,13 +81,16 @@ func (m *torchManager) manage(w http.ResponseWriter, r *http.Request) {
 	} else {
 		m.api.ServeHTTP(out, r)
 	}
-	state, err := m.engine.State()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+	answer := modelformat.TorchAnswer{Status: out.status, ContentType: out.header.Get("Content-Type"), Body: out.body.Bytes()}
+	if changes {
+		var err error
+		if answer.State, err = m.engine.State(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 	}
-	frame, err := json.Marshal(modelformat.TorchAnswer{Status: out.status, ContentType: out.header.Get("Content-Type"), Body: out.body.Bytes(), State: state})
-	if err = errors.Join(err); err != nil {
+	frame, err := json.Marshal(answer)
+	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
