@@ -84,19 +84,8 @@ func (p *Prediction) explain(ctx context.Context, req *pb.ExplainRequest) (*pb.E
 
 // explained gives the predictions of a deployed model.
 func (p *Prediction) explained(ctx context.Context, endpoint string, body []byte, deployed string) ([]*structpb.Value, error) {
-	answer, err := p.predictor.Predict(ctx, endpoint, serving.Request{Body: body, Again: true, DeployedModel: deployed})
-	if err != nil {
-		return nil, err
-	}
-	data, err := readAnswer(answer)
-	if err != nil {
-		return nil, err
-	}
-	resp := &pb.PredictResponse{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, resp); err != nil {
-		return nil, notPredictions(answer, err)
-	}
-	return resp.GetPredictions(), nil
+	resp, _, err := p.predictions(ctx, endpoint, serving.Request{Body: body, Again: true, DeployedModel: deployed})
+	return resp.GetPredictions(), err
 }
 
 // explanationOf reads what a server says of one instance: an Explanation in its JSON

@@ -56,22 +56,31 @@ func (p *Prediction) Methods() ([]api.Method, error) {
 	return []api.Method{predict, raw, stream, explain}, nil
 }
 
+// predictions asks a model and reads what it answers; who answered is beside it.
+func (p *Prediction) predictions(ctx context.Context, endpoint string, ask serving.Request) (*pb.PredictResponse, *serving.Response, error) {
+	answer, err := p.predictor.Predict(ctx, endpoint, ask)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := readAnswer(answer)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp := &pb.PredictResponse{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, resp); err != nil {
+		return nil, nil, notPredictions(answer, err)
+	}
+	return resp, answer, nil
+}
+
 func (p *Prediction) predict(ctx context.Context, req *pb.PredictRequest) (*pb.PredictResponse, error) {
 	body, err := predictJSON(req)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := p.predictor.Predict(ctx, req.GetEndpoint(), serving.Request{Body: body, Again: true})
+	resp, answer, err := p.predictions(ctx, req.GetEndpoint(), serving.Request{Body: body, Again: true})
 	if err != nil {
 		return nil, err
-	}
-	data, err := readAnswer(answer)
-	if err != nil {
-		return nil, err
-	}
-	resp := &pb.PredictResponse{}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, resp); err != nil {
-		return nil, notPredictions(answer, err)
 	}
 	resp.DeployedModelId, resp.Model = answer.DeployedModel, answer.Model
 	resp.ModelVersionId, resp.ModelDisplayName = answer.ModelVersion, answer.ModelDisplay

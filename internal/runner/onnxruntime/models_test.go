@@ -69,23 +69,7 @@ func TestAnswersAreThoseOfPython(t *testing.T) {
 					cfg.Samples = []byte(runnertest.Body(t, c.Instances[:2]))
 				}
 			})
-			requests := [][]any{c.Instances}
-			for _, instance := range c.Instances {
-				requests = append(requests, []any{instance})
-			}
-			want := c.Predictions
-			for i, instances := range requests {
-				status, text := runnertest.Ask(t, "POST", url+"/p:predict", runnertest.Body(t, instances))
-				if status != http.StatusOK {
-					t.Fatalf("%v: %d %s", instances, status, text)
-				}
-				if i > 0 {
-					want = c.Predictions[i-1 : i]
-				}
-				if got := runnertest.Predictions(t, text); !runnertest.Near(got, any(want)) {
-					t.Errorf("%v:\n got %v\nwant %v", instances, got, want)
-				}
-			}
+			runnertest.Answers(t, url, c)
 			if !strings.Contains(log.String(), c.Mode) {
 				t.Errorf("want mode %q: %s", c.Mode, log)
 			}

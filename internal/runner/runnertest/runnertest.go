@@ -215,3 +215,25 @@ func Predictions(tb testing.TB, text string) []any {
 	}
 	return answer.Predictions
 }
+
+// Answers asks for each instance of an example in a request of its own, and for all in
+// one, and wants what Python's onnxruntime answers.
+func Answers(t *testing.T, url string, c Example) {
+	t.Helper()
+	requests, want := append(make([][]any, 0, 1+len(c.Instances)), c.Instances), c.Predictions
+	for _, instance := range c.Instances {
+		requests = append(requests, []any{instance})
+	}
+	for i, instances := range requests {
+		status, text := Ask(t, "POST", url+"/p:predict", Body(t, instances))
+		if status != http.StatusOK {
+			t.Fatalf("%v: %d %s", instances, status, text)
+		}
+		if i > 0 {
+			want = c.Predictions[i-1 : i]
+		}
+		if got := Predictions(t, text); !Near(got, any(want)) {
+			t.Errorf("%v:\n got %v\nwant %v", instances, got, want)
+		}
+	}
+}

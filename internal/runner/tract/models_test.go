@@ -79,22 +79,7 @@ func TestAnswersAreThoseOfONNXRuntime(t *testing.T) {
 		}
 		t.Run(c.Model, func(t *testing.T) {
 			url, log := serve(t, w, c.Model, nil)
-			requests, want := [][]any{c.Instances}, c.Predictions
-			for _, instance := range c.Instances {
-				requests = append(requests, []any{instance})
-			}
-			for i, instances := range requests {
-				status, text := runnertest.Ask(t, "POST", url+"/p:predict", runnertest.Body(t, instances))
-				if status != http.StatusOK {
-					t.Fatalf("%v: %d %s", instances, status, text)
-				}
-				if i > 0 {
-					want = c.Predictions[i-1 : i]
-				}
-				if got := runnertest.Predictions(t, text); !runnertest.Near(got, any(want)) {
-					t.Errorf("%v:\n got %v\nwant %v", instances, got, want)
-				}
-			}
+			runnertest.Answers(t, url, c)
 			if !strings.Contains(log.String(), c.Mode) || !strings.Contains(log.String(), "Tract 0.") {
 				t.Errorf("want mode %q: %s", c.Mode, log)
 			}

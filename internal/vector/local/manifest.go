@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"tategu/internal/blob"
-	"tategu/internal/resource"
 	"tategu/internal/store"
+	"tategu/internal/vector"
 	"tategu/internal/vector/ann"
 )
 
@@ -92,27 +92,14 @@ func (d dead) unpack(rows int) (*ann.Bitmap, error) {
 
 func readManifest(ctx context.Context, r store.Reader, index string) (manifest, error) {
 	var m manifest
-	row, err := r.Get(ctx, kindTable, index)
-	if resource.IsNotFound(err) {
-		return m, nil
-	}
-	if err != nil {
-		return m, err
-	}
-	if err := json.Unmarshal(row.Data, &m); err != nil {
-		return m, fmt.Errorf("the manifest of %s is damaged: %w", index, err)
-	}
-	return m, nil
+	err := vector.ReadManifest(ctx, r, kindTable, index, &m)
+	return m, err
 }
 
 // write makes a manifest that of an index, with the rows that keep its segments from
 // being swept; those that it does not name are let go.
 func (m manifest) write(ctx context.Context, tx store.Tx, index string) error {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("manifest of %s: %w", index, err)
-	}
-	if err := tx.Put(ctx, store.Row{Kind: kindTable, Key: index, Parent: index, Data: data}); err != nil {
+	if err := vector.WriteManifest(ctx, tx, kindTable, index, m); err != nil {
 		return err
 	}
 	rows, err := tx.List(ctx, store.Query{Kind: blob.KindVectorSegment, Parent: index})

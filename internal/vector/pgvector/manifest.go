@@ -2,11 +2,8 @@ package pgvector
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"time"
 
-	"tategu/internal/resource"
 	"tategu/internal/store"
 	"tategu/internal/vector"
 )
@@ -41,25 +38,12 @@ func Keeps(ctx context.Context, r store.Reader) (string, error) {
 
 func readManifest(ctx context.Context, r store.Reader, index string) (manifest, error) {
 	var m manifest
-	row, err := r.Get(ctx, kindTable, index)
-	if resource.IsNotFound(err) {
-		return m, nil
-	}
-	if err != nil {
-		return m, err
-	}
-	if err := json.Unmarshal(row.Data, &m); err != nil {
-		return m, fmt.Errorf("the manifest of %s is damaged: %w", index, err)
-	}
-	return m, nil
+	err := vector.ReadManifest(ctx, r, kindTable, index, &m)
+	return m, err
 }
 
 func (m manifest) write(ctx context.Context, tx store.Tx, index string) error {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("manifest of %s: %w", index, err)
-	}
-	return tx.Put(ctx, store.Row{Kind: kindTable, Key: index, Parent: index, Data: data})
+	return vector.WriteManifest(ctx, tx, kindTable, index, m)
 }
 
 // relations that the manifest names.

@@ -9,9 +9,6 @@ import (
 	"testing"
 	"time"
 
-	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-
-	"tategu/internal/resource"
 	"tategu/internal/store"
 	"tategu/internal/store/sqlite"
 	"tategu/internal/telemetry"
@@ -69,14 +66,7 @@ func (p *place) open(t *testing.T) *Backend {
 
 func (p *place) index(t *testing.T, id string, cfg vector.Config) vector.Index {
 	t.Helper()
-	name := "projects/p/locations/l/indexes/" + id
-	err := p.rows.Update(t.Context(), func(tx store.Tx) error {
-		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindIndexes, Key: name, Parent: "projects/p/locations/l"}, &pb.Index{Name: name})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return vector.Index{Name: name, Config: cfg}
+	return vectortest.Index(t, p.rows, id, cfg)
 }
 
 func TestConformance(t *testing.T) {

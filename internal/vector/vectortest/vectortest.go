@@ -485,3 +485,16 @@ func compareAll(t *testing.T, b vector.Backend, index vector.Index, want map[str
 		}
 	}
 }
+
+// Index makes the row of an index, which a backend's own rows belong to.
+func Index(t *testing.T, rows store.Store, id string, cfg vector.Config) vector.Index {
+	t.Helper()
+	name := "projects/p/locations/l/indexes/" + id
+	err := rows.Update(t.Context(), func(tx store.Tx) error {
+		return store.PutMessage(t.Context(), tx, store.Row{Kind: resource.KindIndexes, Key: name, Parent: "projects/p/locations/l"}, &pb.Index{Name: name})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vector.Index{Name: name, Config: cfg}
+}
