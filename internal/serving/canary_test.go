@@ -219,9 +219,7 @@ func TestCanaryOfBadInput(t *testing.T) {
 	if s := w.endpoint().GetTrafficSplit(); s["1"] != 50 {
 		t.Errorf("split %v", s)
 	}
-	if st := w.engine.Replicas(resource.DeploymentKey(endpoint, "1")); !strings.Contains(st.GetMessage(), "Canary with 50% of the traffic") || !strings.Contains(st.GetMessage(), "100 requests, 0 failed") {
-		t.Errorf("status %v", st)
-	}
+	w.says("1", "Canary with 50% of the traffic", "100 requests, 0 failed")
 }
 
 // TestExplanationsOfCanary: how long an explanation takes takes no canary back.
