@@ -28,7 +28,7 @@ Python environment with the unmodified clients, and runs the example's run.py ag
 with the arguments given here. The proxy variables are set for the example alone; its
 "tategu" is this program.`,
 		Example: `  tategu demo
-  tategu demo --example examples/similar-drawings --features '' -- --page /tmp/similar.html`,
+  tategu demo --example examples/similar-drawings --features '' -- --page "$PWD/similar.html"`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := configure(cmd)
 			if err != nil {

@@ -19,8 +19,13 @@ func ReadManifest(ctx context.Context, r store.Reader, kind store.Kind, index st
 	if err != nil {
 		return err
 	}
+	return DecodeManifest(row, m)
+}
+
+// DecodeManifest reads a row that was listed.
+func DecodeManifest(row store.Row, m any) error {
 	if err := json.Unmarshal(row.Data, m); err != nil {
-		return fmt.Errorf("the manifest of %s is damaged: %w", index, err)
+		return fmt.Errorf("the manifest of %s is damaged: %w", row.Key, err)
 	}
 	return nil
 }

@@ -17,7 +17,6 @@ type candidate struct {
 	id       string
 	distance float32 // as package ann has it
 	sparse   float32
-	score    float64 // of the joint ranking
 	segment  *segment
 	row      uint32
 	entry    *entry // a copy: memory may change once its lock is given back
@@ -32,7 +31,7 @@ func (b *Backend) Find(ctx context.Context, index vector.Index, queries []vector
 	}
 	defer v.leave()
 	out := make([][]vector.Neighbor, 0, len(queries))
-	size := newBudget("queries")
+	size := vector.NewBudget("queries")
 	for len(queries) > 0 {
 		n := v.share(queries)
 		f := &finder{view: v, queries: queries[:n], measure: index.Config.Measure, full: full, size: size}
@@ -72,7 +71,7 @@ func (f *finder) find(ctx context.Context) (out [][]vector.Neighbor, err error) 
 type finder struct {
 	view          *view
 	full          bool
-	size          *budget
+	size          *vector.Budget
 	queries       []vector.Query
 	filters       []ann.Filter
 	measure       ann.Measure
@@ -209,7 +208,7 @@ func (f *finder) answer(i int) ([]vector.Neighbor, error) {
 	ranked := f.dense[i]
 	switch {
 	case isDense(q) && isSparse(q):
-		ranked = f.join(i)
+		ranked = vector.Fuse(f.dense[i], f.sparse[i], f.queries[i].Alpha, depth(f.queries[i]), func(c candidate) string { return c.id })
 	case isSparse(q):
 		ranked = f.sparse[i]
 	}
@@ -233,7 +232,7 @@ func (f *finder) answer(i int) ([]vector.Neighbor, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := f.size.take(n.Datapoint); err != nil {
+		if err := f.size.Take(n.Datapoint); err != nil {
 			return nil, err
 		}
 		out = append(out, n)
@@ -285,37 +284,6 @@ func (f *finder) neighbor(i int, c candidate, row ann.Row) (vector.Neighbor, err
 	return n, nil
 }
 
-// rrf is the constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009).
-const rrf = 60
-
-// join ranks by the sum of the reciprocal ranks, of which the dense one has the weight
-// alpha.
-func (f *finder) join(i int) []candidate {
-	q := f.queries[i]
-	k := depth(q)
-	at := map[string]int{}
-	var out []candidate
-	add := func(ranked []candidate, weight float64) {
-		if weight == 0 {
-			return
-		}
-		for rank, c := range ranked[:min(k, len(ranked))] {
-			score := weight / float64(rrf+rank+1)
-			if n, ok := at[c.id]; ok {
-				out[n].score += score
-				continue
-			}
-			at[c.id] = len(out)
-			c.score = score
-			out = append(out, c)
-		}
-	}
-	add(f.dense[i], q.Alpha)
-	add(f.sparse[i], 1-q.Alpha)
-	slices.SortFunc(out, func(a, b candidate) int { return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.id, b.id)) })
-	return out
-}
-
 // Get implements vector.Backend.
 func (b *Backend) Get(ctx context.Context, index vector.Index, ids []string) ([]*pb.IndexDatapoint, error) {
 	v, err := b.table(index).use(ctx)
@@ -326,12 +294,12 @@ func (b *Backend) Get(ctx context.Context, index vector.Index, ids []string) ([]
 	unlock := v.rlock()
 	defer unlock()
 	out := make([]*pb.IndexDatapoint, len(ids))
-	size := newBudget("ids")
+	size := vector.NewBudget("ids")
 	for i, id := range ids {
 		if out[i], err = v.get(id); err != nil {
 			return nil, err
 		}
-		if err := size.take(out[i]); err != nil {
+		if err := size.Take(out[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -370,11 +338,11 @@ func (b *Backend) Scan(ctx context.Context, index vector.Index, after string, li
 	defer unlock()
 	found := v.idsAfter(after, limit)
 	out := make([]*pb.IndexDatapoint, 0, len(found))
-	size := newBudget("limit")
+	size := vector.NewBudget("limit")
 	for _, id := range found {
 		p, err := v.get(id)
 		if err == nil {
-			err = size.take(p)
+			err = size.Take(p)
 		}
 		if err != nil {
 			return nil, err

@@ -225,8 +225,7 @@ func (b *Backend) Rollback(ctx context.Context, index vector.Index, commit vecto
 		return err
 	}
 	if m.Previous == nil {
-		return resource.Errorf(codes.FailedPrecondition, "%s has no earlier generation", index.Name).WithResource(index.Name).
-			WithHint("a batch update (contentsDeltaUri) makes a new one and keeps the one before")
+		return vector.NoEarlier(index)
 	}
 	segments, dead, err := b.openParts(ctx, m.Previous.Parts)
 	if err != nil {

@@ -13,15 +13,11 @@ import (
 	"github.com/lib/pq"
 	"google.golang.org/protobuf/proto"
 
-	"tategu/internal/resource"
 	"tategu/internal/vector"
 	"tategu/internal/vector/ann"
 )
 
 func cosine(c vector.Config) bool { return c.Measure.Distance == ann.Cosine }
-
-// maxAnswer bounds the bytes of datapoints in an answer.
-const maxAnswer = 256 << 20
 
 // finder answers the queries of one request from one snapshot.
 type finder struct {
@@ -30,7 +26,7 @@ type finder struct {
 	gen  generation
 	cfg  vector.Config
 	full bool
-	left int // bytes of the answer
+	size *vector.Budget
 	set  int // the beam that the transaction has, and 1; 0 = none yet
 }
 
@@ -38,7 +34,6 @@ type finder struct {
 type candidate struct {
 	point            *pb.IndexDatapoint
 	distance, sparse float32 // the distance as package ann has it
-	score            float64 // of the joint ranking
 }
 
 // Find implements vector.Backend.
@@ -53,7 +48,7 @@ func (b *Backend) Find(ctx context.Context, index vector.Index, queries []vector
 		return out, nil
 	}
 	err = b.snapshot(ctx, func(tx *sql.Tx) error {
-		f := &finder{b: b, tx: tx, gen: m.Current, cfg: index.Config, full: full, left: maxAnswer}
+		f := &finder{b: b, tx: tx, gen: m.Current, cfg: index.Config, full: full, size: vector.NewBudget("queries")}
 		for i, q := range queries {
 			if out[i], err = f.find(ctx, q); err != nil {
 				return err
@@ -97,7 +92,7 @@ func (f *finder) find(ctx context.Context, q vector.Query) ([]vector.Neighbor, e
 		ranked := near
 		switch {
 		case dense && sparse:
-			ranked = join(near, like, q, limit)
+			ranked = vector.Fuse(near, like, q.Alpha, limit, func(c candidate) string { return c.point.GetDatapointId() })
 		case sparse:
 			ranked = like
 		}
@@ -191,38 +186,6 @@ func dot(a, b *pb.IndexDatapoint_SparseEmbedding) (sum float32) {
 	return sum
 }
 
-// rrf is the constant of reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009).
-const rrf = 60
-
-// join ranks by the sum of the reciprocal ranks, of which the dense one has the weight alpha.
-func join(dense, sparse []candidate, q vector.Query, depth int) []candidate {
-	at := map[string]int{}
-	var out []candidate
-	for n, ranked := range [][]candidate{dense, sparse} {
-		weight := q.Alpha
-		if n == 1 {
-			weight = 1 - q.Alpha
-		}
-		if weight == 0 {
-			continue
-		}
-		for rank, c := range ranked[:min(depth, len(ranked))] {
-			i, ok := at[c.point.DatapointId]
-			if !ok {
-				i = len(out)
-				at[c.point.DatapointId] = i
-				c.score = 0
-				out = append(out, c)
-			}
-			out[i].score += weight / float64(rrf+rank+1)
-		}
-	}
-	slices.SortFunc(out, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), strings.Compare(a.point.DatapointId, b.point.DatapointId))
-	})
-	return out
-}
-
 // crowded leaves out what is beyond the limit of its crowding tag.
 func crowded(ranked []candidate, q vector.Query) []candidate {
 	if q.PerCrowding == 0 {
@@ -256,21 +219,12 @@ func (f *finder) answer(ranked []candidate, q vector.Query, dense, sparse bool) 
 		if f.cfg.Measure.Distance == ann.DotProduct && c.distance != 0 {
 			n.Distance = -n.Distance
 		}
-		if err := spend(&f.left, n.Datapoint, "queries"); err != nil {
+		if err := f.size.Take(n.Datapoint); err != nil {
 			return nil, err
 		}
 		out = append(out, n)
 	}
 	return out, nil
-}
-
-// spend takes a datapoint off what is left of an answer's bytes.
-func spend(left *int, p *pb.IndexDatapoint, field string) error {
-	if *left -= 64 + proto.Size(p); *left < 0 {
-		return resource.Invalid(field, "the answer has more than %d MiB", maxAnswer>>20).
-			WithHint("ask for fewer at a time, for fewer neighbours, or without whole datapoints")
-	}
-	return nil
 }
 
 // selection builds a condition and its arguments.

@@ -43,12 +43,12 @@ func (b *Backend) Get(ctx context.Context, index vector.Index, ids []string) ([]
 	if err != nil {
 		return nil, asOwn(err)
 	}
-	left := maxAnswer
+	size := vector.NewBudget("ids")
 	for i, id := range ids {
 		if out[i] = found[id]; out[i] == nil {
 			continue
 		}
-		if err := spend(&left, out[i], "ids"); err != nil {
+		if err := size.Take(out[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -69,9 +69,9 @@ func (b *Backend) Scan(ctx context.Context, index vector.Index, after string, li
 	if err != nil {
 		return nil, asOwn(err)
 	}
-	left := maxAnswer
+	size := vector.NewBudget("limit")
 	for _, p := range out {
-		if err := spend(&left, p, "limit"); err != nil {
+		if err := size.Take(p); err != nil {
 			return nil, err
 		}
 	}

@@ -8,10 +8,8 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"github.com/lib/pq"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
-	"tategu/internal/resource"
 	"tategu/internal/store"
 	"tategu/internal/vector"
 )
@@ -196,8 +194,7 @@ func (b *Backend) Rollback(ctx context.Context, index vector.Index, commit vecto
 		return err
 	}
 	if m.Previous == nil {
-		return resource.Errorf(codes.FailedPrecondition, "%s has no earlier generation", index.Name).WithResource(index.Name).
-			WithHint("a batch update (contentsDeltaUri) makes a new one and keeps the one before")
+		return vector.NoEarlier(index)
 	}
 	was := m.Current
 	m.Current, m.Previous = *m.Previous, &was

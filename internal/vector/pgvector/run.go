@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tategu/internal/store"
+	"tategu/internal/vector"
 )
 
 // sweepEvery is how long relations that nothing names stay at most.
@@ -50,8 +51,8 @@ func (b *Backend) clean(ctx context.Context) error {
 		return err
 	}
 	for _, row := range rows {
-		m, err := readManifest(ctx, b.cfg.Store, row.Key)
-		if err != nil {
+		var m manifest
+		if err := vector.DecodeManifest(row, &m); err != nil {
 			return err
 		}
 		for _, name := range m.relations() {
