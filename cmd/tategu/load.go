@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -26,7 +29,8 @@ type loader struct {
 	body        string  // file, for rawPredict
 	contentType string  // of that
 	wanted      float64 // requests a second that the deployment is to take
-	report      string  // file
+	report      string  // file: a page
+	plot        string  // file: a picture
 	asJSON      bool
 	apply       bool
 
@@ -47,7 +51,7 @@ endpoint does not fall behind. The limit is --p99, or three times what a caller 
 alone waits. Nothing but the endpoint gets requests; Ctrl-C ends with what is known.`,
 		Example: `  tategu load my-endpoint --instances rows.jsonl
   tategu load my-endpoint --instances rows.jsonl --p99 50ms --for 400 --apply
-  tategu load my-endpoint --body photo.jpg --content-type image/jpeg --report load.html`,
+  tategu load my-endpoint --body photo.jpg --content-type image/jpeg --report load.html --plot load.png`,
 		RunE: func(cmd *cobra.Command, args []string) error { return l.run(cmd, args[0]) },
 	}
 	f := cmd.Flags()
@@ -64,7 +68,8 @@ alone waits. Nothing but the endpoint gets requests; Ctrl-C ends with what is kn
 	f.BoolVar(&l.config.Poisson, "poisson", false, "requests come at random times instead of evenly")
 	f.Float64Var(&l.wanted, "for", 0, "requests a second that the deployment is to take: how many replicas it needs")
 	f.BoolVar(&l.apply, "apply", false, "with --for: set the replica counts of the deployed model so")
-	f.StringVar(&l.report, "report", "", "write a report with a plot (.html), or the plot alone (.svg)")
+	f.StringVar(&l.report, "report", "", "write a report (.html): a plot of p50 and p99 by rate, what was found, every step")
+	f.StringVar(&l.plot, "plot", "", "write the plot alone: a picture of 1200 x 700 pixels (.png), or one of any size (.svg)")
 	f.BoolVar(&l.asJSON, "json", false, "print the result as JSON, and the table on standard error")
 	f.String("server", "", "HOST:PORT of a server that you logged in to")
 	cmd.ValidArgsFunction = completeEndpoints
@@ -115,10 +120,8 @@ func (l *loader) finish(ctx context.Context, out io.Writer, result *load.Result,
 	for _, line := range append(result.Conclude(), words...) {
 		l.say(line)
 	}
-	if l.report != "" {
-		if err := l.write(result, words); err != nil {
-			return err
-		}
+	if err := l.write(result, words); err != nil {
+		return err
 	}
 	if l.asJSON {
 		enc := json.NewEncoder(out)
@@ -149,8 +152,22 @@ func (l *loader) check() error {
 	case !(l.config.Precision >= leastPrecision), l.config.Precision > 1:
 		return resource.Invalid("precision", "--precision %g is not from %g to 1", l.config.Precision, leastPrecision)
 	}
-	if ext := filepath.Ext(l.report); l.report != "" && ext != ".html" && ext != ".svg" {
-		return resource.Invalid("report", "--report %s: want a name that ends with .html or .svg", l.report)
+	if err := writable("report", l.report, ".html"); err != nil {
+		return err
+	}
+	return writable("plot", l.plot, ".png", ".svg")
+}
+
+// writable refuses a file to be written before anything is measured for it.
+func writable(flag, file string, endings ...string) error {
+	if file == "" {
+		return nil
+	}
+	if !slices.Contains(endings, filepath.Ext(file)) {
+		return resource.Invalid(flag, "--%s %s: want a name that ends with %s", flag, file, strings.Join(endings, " or "))
+	}
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+		return resource.Invalid(flag, "--%s %s: there is no folder %s", flag, file, filepath.Dir(file))
 	}
 	return nil
 }
@@ -206,20 +223,28 @@ const leastPrecision = 0.005
 // mostBatch is the largest request that is tried.
 const mostBatch = 256
 
-// write makes the report.
+// write makes the files that were asked for.
 func (l *loader) write(r *load.Result, advice []string) error {
-	title := "Load of " + path.Base(l.endpoint.GetName())
-	if n := l.endpoint.GetDisplayName(); n != "" {
-		title += " (" + n + ")"
+	title := load.Title{ID: path.Base(l.endpoint.GetName()), Name: l.endpoint.GetDisplayName()}
+	if l.report != "" {
+		if err := os.WriteFile(l.report, []byte(r.HTML(title, advice)), 0o644); err != nil {
+			return err
+		}
+		l.say("report " + l.report)
 	}
-	text := r.HTML(title, advice)
-	if filepath.Ext(l.report) == ".svg" {
-		text = r.SVG(title)
+	if l.plot == "" {
+		return nil
 	}
-	if err := os.WriteFile(l.report, []byte(text), 0o644); err != nil {
+	picture := &bytes.Buffer{}
+	if filepath.Ext(l.plot) == ".svg" {
+		picture.WriteString(r.SVG(title))
+	} else if err := r.PNG(picture, title); err != nil {
 		return err
 	}
-	l.say("report " + l.report)
+	if err := os.WriteFile(l.plot, picture.Bytes(), 0o644); err != nil {
+		return err
+	}
+	l.say("plot " + l.plot)
 	return nil
 }
 

@@ -1,22 +1,96 @@
 package load
 
 import (
+	"cmp"
 	"fmt"
-	"html"
+	"image/color"
 	"math"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
-// Measures of the plot, in pixels.
+// Measures of the plot in its own units; an SVG takes them as pixels.
 const (
-	plotWidth, plotHeight = 760, 420
-	plotLeft, plotRight   = 70, 20
-	plotTop, plotBottom   = 30, 45
+	plotWidth, plotHeight = 720, 420
+	plotLeft, plotRight   = 65, 85
+	plotTop, plotBottom   = 66, 45
+	titleLine, legendLine = 22, 42
+	wordSize, titleSize   = 12, 15
+	dotRadius, dotEdge    = 3.5, 1.0
+	dashOn, dashOff       = 6, 4
+	mostTitle             = 70 // characters
 )
 
-// axis maps a range onto pixels, by logarithm.
+// Title heads a plot: the id of an endpoint and its display name, "" = none.
+type Title struct{ ID, Name string }
+
+func (t Title) String() string {
+	s := "Load of " + t.ID
+	if t.Name != "" {
+		s += " (" + t.Name + ")"
+	}
+	if utf8.RuneCountInString(s) > mostTitle {
+		s = string([]rune(s)[:mostTitle-1]) + "…"
+	}
+	return s
+}
+
+// canvas is what a plot is drawn on: an SVG, or the pixels of a PNG.
+type canvas interface {
+	// line goes through points.
+	line(points []point, p pen)
+	dot(d dot)
+	text(at point, words string, a anchor, t face)
+}
+
+type point struct{ x, y float64 }
+
+// pen draws lines.
+type pen struct {
+	colour color.NRGBA
+	width  float64
+	dashed bool
+}
+
+// dot is a measured value. A hollow one did not hold.
+type dot struct {
+	at     point
+	colour color.NRGBA
+	hollow bool
+	about  string // shown where a pointer rests on it
+}
+
+// anchor is the place of words that their point names.
+type anchor int
+
+const (
+	start anchor = iota
+	middle
+	end
+)
+
+// face is how words look.
+type face struct {
+	size   float64
+	colour color.NRGBA
+	bold   bool // where there is a bold font
+}
+
+// palette has the colours of a plot.
+type palette struct{ paper, ink, faint, grid, limit, knee, p50, p99 color.NRGBA }
+
+func colours() palette {
+	grey := func(v uint8) color.NRGBA { return color.NRGBA{R: v, G: v, B: v, A: 255} }
+	return palette{
+		paper: grey(255), ink: grey(0x22), faint: grey(0x55), grid: grey(0xdd), limit: grey(0x88),
+		knee: color.NRGBA{R: 0x1e, G: 0x84, B: 0x49, A: 255},
+		p50:  color.NRGBA{R: 0x24, G: 0x71, B: 0xa3, A: 255}, p99: color.NRGBA{R: 0xc0, G: 0x39, B: 0x2b, A: 255},
+	}
+}
+
+// axis maps a range onto a plot, by logarithm.
 type axis struct{ least, most, from, to float64 }
 
 func (a axis) at(v float64) float64 {
@@ -26,40 +100,45 @@ func (a axis) at(v float64) float64 {
 	return a.from + (a.to-a.from)*math.Log(v/a.least)/math.Log(a.most/a.least)
 }
 
-// marks are the round numbers on an axis: 1, 2 and 5 of each power of ten.
+// enoughMarks lets values between two marks be read.
+const enoughMarks = 5
+
+// marks are the round numbers on an axis: the fewest in each power of ten that are enough.
 func (a axis) marks() []float64 {
 	var out []float64
-	for e := math.Floor(math.Log10(a.least)); e <= math.Ceil(math.Log10(a.most)); e++ {
-		for _, m := range []float64{1, 2, 5} {
-			if v := m * math.Pow(10, e); v >= a.least*0.999 && v <= a.most*1.001 {
-				out = append(out, v)
+	for _, digits := range [][]float64{{1}, {1, 3}, {1, 2, 5}, {1, 1.5, 2, 3, 4, 5, 7}, {1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 7.5, 8, 8.5, 9, 9.5}} {
+		out = out[:0]
+		for e := math.Floor(math.Log10(a.least)); e <= math.Ceil(math.Log10(a.most)); e++ {
+			for _, d := range digits {
+				if v := d * math.Pow(10, e); v >= a.least*0.999 && v <= a.most*1.001 {
+					out = append(out, v)
+				}
 			}
+		}
+		if len(out) >= enoughMarks {
+			break
 		}
 	}
 	return out
 }
 
-// SVG draws p50 and p99 by rate, both by logarithm. Steps that did not hold are
-// hollow.
-func (r *Result) SVG(title string) string {
-	steps := slices.Clone(r.Steps)
-	steps = slices.DeleteFunc(steps, func(s Step) bool { return s.Answered == 0 })
-	slices.SortStableFunc(steps, func(a, b Step) int {
-		return int(math.Copysign(1, a.Rate-b.Rate))
-	})
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" font-family="sans-serif" font-size="12" role="img">`,
-		plotWidth, plotHeight, plotWidth, plotHeight)
-	fmt.Fprintf(&b, "<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", html.EscapeString(title))
-	fmt.Fprintf(&b, `<text x="%d" y="18" font-weight="bold">%s</text>`+"\n", plotLeft, html.EscapeString(title))
-	if len(steps) > 0 {
-		x, y := r.axes(steps)
-		r.grid(&b, x, y)
-		curve(&b, steps, x, y, "#c0392b", "p99", func(s Step) time.Duration { return s.P99 })
-		curve(&b, steps, x, y, "#2471a3", "p50", func(s Step) time.Duration { return s.P50 })
+// draw shows p50 and p99 by rate, both by logarithm. Steps that did not hold are
+// hollow, and the lines leave them out.
+func (r *Result) draw(c canvas, title Title) {
+	of := colours()
+	c.text(point{plotLeft, titleLine}, title.String(), start, face{size: titleSize, colour: of.ink, bold: true})
+	steps := slices.DeleteFunc(slices.Clone(r.Steps), func(s Step) bool { return s.Answered == 0 })
+	if len(steps) == 0 {
+		c.text(point{plotLeft, legendLine}, "no request was answered", start, face{size: wordSize, colour: of.faint})
+		return
 	}
-	b.WriteString("</svg>\n")
-	return b.String()
+	slices.SortStableFunc(steps, func(a, b Step) int { return cmp.Compare(a.Rate, b.Rate) })
+	legend(c, of)
+	x, y := r.axes(steps)
+	grid(c, x, y, of)
+	r.bounds(c, x, y, of)
+	curve(c, steps, x, y, of.p99, "p99", func(s Step) time.Duration { return s.P99 })
+	curve(c, steps, x, y, of.p50, "p50", func(s Step) time.Duration { return s.P50 })
 }
 
 func (r *Result) axes(steps []Step) (x, y axis) {
@@ -76,66 +155,74 @@ func (r *Result) axes(steps []Step) (x, y axis) {
 // ms is for an axis by logarithm, where 0 has no place.
 func ms(d time.Duration) float64 { return math.Max(millis(d), 1e-3) }
 
-func (r *Result) grid(b *strings.Builder, x, y axis) {
-	line := func(x1, y1, x2, y2 float64, style string) {
-		fmt.Fprintf(b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" %s/>`+"\n", x1, y1, x2, y2, style)
+// legend stands above the plot, out of the way of what is measured.
+func legend(c canvas, of palette) {
+	const text = 10 // from a dot to its name
+	at := point{plotLeft + 4, legendLine - 4}
+	for _, e := range []struct {
+		name  string
+		d     dot
+		width float64
+	}{{"p99", dot{colour: of.p99}, 50}, {"p50", dot{colour: of.p50}, 50}, {"did not hold", dot{colour: of.faint, hollow: true}, 0}} {
+		e.d.at, e.d.about = at, e.name
+		c.dot(e.d)
+		c.text(point{at.x + text, legendLine}, e.name, start, face{size: wordSize, colour: of.ink})
+		at.x += e.width
 	}
+}
+
+func grid(c canvas, x, y axis, of palette) {
+	words := face{size: wordSize, colour: of.ink}
 	for _, v := range x.marks() {
-		line(x.at(v), y.from, x.at(v), y.to, `stroke="#ddd"`)
-		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="middle">%g</text>`+"\n", x.at(v), plotHeight-plotBottom+16, v)
+		c.line([]point{{x.at(v), y.from}, {x.at(v), y.to}}, pen{colour: of.grid, width: 1})
+		c.text(point{x.at(v), y.from + 17}, strconv.FormatFloat(v, 'f', -1, 64), middle, words)
 	}
 	for _, v := range y.marks() {
-		line(x.from, y.at(v), x.to, y.at(v), `stroke="#ddd"`)
-		fmt.Fprintf(b, `<text x="%d" y="%.1f" text-anchor="end">%g ms</text>`+"\n", plotLeft-6, y.at(v)+4, v)
+		c.line([]point{{x.from, y.at(v)}, {x.to, y.at(v)}}, pen{colour: of.grid, width: 1})
+		c.text(point{x.from - 7, y.at(v) + 4}, mark(v), end, words)
 	}
-	fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="middle">requests a second</text>`+"\n", (plotLeft+plotWidth-plotRight)/2, plotHeight-8)
-	line(x.from, y.at(ms(r.Limit)), x.to, y.at(ms(r.Limit)), `stroke="#888" stroke-dasharray="6 4"`)
-	fmt.Fprintf(b, `<text x="%d" y="%.1f" text-anchor="end" fill="#555">limit %s</text>`+"\n", plotWidth-plotRight-4, y.at(ms(r.Limit))-5, Told(r.Limit))
+	c.line([]point{{x.from, y.to}, {x.from, y.from}, {x.to, y.from}}, pen{colour: of.limit, width: 1})
+	c.text(point{(x.from + x.to) / 2, plotHeight - 8}, "requests a second", middle, words)
+}
+
+// mark names a round time of milliseconds.
+func mark(v float64) string {
+	switch {
+	case v >= 1000:
+		return strconv.FormatFloat(v/1000, 'g', 3, 64) + " s"
+	case v < 1:
+		return strconv.FormatFloat(v*1000, 'g', 3, 64) + " µs"
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64) + " ms"
+}
+
+// bounds draws the limit and the knee. Their names are outside of the axes, where no
+// value can be below them.
+func (r *Result) bounds(c canvas, x, y axis, of palette) {
+	limit := y.at(ms(r.Limit))
+	c.line([]point{{x.from, limit}, {x.to, limit}}, pen{colour: of.limit, width: 1, dashed: true})
+	c.text(point{x.to + 6, limit + 4}, "limit "+Told(r.Limit), start, face{size: wordSize, colour: of.faint})
 	if r.Knee > 0 {
-		line(x.at(r.Knee), y.from, x.at(r.Knee), y.to, `stroke="#27ae60" stroke-width="2"`)
-		fmt.Fprintf(b, `<text x="%.1f" y="%d" text-anchor="end" fill="#1e8449">knee %s/s</text>`+"\n", x.at(r.Knee)-6, plotTop+14, Rate(r.Knee))
+		const half = 45 // of its name
+		knee := x.at(r.Knee)
+		c.line([]point{{knee, y.from}, {knee, y.to}}, pen{colour: of.knee, width: 2})
+		c.text(point{min(max(knee, x.from+half), x.to-half), y.to - 6}, fmt.Sprintf("knee %s/s", Rate(r.Knee)), middle, face{size: wordSize, colour: of.knee, bold: true})
 	}
 }
 
 // curve draws one value of all steps. The line goes through those that held.
-func curve(b *strings.Builder, steps []Step, x, y axis, colour, name string, value func(Step) time.Duration) {
-	var points strings.Builder
+func curve(c canvas, steps []Step, x, y axis, colour color.NRGBA, name string, value func(Step) time.Duration) {
+	var held []point
 	for _, s := range steps {
-		at := fmt.Sprintf("%.1f,%.1f", x.at(s.Rate), y.at(ms(value(s))))
-		fill := "#fff"
 		if s.Held() {
-			fill = colour
-			points.WriteString(at + " ")
+			held = append(held, point{x.at(s.Rate), y.at(ms(value(s)))})
 		}
-		cx, cy, _ := strings.Cut(at, ",")
-		fmt.Fprintf(b, `<circle cx="%s" cy="%s" r="3.5" stroke="%s" fill="%s"><title>%s at %s/s: %s</title></circle>`+"\n",
-			cx, cy, colour, fill, name, Rate(s.Rate), Told(value(s)))
 	}
-	fmt.Fprintf(b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="1.5"/>`+"\n", strings.TrimSpace(points.String()), colour)
-	last := steps[0]
-	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" fill="%s">%s</text>`+"\n", x.at(last.Rate)+6, y.at(ms(value(last)))-7, colour, name)
-}
-
-// HTML is a page of its own: the plot, what was found and the table.
-func (r *Result) HTML(title string, advice []string) string {
-	var b strings.Builder
-	name := html.EscapeString(title)
-	fmt.Fprintf(&b, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>%s</title>\n", name)
-	b.WriteString("<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}svg{max-width:100%;height:auto}" +
-		"table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}td:last-child,th:last-child{text-align:left}</style></head><body>\n")
-	fmt.Fprintf(&b, "<h1>%s</h1>\n%s", name, r.SVG(title))
-	for _, line := range slices.Concat(r.Conclude(), advice) {
-		fmt.Fprintf(&b, "<p>%s</p>\n", html.EscapeString(line))
+	c.line(held, pen{colour: colour, width: 1.5})
+	for _, s := range steps {
+		c.dot(dot{
+			at: point{x.at(s.Rate), y.at(ms(value(s)))}, colour: colour, hollow: !s.Held(),
+			about: fmt.Sprintf("%s at %s/s: %s", name, Rate(s.Rate), Told(value(s))),
+		})
 	}
-	b.WriteString("<table><tr><th>rate/s</th><th>sent</th><th>p50</th><th>p99</th><th>max</th><th>failed</th><th>replicas</th><th>held</th></tr>\n")
-	for _, s := range r.Steps {
-		held := "yes"
-		if !s.Held() {
-			held = "no: " + s.Why
-		}
-		fmt.Fprintf(&b, "<tr><td>%s</td><td>%d</td><td>%s</td><td>%s</td><td>%s</td><td>%s</td><td>%d</td><td>%s</td></tr>\n",
-			Rate(s.Rate), s.Sent, Told(s.P50), Told(s.P99), Told(s.Max), failures(s), s.Replicas, html.EscapeString(held))
-	}
-	b.WriteString("</table></body></html>\n")
-	return b.String()
 }

@@ -3,8 +3,6 @@ package load
 import (
 	"context"
 	"encoding/json"
-	"encoding/xml"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -55,33 +53,11 @@ Failed: 8 x 429, 2 x timeout; first: busy <now>`
 	}
 }
 
-// TestPlot reads what is drawn as XML.
-func TestPlot(t *testing.T) {
+func TestReport(t *testing.T) {
 	t.Parallel()
-	r := sample()
-	text := r.SVG("Load of <a & b>")
-	circles := 0
-	for dec := xml.NewDecoder(strings.NewReader(text)); ; {
-		token, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatalf("%v in\n%s", err, text)
-		}
-		if e, ok := token.(xml.StartElement); ok && e.Name.Local == "circle" {
-			circles++
-		}
-	}
-	if circles != 6 || !strings.Contains(text, "knee 400/s") || !strings.Contains(text, "limit 6.50ms") || strings.Contains(text, "NaN") || strings.Contains(text, "Inf") {
-		t.Errorf("%d circles in\n%s", circles, text)
-	}
-	page := r.HTML("Load of <a & b>", []string{"Replicas: 1 < 2"})
+	page := sample().HTML(Title{ID: "7", Name: "<a & b>"}, []string{"Replicas: 1 < 2"})
 	if strings.Contains(page, "<a & b>") || !strings.Contains(page, "Replicas: 1 &lt; 2") || !strings.Contains(page, "busy &lt;now&gt;") || strings.Count(page, "<tr>") != 4 {
 		t.Errorf("the page is\n%s", page)
-	}
-	if text := (&Result{}).SVG("nothing"); strings.Contains(text, "NaN") || !strings.HasSuffix(text, "</svg>\n") {
-		t.Errorf("of nothing: %s", text)
 	}
 }
 
