@@ -145,15 +145,35 @@ func stock(model *pb.Model, s stockImage, t Target) (*Container, error) {
 		}
 	}
 	quietImports(c.Env)
-	c.Image = ""
+	together, err := maxBatch(model, c.Env)
+	if err != nil {
+		return nil, err
+	}
+	c.Image, c.Frames = "", true
 	c.Python = &runtime.Python{Version: r.python, Packages: r.packages, Script: pickledServer, Preload: s.preload()}
 	c.Args = []string{
 		"--library", s.library, "--image", s.tag, "--uri", strings.TrimSuffix(c.Artifact, "/"),
 		"--directory", path.Join(runtime.GCSRoot, at.bucket, at.name), "--port", "$(PORT)",
-		"--health", c.HealthRoute, "--predict", c.PredictRoute, "--slots", strconv.Itoa(slots),
+		"--health", c.HealthRoute, "--predict", c.PredictRoute, "--slots", strconv.Itoa(slots), "--together", strconv.Itoa(together),
 	}
 	c.Note = fmt.Sprintf("the image's server is stood in for: %s in Python %s, %d predictions at a time", strings.Join(r.packages, ", "), r.python, slots)
 	return c, nil
+}
+
+// batchVariable of a model's container bounds the rows that one call of predict gets of
+// several requests; 1 = each request has a call of its own.
+const batchVariable = "TATEGU_MAX_BATCH"
+
+func maxBatch(model *pb.Model, env map[string]string) (int, error) {
+	text, ok := env[batchVariable]
+	if !ok {
+		return 1024, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, resource.Invalid("container_spec.env", "%s: %q is no number of rows (1 or more)", batchVariable, text).WithResource(model.GetName())
+	}
+	return n, nil
 }
 
 // quietImports sets what scikit-learn sets when it is imported: a parent that did that

@@ -8,6 +8,7 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"tategu/internal/resource"
 )
@@ -29,12 +30,22 @@ func TestStock(t *testing.T) {
 	}
 	got := strings.Join(c.Args, " ")
 	want := "--library sklearn --image sklearn-cpu.1-2 --uri gs://b/m --directory /gcs/b/m --port $(PORT)" +
-		" --health /v1/endpoints/7/deployedModels/9 --predict /v1/endpoints/7/deployedModels/9:predict --slots 2"
+		" --health /v1/endpoints/7/deployedModels/9 --predict /v1/endpoints/7/deployedModels/9:predict --slots 2 --together 1024"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if c.Env["OMP_NUM_THREADS"] != "3" || c.Env["OPENBLAS_NUM_THREADS"] != "1" {
 		t.Errorf("threads: %v", c.Env)
+	}
+	for value, want := range map[string]string{"1": "--together 1", "0": "", "many": ""} {
+		batched := proto.CloneOf(model)
+		batched.ContainerSpec.Env = append(batched.ContainerSpec.Env, &pb.EnvVar{Name: "TATEGU_MAX_BATCH", Value: value})
+		switch plan, err := p.Plan(t.Context(), files, batched, Target{}); {
+		case want == "" && resource.CodeOf(err) != codes.InvalidArgument:
+			t.Errorf("TATEGU_MAX_BATCH=%s gives %v", value, err)
+		case want != "" && (err != nil || !strings.HasSuffix(strings.Join(plan.Container.Args, " "), want)):
+			t.Errorf("TATEGU_MAX_BATCH=%s: %v", value, err)
+		}
 	}
 	model.ContainerSpec.Command = []string{"x"}
 	if _, err := p.Plan(t.Context(), files, model, Target{}); resource.CodeOf(err) != codes.Unimplemented {

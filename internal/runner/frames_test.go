@@ -41,7 +41,7 @@ func TestFrames(t *testing.T) {
 		Do(ctx context.Context, address string, r *http1.Request) (*http1.Response, error)
 	}, body string,
 	) string {
-		resp, err := c.Do(t.Context(), address, &http1.Request{Method: http.MethodPost, Path: "/predict", Body: []byte(body)})
+		resp, err := c.Do(t.Context(), address, &http1.Request{Method: http.MethodPost, Path: "/predict", Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(body)})
 		if err != nil {
 			return err.Error()
 		}

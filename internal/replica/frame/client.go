@@ -16,8 +16,8 @@ import (
 
 const dialLimit = 5 * time.Second
 
-// Client asks servers of frames, one connection each. What is no prediction, or large,
-// goes by HTTP, and so does all to a server that knows no frames.
+// Client asks servers of frames, one connection each. What is no prediction, is not JSON
+// or is large goes by HTTP, and so does all to a server that knows no frames.
 type Client struct {
 	HTTP  *http1.Client
 	Route string // of predictions
@@ -32,7 +32,7 @@ type Client struct {
 // Do sends r to the server at address and gives its answer. When ctx ends, the server
 // is told that nobody waits any more.
 func (c *Client) Do(ctx context.Context, address string, r *http1.Request) (*http1.Response, error) {
-	if r.Method != http.MethodPost || r.Path != c.Route || len(r.Body) > mostAsked {
+	if r.Method != http.MethodPost || r.Path != c.Route || len(r.Body) > mostAsked || !plainJSON(r.Header) {
 		return c.HTTP.Do(ctx, address, r)
 	}
 	if err := ctx.Err(); err != nil {
@@ -46,6 +46,14 @@ func (c *Client) Do(ctx context.Context, address string, r *http1.Request) (*htt
 		return c.HTTP.Do(ctx, address, r)
 	}
 	return l.ask(ctx, r.Body)
+}
+
+// plainJSON reports headers that say no more than what every frame is: JSON, and an
+// answer in JSON.
+func plainJSON(h http.Header) bool {
+	kind, accept := h["Content-Type"], h["Accept"]
+	return len(kind) == 1 && kind[0] == "application/json" &&
+		(len(accept) == 0 || len(accept) == 1 && (accept[0] == "*/*" || accept[0] == "application/json"))
 }
 
 // CloseIdle ends the connections to address, "" = to all: at once where nobody waits for

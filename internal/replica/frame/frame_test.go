@@ -124,7 +124,7 @@ func client(t *testing.T) *frame.Client {
 }
 
 func ask(ctx context.Context, c *frame.Client, address, text string) (int, string, error) {
-	resp, err := c.Do(ctx, address, &http1.Request{Method: http.MethodPost, Path: route, Body: []byte(text)})
+	resp, err := c.Do(ctx, address, &http1.Request{Method: http.MethodPost, Path: route, Header: json(), Body: []byte(text)})
 	if err != nil {
 		return 0, "", err
 	}
@@ -188,14 +188,19 @@ func TestTakenBack(t *testing.T) {
 	}
 }
 
-// TestByHTTP: what is no prediction, or large, or asked of a server without frames.
+func json() http.Header { return http.Header{"Content-Type": {"application/json"}} }
+
+// TestByHTTP: what is no prediction, no JSON, or large, or asked of a server without frames.
 func TestByHTTP(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t, false), client(t)
 	for want, r := range map[string]*http1.Request{
 		"http GET 0":      {Method: http.MethodGet, Path: route},
 		"http POST 1":     {Method: http.MethodPost, Path: "/other", Body: []byte("x")},
-		"http POST 65537": {Method: http.MethodPost, Path: route, Body: make([]byte, 1+64<<10)},
+		"http POST 65537": {Method: http.MethodPost, Path: route, Header: json(), Body: make([]byte, 1+64<<10)},
+		"http POST 2":     {Method: http.MethodPost, Path: route, Body: make([]byte, 2)},
+		"http POST 3":     {Method: http.MethodPost, Path: route, Header: http.Header{"Content-Type": {"text/csv"}}, Body: make([]byte, 3)},
+		"http POST 4":     {Method: http.MethodPost, Path: route, Header: http.Header{"Content-Type": {"application/json"}, "Accept": {"text/csv"}}, Body: make([]byte, 4)},
 	} {
 		resp, err := c.Do(t.Context(), s.address, r)
 		if err != nil {
