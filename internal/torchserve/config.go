@@ -33,6 +33,7 @@ type Config struct {
 	JobQueueSize    int           // job_queue_size
 	DefaultHandler  string        // default_service_handler
 	Envelope        string        // service_envelope
+	BareNodes       bool          // nodes of workflows have no envelope: they hand bodies on, not instances; no key
 	GPUs            int           // number_of_gpu; -1 = as many as there are
 	Requirements    bool          // install_py_dep_per_model
 	LimitPixels     bool          // limit_max_image_pixels

@@ -3,52 +3,70 @@ package torchserve
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"slices"
 )
 
-// State tells which models are registered and how, for Converge of another server. The
-// models of workflows are not in it. Models that Converge could not register are.
+// State tells which models and workflows are registered and how, for Converge of another
+// server. Those that Converge could not register are in it.
 func (s *Server) State() ([]byte, error) {
-	models := s.saved()
+	is := state{Models: s.saved(), Workflows: s.savedWorkflows()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, versions := range s.lost {
-		if models[name] == nil {
-			models[name] = map[string]savedModel{}
+		if is.Models[name] == nil {
+			is.Models[name] = map[string]savedModel{}
 		}
 		for id, m := range versions {
-			if _, there := models[name][id]; !there {
-				models[name][id] = m
+			if _, there := is.Models[name][id]; !there {
+				is.Models[name][id] = m
 			}
 		}
 	}
-	return json.Marshal(models)
+	for name, m := range s.lostWorkflows {
+		if _, there := is.Workflows[name]; !there {
+			is.Workflows[name] = m
+		}
+	}
+	return is.marshal()
 }
 
-// Converge registers, scales and removes models until State is the one given. It does
-// as much as it can: a model that cannot be registered is told in the log and in the
-// error, and stays in State.
-func (s *Server) Converge(ctx context.Context, state []byte) error {
-	var wanted map[string]map[string]savedModel
-	if err := json.Unmarshal(state, &wanted); err != nil {
-		return errorf(http.StatusBadRequest, BadRequest, "the state of models is not what it should be: %w", err)
+// Converge registers, scales and removes models and workflows until State is the one
+// given. It does as much as it can: what cannot be registered is told in the log and in
+// the error, and stays in State.
+func (s *Server) Converge(ctx context.Context, data []byte) error {
+	wanted, err := parseState(data)
+	if err != nil {
+		return err
 	}
 	s.convergeMu.Lock()
 	defer s.convergeMu.Unlock()
-	lost := map[string]map[string]savedModel{}
-	var failed []error
+	failed := []error{s.dropWorkflows(ctx, wanted.Workflows)} // their names are free then
+	lost, more := s.becomeAll(ctx, wanted.Models)
+	failed = append(failed, more...)
+	lostWorkflows, more := s.becomeWorkflows(ctx, wanted.Workflows)
+	failed = append(failed, more...)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	s.lost, s.lostWorkflows = lost, lostWorkflows
+	s.mu.Unlock()
+	return errors.Join(append(failed, s.settleDefaults(ctx, wanted.Models))...)
+}
+
+// becomeAll makes each version what is wanted, and gives those that cannot be registered.
+func (s *Server) becomeAll(ctx context.Context, wanted map[string]map[string]savedModel) (lost map[string]map[string]savedModel, failed []error) {
+	lost = map[string]map[string]savedModel{}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		for _, id := range slices.Sorted(maps.Keys(wanted[name])) {
 			m := wanted[name][id]
 			err := s.become(ctx, name, id, &m)
 			if ctx.Err() != nil {
-				return context.Cause(ctx)
+				return lost, failed
 			}
 			if err == nil {
 				continue
@@ -63,10 +81,7 @@ func (s *Server) Converge(ctx context.Context, state []byte) error {
 			}
 		}
 	}
-	s.mu.Lock()
-	s.lost = lost
-	s.mu.Unlock()
-	return errors.Join(append(failed, s.settleDefaults(ctx, wanted))...)
+	return lost, failed
 }
 
 // become makes one version what is wanted.
@@ -92,15 +107,23 @@ func (s *Server) become(ctx context.Context, name, id string, m *savedModel) err
 		}
 		return err
 	}
-	if workers(now.MinWorkers) == workers(m.MinWorkers) && workers(now.MaxWorkers) == workers(m.MaxWorkers) {
+	if now.sameWorkers(m) {
 		return nil
 	}
 	v, err := s.find(name, id)
 	if err != nil {
 		return err
 	}
+	return s.resizeTo(ctx, v, m)
+}
+
+func (s *Server) resizeTo(ctx context.Context, v *version, m *savedModel) error {
 	least := workers(m.MinWorkers)
 	return s.resize(ctx, v, least, max(least, workers(m.MaxWorkers)), true)
+}
+
+func (m *savedModel) sameWorkers(o *savedModel) bool {
+	return workers(m.MinWorkers) == workers(o.MinWorkers) && workers(m.MaxWorkers) == workers(o.MaxWorkers)
 }
 
 // settleDefaults names the default versions and removes what nobody wants.
@@ -156,4 +179,70 @@ func (s *Server) forget(model, id string) bool {
 		delete(s.lost, model)
 	}
 	return true
+}
+
+// dropWorkflows removes the workflows that nobody wants, or that are to be others.
+func (s *Server) dropWorkflows(ctx context.Context, wanted map[string]savedWorkflow) error {
+	var failed []error
+	for name, is := range s.savedWorkflows() {
+		if m, ok := wanted[name]; !ok || !is.sameWorkflow(&m) {
+			failed = append(failed, s.UnregisterWorkflow(ctx, name))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// becomeWorkflows makes each workflow what is wanted, and gives those that cannot be
+// registered.
+func (s *Server) becomeWorkflows(ctx context.Context, wanted map[string]savedWorkflow) (lost map[string]savedWorkflow, failed []error) {
+	lost = map[string]savedWorkflow{}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		m := wanted[name]
+		err := s.becomeWorkflow(ctx, name, &m)
+		if ctx.Err() != nil {
+			return lost, failed
+		}
+		if err == nil {
+			continue
+		}
+		s.deps.Log.ErrorContext(ctx, "A workflow cannot be what it is elsewhere", slog.String("workflow", name), slog.Any("error", err))
+		failed = append(failed, fmt.Errorf("workflow %s: %w", name, err))
+		if _, err := s.DescribeWorkflow(name); err != nil {
+			lost[name] = m
+		}
+	}
+	return lost, failed
+}
+
+func (s *Server) becomeWorkflow(ctx context.Context, name string, m *savedWorkflow) error {
+	is, there := s.savedWorkflows()[name]
+	if !there {
+		_, err := s.registerWorkflow(ctx, m.registration(name), origin{}, m.Nodes)
+		return err
+	}
+	s.mu.Lock()
+	w := s.workflows[name]
+	s.mu.Unlock()
+	var failed []error
+	for node, now := range is.Nodes {
+		want, ok := m.Nodes[node]
+		if !ok || w == nil || now.sameWorkers(&want) {
+			continue
+		}
+		v, err := s.find(w.model(node), "")
+		if err == nil {
+			err = s.resizeTo(ctx, v, &want)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// forgetWorkflow removes one that is registered elsewhere and could not be here.
+func (s *Server) forgetWorkflow(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.lostWorkflows[name]
+	delete(s.lostWorkflows, name)
+	return ok
 }

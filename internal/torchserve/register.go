@@ -73,6 +73,9 @@ func (s *Server) register(ctx context.Context, r Registration, o origin) (Regist
 	if m := archive.Config.MaxWorkers; m != nil {
 		most = max(most, *m)
 	}
+	if o.saved != nil && o.saved.MaxWorkers != nil {
+		most = max(workers, *o.saved.MaxWorkers) // the last that was asked for
+	}
 	err = s.resize(ctx, v, workers, most, r.Synchronous)
 	if err != nil && !o.startup {
 		// A model that does not start is no model, as in TorchServe.
@@ -187,6 +190,9 @@ func (s *Server) Unregister(ctx context.Context, model, id string) error {
 			return nil
 		}
 		return err
+	}
+	if v.workflow != nil {
+		return errorf(http.StatusConflict, Conflict, "%s is a node of the workflow %s: unregister the workflow", model, v.workflow.name)
 	}
 	s.mu.Lock()
 	f := s.models[model]

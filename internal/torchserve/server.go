@@ -44,7 +44,8 @@ type Server struct {
 	workers   int             // ids handed out
 	gpu       int             // the last GPU handed out
 
-	lost map[string]map[string]savedModel // that Converge could not register
+	lost          map[string]map[string]savedModel // that Converge could not register
+	lostWorkflows map[string]savedWorkflow         // likewise
 
 	snapMu     sync.Mutex // one snapshot at a time
 	convergeMu sync.Mutex // one Converge at a time

@@ -23,6 +23,8 @@ type snapshotFile struct {
 	Count   int                              `json:"modelCount"`
 	Created int64                            `json:"created"` // milliseconds of the Unix time
 	Models  map[string]map[string]savedModel `json:"models"`  // by name and version
+	// Workflows are ours: TorchServe's snapshots have none, and it reads over them.
+	Workflows map[string]savedWorkflow `json:"workflows,omitempty"`
 }
 
 // savedModel is one version in it, and in the key "models" of the configuration.
@@ -105,7 +107,7 @@ func (s *Server) snapshot(kind string) {
 func (s *Server) writeSnapshot(kind string) error {
 	now := time.Now()
 	name := strings.ReplaceAll(now.Format("20060102150405.000"), ".", "") + "-" + kind + snapshotSuffix
-	file := snapshotFile{Name: name, Created: now.UnixMilli(), Models: s.saved()}
+	file := snapshotFile{Name: name, Created: now.UnixMilli(), Models: s.saved(), Workflows: s.savedWorkflows()}
 	for _, versions := range file.Models {
 		file.Count += len(versions)
 	}
@@ -151,37 +153,6 @@ func keepLast(path string, old []written) error {
 	return err
 }
 
-// saved gives all models but those of workflows.
-func (s *Server) saved() map[string]map[string]savedModel {
-	s.mu.Lock()
-	type entry struct {
-		v   *version
-		def bool
-	}
-	var all []entry
-	for _, f := range s.models {
-		for _, v := range f.versions {
-			if v.workflow == nil {
-				all = append(all, entry{v, f.byDef == v.id})
-			}
-		}
-	}
-	s.mu.Unlock()
-	models := map[string]map[string]savedModel{}
-	for _, e := range all {
-		m := e.v.describe()
-		delay, response, start := m.MaxBatchDelay.Milliseconds(), int64(m.ResponseTimeout/time.Second), int64(m.StartupTimeout/time.Second)
-		if models[m.Name] == nil {
-			models[m.Name] = map[string]savedModel{}
-		}
-		models[m.Name][m.Version] = savedModel{
-			Default: e.def, Archive: m.URL, MinWorkers: &m.MinWorkers, MaxWorkers: &m.MaxWorkers, BatchSize: &m.BatchSize,
-			MaxBatchDelay: &delay, ResponseTimeout: &response, StartupTimeout: &start, Handler: m.Handler, Runtime: m.Runtime,
-		}
-	}
-	return models
-}
-
 // writeDurably puts a file in place that is there whole, or not at all.
 func writeDurably(path string, data []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
@@ -225,6 +196,17 @@ func (s *Server) restore(ctx context.Context, raw json.RawMessage) error {
 	var file snapshotFile
 	if err := json.Unmarshal(raw, &file); err != nil {
 		return errorf(http.StatusInternalServerError, InvalidSnapshot, "model_snapshot is not what it should be: %w", err)
+	}
+	// Before the models: what was made the default version of a node's name stays it.
+	for _, name := range slices.Sorted(maps.Keys(file.Workflows)) {
+		m := file.Workflows[name]
+		_, err := s.registerWorkflow(ctx, m.registration(name), origin{startup: true}, m.Nodes)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the server is stopping, which is no failure
+		}
+		if err != nil {
+			return errorf(http.StatusInternalServerError, InvalidSnapshot, "the workflow %s of the snapshot %s cannot be registered: %w; start with --ncs to begin without the snapshot", name, file.Name, err)
+		}
 	}
 	for name, versions := range file.Models {
 		for id, m := range versions {

@@ -106,7 +106,7 @@ func (v *version) flushAbandoned() {
 func (v *version) load(gpu int) worker.Load {
 	return worker.Load{
 		Name: v.name, Dir: v.archive.Dir, Batch: v.set.BatchSize, Handler: v.set.Handler, GPU: gpu,
-		Envelope: v.srv.cfg.Envelope, LimitPixels: v.srv.cfg.LimitPixels, // a manifest's own is nothing to TorchServe either
+		Envelope: v.envelope(), LimitPixels: v.srv.cfg.LimitPixels, // a manifest's own is nothing to TorchServe either
 	}
 }
 

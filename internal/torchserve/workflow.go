@@ -23,17 +23,37 @@ type workflow struct {
 	archive *mar.Workflow
 	nodes   map[string]mar.Node
 	parents map[string][]string
+	asked   WorkflowRegistration
 }
 
 func (w *workflow) model(node string) string { return w.name + "__" + node }
 
+// envelope is what stands around the version's handler.
+func (v *version) envelope() string {
+	if v.workflow != nil && v.srv.cfg.BareNodes {
+		return ""
+	}
+	return v.srv.cfg.Envelope
+}
+
 // RegisterWorkflow takes a workflow and registers its models and functions.
 func (s *Server) RegisterWorkflow(ctx context.Context, r WorkflowRegistration) (Workflow, error) {
+	w, err := s.registerWorkflow(ctx, r, origin{}, nil)
+	if err != nil {
+		return Workflow{}, err
+	}
+	s.snapshot("snap")
+	return w.describe(), nil
+}
+
+// registerWorkflow registers all nodes, or none. saved is what nodes were before, by their
+// names; at the start a node is registered although its workers do not start.
+func (s *Server) registerWorkflow(ctx context.Context, r WorkflowRegistration, o origin, saved map[string]savedModel) (*workflow, error) {
 	archive, err := s.store.OpenWorkflow(ctx, r.URL)
 	if err != nil {
-		return Workflow{}, archiveError(err)
+		return nil, archiveError(err)
 	}
-	w := &workflow{name: archive.Name, archive: archive, nodes: map[string]mar.Node{}, parents: map[string][]string{}}
+	w := &workflow{name: archive.Name, archive: archive, nodes: map[string]mar.Node{}, parents: map[string][]string{}, asked: r}
 	if r.Name != "" {
 		w.name = r.Name
 	}
@@ -44,9 +64,10 @@ func (s *Server) RegisterWorkflow(ctx context.Context, r WorkflowRegistration) (
 		}
 	}
 	if err := s.reserve(w.name); err != nil {
-		return Workflow{}, errors.Join(err, archive.Remove())
+		return nil, errors.Join(err, archive.Remove())
 	}
-	err = s.registerNodes(ctx, w, r)
+	o.workflow = w
+	err = s.registerNodes(ctx, w, o, saved)
 	s.mu.Lock()
 	delete(s.pending, w.name)
 	if err == nil {
@@ -54,9 +75,9 @@ func (s *Server) RegisterWorkflow(ctx context.Context, r WorkflowRegistration) (
 	}
 	s.mu.Unlock()
 	if err != nil {
-		return Workflow{}, errors.Join(err, archive.Remove())
+		return nil, errors.Join(err, archive.Remove())
 	}
-	return w.describe(), nil
+	return w, nil
 }
 
 // reserve keeps a name while its workflow is registered.
@@ -75,11 +96,15 @@ func (s *Server) reserve(name string) error {
 }
 
 // registerNodes registers all nodes side by side, or none.
-func (s *Server) registerNodes(ctx context.Context, w *workflow, r WorkflowRegistration) error {
+func (s *Server) registerNodes(ctx context.Context, w *workflow, o origin, saved map[string]savedModel) error {
 	errs := make([]error, len(w.archive.Spec.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range w.archive.Spec.Nodes {
-		wg.Go(func() { errs[i] = s.registerNode(ctx, w, n, r) })
+		o := o
+		if m, ok := saved[n.Name]; ok {
+			o.saved = &m
+		}
+		wg.Go(func() { errs[i] = s.registerNode(ctx, w, n, o) })
 	}
 	wg.Wait()
 	var failed []string
@@ -95,12 +120,11 @@ func (s *Server) registerNodes(ctx context.Context, w *workflow, r WorkflowRegis
 	return errorf(http.StatusInternalServerError, InternalServer, "Workflow %s has failed to register. Failures: %s", w.name, strings.Join(failed, "; "))
 }
 
-func (s *Server) registerNode(ctx context.Context, w *workflow, n mar.Node, r WorkflowRegistration) error {
+func (s *Server) registerNode(ctx context.Context, w *workflow, n mar.Node, o origin) error {
 	reg := Registration{
 		URL: n.URL, ModelName: w.model(n.Name), BatchSize: n.BatchSize, MaxBatchDelay: &n.MaxBatchDelay, InitialWorkers: &n.MinWorkers,
-		ResponseTimeout: r.ResponseTimeout, StartupTimeout: r.StartupTimeout, Synchronous: true,
+		ResponseTimeout: w.asked.ResponseTimeout, StartupTimeout: w.asked.StartupTimeout, Synchronous: true,
 	}
-	o := origin{workflow: w}
 	if n.URL == "" {
 		if w.archive.Handler == "" {
 			return errorf(http.StatusBadRequest, InvalidWorkflow, "%s is no model of the workflow, and its archive has no handler with functions", n.Name)
@@ -109,7 +133,12 @@ func (s *Server) registerNode(ctx context.Context, w *workflow, n mar.Node, r Wo
 			Name: reg.ModelName, Version: "1.0", Handler: filepath.Base(w.archive.Handler) + ":" + n.Name,
 		}})
 	}
-	_, err := s.register(ctx, reg, o)
+	out, err := s.register(ctx, reg, o)
+	if err != nil && out.Model != "" { // its workers are tried again
+		s.startFailed(fmt.Errorf("%s: %w", reg.ModelName, err))
+		s.deps.Log.ErrorContext(ctx, "The workers of a workflow's node do not start", slog.String("model", reg.ModelName), slog.Any("error", err))
+		return nil
+	}
 	return err
 }
 
@@ -145,10 +174,15 @@ func (s *Server) UnregisterWorkflow(ctx context.Context, name string) error {
 	delete(s.workflows, name)
 	s.mu.Unlock()
 	if w == nil {
+		if s.forgetWorkflow(name) {
+			return nil
+		}
 		return workflowNotFound(name)
 	}
 	s.dropNodes(context.WithoutCancel(ctx), w)
-	return w.archive.Remove()
+	err := w.archive.Remove()
+	s.snapshot("snap")
+	return err
 }
 
 // Workflows lists all by name.
