@@ -154,14 +154,19 @@ func (f *torchserveFlags) override(c *engine.Config) error {
 			return fmt.Errorf("%s directory not found: %s", d.flag, d.dir)
 		}
 	}
-	for _, p := range []*string{&c.ModelStore, &c.WorkflowStore} {
-		if *p != "" {
-			abs, err := filepath.Abs(*p)
-			if err != nil {
-				return err
-			}
-			*p = abs
+	for key, p := range map[string]*string{"model_store": &c.ModelStore, "workflow_store": &c.WorkflowStore} {
+		if *p == "" {
+			continue
 		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+		if c.Properties == nil {
+			c.Properties = map[string]string{}
+		}
+		c.Properties[key] = abs // so that a snapshot is a configuration by itself, as TorchServe's are
 	}
 	c.Work = filepath.Join(c.ModelStore, ".tategu")
 	set(&c.Work, f.work)
