@@ -18,10 +18,11 @@ import (
 // TorchServe's management API, whose answers say what is registered afterwards, and a
 // route that makes the replica what another one is.
 type torchManager struct {
-	engine *torchserve.Server
-	api    http.Handler
-	key    string
-	base   []byte // what was registered at the start
+	engine   *torchserve.Server
+	api      http.Handler
+	key      string
+	base     []byte // what was registered at the start
+	deployed string // "models", or "workflows": what the deployed archive is one of
 
 	mu sync.Mutex // one change at a time
 }
@@ -75,7 +76,7 @@ func (m *torchManager) manage(w http.ResponseWriter, r *http.Request) {
 		defer m.mu.Unlock()
 	}
 	out := &heldAnswer{header: http.Header{}}
-	if refused := m.deployed(r); refused != "" {
+	if refused := m.refused(r); refused != "" {
 		out.status = http.StatusForbidden
 		out.body.WriteString(refused)
 	} else {
@@ -98,18 +99,22 @@ func (m *torchManager) manage(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(frame) // the server has gone
 }
 
-// deployed refuses to remove what predictions are asked of: the deployed model as a
-// whole. It gives the answer, "" = go on.
-func (m *torchManager) deployed(r *http.Request) string {
+// refused says why what predictions are asked of, the deployed archive as a whole, is not
+// to be removed, as an answer of TorchServe's; "" = go on.
+func (m *torchManager) refused(r *http.Request) string {
 	s := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
-	if r.Method != http.MethodDelete || len(s) < 2 || s[0] != "models" || s[1] != modelformat.TorchModel {
+	if r.Method != http.MethodDelete || len(s) < 2 || s[0] != m.deployed || s[1] != modelformat.TorchModel {
 		return ""
 	}
-	all, err := m.engine.Describe(r.Context(), modelformat.TorchModel, "all", false)
-	if err != nil || len(all) > 1 {
-		return ""
+	next := "undeploy it"
+	if m.deployed == "models" {
+		all, err := m.engine.Describe(r.Context(), modelformat.TorchModel, "all", false)
+		if err != nil || len(all) > 1 {
+			return ""
+		}
+		next += ", or register another version first"
 	}
-	return "{\n  \"code\": 403,\n  \"type\": \"ForbiddenException\",\n  \"message\": \"" + modelformat.TorchModel + " is what the endpoint's predictions are asked of: undeploy it, or register another version first\"\n}\n"
+	return "{\n  \"code\": 403,\n  \"type\": \"ForbiddenException\",\n  \"message\": \"" + modelformat.TorchModel + " is what the endpoint's predictions are asked of: " + next + "\"\n}\n"
 }
 
 // heldAnswer is an http.ResponseWriter that keeps the answer.

@@ -63,6 +63,7 @@ func (m TorchModels) models(self string) modelformat.Torch {
 // TorchReplica serves one archive on a loopback port, for the replica set of a server:
 // TorchServe's inference routes, where the model is called "model" and takes and gives
 // {"instances": [...]} and {"predictions": [...]}, as Vertex AI's images for PyTorch do.
+// Of an archive that is a workflow, each instance goes through its graph by itself.
 type TorchReplica struct {
 	Archive string // path of the file
 	Port    string
@@ -79,7 +80,12 @@ func (t *TorchReplica) Run(ctx context.Context) error {
 	c.Python, c.Work, c.ModelStore = t.Python, t.Work, filepath.Dir(t.Archive)
 	c.Envelope, c.Requirements, c.DefaultWorkers = "json", true, t.Workers
 	c.MaxResponse, c.Listen.MaxRequest = maxTorchBody, maxTorchBody // the platform has limits of its own
-	c.LoadModels = []string{modelformat.TorchModel + "=" + filepath.Base(t.Archive)}
+	load, isWorkflow := []string{modelformat.TorchModel + "=" + filepath.Base(t.Archive)}, modelformat.IsWorkflow(t.Archive)
+	if c.BareNodes = true; isWorkflow {
+		c.LoadWorkflows = load
+	} else {
+		c.LoadModels = load
+	}
 	metrics := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Definitions: api.Definitions(), Log: t.Log})
 	c.Listen.ModelAPI = true
 	engine, err := torchserve.New(c, torchserve.Deps{Log: t.Log, Metrics: metrics, Objects: cloudObjects{}, HTTP: &http.Client{}})
@@ -105,7 +111,11 @@ func (t *TorchReplica) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return t.serve(ctx, manager.beside(served.Inference()))
+		inference := served.Inference()
+		if manager.deployed = "models"; isWorkflow {
+			manager.deployed, inference = "workflows", served.Instances(modelformat.TorchInstances, modelformat.TorchModel)
+		}
+		return t.serve(ctx, manager.beside(inference))
 	})
 	return group.Wait()
 }

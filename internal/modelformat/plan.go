@@ -8,7 +8,7 @@
 // prebuilt prediction images, unless the artifact has a file that such an image
 // would load instead. An ONNX model is served by the program tategu-runner under the
 // same conditions (tategu/onnx), and a custom prediction routine by the SDK's own server
-// in a Python environment (tategu/cpr). An archive of TorchServe's (.mar) is served by its stock
+// in a Python environment (tategu/cpr). An archive of TorchServe's (.mar, .war) is served by its stock
 // workers (tategu/torchserve, and the prebuilt images for PyTorch). An image that the configuration has a rule for, and every
 // other image, is started as it is: a server of the user's own may do more than
 // evaluate the file.

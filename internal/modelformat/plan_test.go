@@ -64,7 +64,7 @@ func TestPlan(t *testing.T) {
 		"gs://b/two/a.txt": model, "gs://b/two/b.txt": model, "gs://b/text/model.txt": "tree of life", "gs://b/cut/model.txt": "tree\nversion=v4\n",
 		"gs://b/json/model.json": booster["json"], "gs://b/json/package.json": `{"name": "other"}`, "gs://b/ubj/weights.ubj": booster["ubj"], "gs://b/bst/model.bst": booster["bst"],
 		"gs://b/wrong/model.txt": booster["ubj"], "gs://b/saved/model.bst": booster["ubj"], "gs://b/saved/model.json": booster["json"], "gs://b/saved/model.joblib": "x",
-		"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/torch/other.mar": "x", "gs://b/mars/a.mar": "x", "gs://b/mars/b.mar": "x", "gs://b/tf/saved_model.pb": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
+		"gs://b/pickled/model.pkl": "x", "gs://b/picklebst/model.bst": "\x80\x04x", "gs://b/torch/model.mar": "x", "gs://b/torch/other.mar": "x", "gs://b/mars/a.mar": "x", "gs://b/mars/b.mar": "x", "gs://b/wars/a.war": "x", "gs://b/wars/b.war": "x", "gs://b/flow/a.mar": "x", "gs://b/flow/b.mar": "x", "gs://b/flow/f.war": "x", "gs://b/tf/saved_model.pb": "x", "gs://b/pickled/copy.json": booster["json"], "gs://b/both/a.txt": model, "gs://b/both/b.json": booster["json"], "gs://b/cutx/model.json": booster["json"][:900],
 	}
 	const prebuiltXGBoost = "europe-docker.pkg.dev/vertex-ai/prediction/xgboost-cpu.2-1:latest"
 	const prebuilt = "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-3:latest"
@@ -112,6 +112,9 @@ func TestPlan(t *testing.T) {
 		{"an archive in another image", prebuilt, "gs://b/torch", false, codes.FailedPrecondition},
 		{"no archive", "tategu/torchserve", "gs://b/dir", false, codes.FailedPrecondition},
 		{"several archives", "", "gs://b/mars", false, codes.FailedPrecondition},
+		{"several workflows", "", "gs://b/wars", false, codes.FailedPrecondition},
+		{"a workflow with its models", "", "gs://b/flow", false, codes.OK},
+		{"a workflow by its image", "tategu/torchserve", "gs://b/flow/f.war", false, codes.OK},
 		{"no image beside model.pkl", "", "gs://b/pickled", true, codes.OK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -202,15 +205,25 @@ func TestBadModelNamesTheLine(t *testing.T) {
 func TestTorchServe(t *testing.T) {
 	t.Parallel()
 	p := &Planner{Torch: Torch{Program: func() ([]string, error) { return []string{"/bin/tategu", "torch-replica"}, nil }}}
-	plan, err := p.Plan(t.Context(), objects{"gs://b/m/net.mar": "x"}, &pb.Model{ArtifactUri: "gs://b/m/"}, Target{Endpoint: "7", DeployedModel: "9", Threads: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := plan.Container.Workload("id", "owner", "p", "sa", runtime.Resources{})
-	if want := []string{"/bin/tategu", "torch-replica", "--workers", "2", "/gcs/b/m/net.mar"}; !cmp.Equal(w.Command, want) || w.Image != "" || !w.Port || !cmp.Equal(w.Fetch, []string{"gs://b/m/"}) {
-		t.Errorf("%+v", w)
-	}
-	if c := plan.Container; c.HealthRoute != "/ping" || c.PredictRoute != "/predictions/model" || c.InvokePrefix != "/*" || c.Env["AIP_PREDICT_ROUTE"] != c.PredictRoute {
-		t.Errorf("%+v", c)
+	for _, c := range []struct {
+		files                     objects
+		archive, predict, explain string
+	}{
+		{objects{"gs://b/m/net.mar": "x"}, "net.mar", "/predictions/model", "/explanations/model"},
+		{objects{"gs://b/m/net.mar": "x", "gs://b/m/model.mar": "x", "gs://b/m/f.war": "x"}, "model.mar", "/predictions/model", "/explanations/model"},
+		{objects{"gs://b/m/net.mar": "x", "gs://b/m/f.war": "x"}, "f.war", "/.tategu/instances", ""},
+		{objects{"gs://b/m/f.war": "x", "gs://b/m/model.war": "x"}, "model.war", "/.tategu/instances", ""},
+	} {
+		plan, err := p.Plan(t.Context(), c.files, &pb.Model{ArtifactUri: "gs://b/m/"}, Target{Endpoint: "7", DeployedModel: "9", Threads: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := plan.Container.Workload("id", "owner", "p", "sa", runtime.Resources{})
+		if want := []string{"/bin/tategu", "torch-replica", "--workers", "2", "/gcs/b/m/" + c.archive}; !cmp.Equal(w.Command, want) || w.Image != "" || !w.Port || !cmp.Equal(w.Fetch, []string{"gs://b/m/"}) {
+			t.Errorf("%+v", w)
+		}
+		if got := plan.Container; got.HealthRoute != "/ping" || got.PredictRoute != c.predict || got.ExplainRoute != c.explain || got.InvokePrefix != "/*" || got.Env["AIP_PREDICT_ROUTE"] != c.predict {
+			t.Errorf("%s: %+v", c.archive, got)
+		}
 	}
 }

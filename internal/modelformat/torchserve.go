@@ -25,6 +25,10 @@ type Torch struct {
 // manifest says.
 const TorchModel = "model"
 
+// TorchInstances is the route of a replica whose archive is a workflow, where that takes
+// {"instances": [...]}: TorchServe's own route has none.
+const TorchInstances = "/.tategu/instances"
+
 // What a replica of TorchServe and its server say to each other of management: TorchServe's
 // own API below TorchManagement, to who shows the key that the replica was started with
 // (TorchKeyVariable) in TorchKeyHeader, each answer a TorchAnswer; PUT of a state makes the
@@ -45,7 +49,10 @@ type TorchAnswer struct {
 	State       json.RawMessage `json:"state"`
 }
 
-func isArchive(name string) bool { return path.Ext(name) == ".mar" }
+func isArchive(name string) bool { return path.Ext(name) == ".mar" || IsWorkflow(name) }
+
+// IsWorkflow reports the name of a workflow's archive.
+func IsWorkflow(name string) bool { return path.Ext(name) == ".war" }
 
 // torchImage reports the name that asks for TorchServe without an image, and Vertex
 // AI's prebuilt images for PyTorch, which are TorchServe.
@@ -80,25 +87,35 @@ func (p *Planner) torchserve(model *pb.Model, t Target, found listing) (*Contain
 	c.Command = append(slices.Clone(program), "--workers", strconv.Itoa(max(1, t.Threads)), runtime.GCSRoot+"/"+file.bucket+"/"+file.name)
 	c.Note = "TorchServe's workers, with " + path.Base(file.name)
 	c.HealthRoute, c.PredictRoute = "/ping", "/predictions/"+TorchModel
+	if c.ExplainRoute = "/explanations/" + TorchModel; IsWorkflow(file.name) {
+		c.PredictRoute, c.ExplainRoute = TorchInstances, "" // TorchServe explains models
+	}
 	c.Env["AIP_HEALTH_ROUTE"], c.Env["AIP_PREDICT_ROUTE"] = c.HealthRoute, c.PredictRoute
-	c.ExplainRoute = "/explanations/" + TorchModel
 	c.Managed = true
 	c.InvokePrefix = "/*" // explanations, KServe's routes
 	return c, nil
 }
 
-// chooseArchive takes model.mar, else the only one.
+// chooseArchive takes model.mar, else model.war, else the only workflow, whose models lie
+// beside it, else the only model.
 func (l listing) chooseArchive(uri string) (object, error) {
-	if i := slices.IndexFunc(l.archives, func(o object) bool { return o.name == l.dir+"model.mar" }); i >= 0 {
-		return l.archives[i], nil
+	for _, name := range []string{"model.mar", "model.war"} {
+		if i := slices.IndexFunc(l.archives, func(o object) bool { return o.name == l.dir+name }); i >= 0 {
+			return l.archives[i], nil
+		}
 	}
-	switch len(l.archives) {
+	found := slices.DeleteFunc(slices.Clone(l.archives), func(o object) bool { return !IsWorkflow(o.name) })
+	if len(found) == 0 {
+		found = l.archives
+	}
+	switch len(found) {
 	case 1:
-		return l.archives[0], nil
+		return found[0], nil
 	case 0:
-		return object{}, resource.Errorf(codes.FailedPrecondition, "no archive of TorchServe's (.mar) was found in %s", uri).
+		return object{}, resource.Errorf(codes.FailedPrecondition, "no archive of TorchServe's (.mar, or .war of a workflow) was found in %s", uri).
 			WithCause(resource.CauseModel).WithHint("make one with torch-model-archiver and upload it there as model.mar")
 	}
-	return object{}, resource.Errorf(codes.FailedPrecondition, "%s holds several archives of TorchServe's: %s and %s", uri, path.Base(l.archives[0].name), path.Base(l.archives[1].name)).
-		WithCause(resource.CauseModel).WithHint("name the one to serve model.mar, or make artifact_uri its URI")
+	kind := path.Ext(found[0].name)
+	return object{}, resource.Errorf(codes.FailedPrecondition, "%s holds several archives of TorchServe's: %s and %s", uri, path.Base(found[0].name), path.Base(found[1].name)).
+		WithCause(resource.CauseModel).WithHint("name the one to serve model%s, or make artifact_uri its URI", kind)
 }

@@ -22,6 +22,7 @@ type Config struct {
 
 	// What to start with.
 	LoadModels    []string                   // load_models: URLs, NAME=URL, or "all"
+	LoadWorkflows []string                   // NAME=URL, after the models; no key
 	ModelSnapshot json.RawMessage            // model_snapshot: what to restore; it goes before LoadModels
 	Models        map[string]json.RawMessage // models: settings by model and version, below those of archives
 

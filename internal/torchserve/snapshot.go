@@ -187,6 +187,7 @@ func (s *Server) begin(ctx context.Context) error {
 		}
 	} else {
 		s.loadModels(ctx)
+		s.loadWorkflows(ctx)
 	}
 	s.snapshot("startup")
 	return nil
@@ -266,6 +267,21 @@ func (s *Server) loadModels(ctx context.Context) {
 		if err != nil {
 			s.startFailed(fmt.Errorf("%s: %w", w, err))
 			s.deps.Log.ErrorContext(ctx, "A model of the start is not loaded", slog.String("model", w), slog.Any("error", err))
+		}
+	}
+}
+
+// loadWorkflows registers those of the start. One that fails is told and left out.
+func (s *Server) loadWorkflows(ctx context.Context) {
+	for _, w := range s.cfg.LoadWorkflows {
+		name, url, _ := strings.Cut(w, "=")
+		_, err := s.registerWorkflow(ctx, WorkflowRegistration{URL: url, Name: name}, origin{startup: true}, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			s.startFailed(fmt.Errorf("%s: %w", w, err))
+			s.deps.Log.ErrorContext(ctx, "A workflow of the start is not loaded", slog.String("workflow", w), slog.Any("error", err))
 		}
 	}
 }

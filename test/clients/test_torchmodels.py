@@ -108,3 +108,53 @@ def test_broken_archive(endpoint, bucket):
     model = upload(bucket, "broken", {"net.mar": archive("raise RuntimeError('this cannot be loaded')\n")}, "tategu/torchserve")
     with pytest.raises(Exception, match="this cannot be loaded"):
         endpoint.deploy(model, machine_type="n1-standard-2")
+
+
+FUNCTIONS = """
+def before(data, context):
+    return data and [bytes(row["body"]) if isinstance(row["body"], (bytes, bytearray)) else str(sum(row["body"])).encode() for row in data]
+
+def after(data, context):
+    return data and [b"[" + bytes(row["body"]) + b"]" for row in data]
+"""
+DOUBLE = """
+class Handler:
+    def initialize(self, context):
+        self.initialized = True
+
+    def handle(self, data, context):
+        return [str(2 * int(bytes(row["body"]))).encode() for row in data]
+"""
+
+
+def workflow():
+    manifest = {"runtime": "python", "workflow": {"workflowName": "w", "specFile": "spec.yaml", "handler": "functions.py"}}
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as z:
+        z.writestr("WAR-INF/MANIFEST.json", json.dumps(manifest))
+        z.writestr("functions.py", FUNCTIONS)
+        z.writestr("spec.yaml", "models:\n  double: {url: double.mar}\ndag:\n  before: [double]\n  double: [after]\n")
+    return data.getvalue()
+
+
+def test_workflow(mode, endpoint, bucket):
+    """A workflow with its models beside it is deployed as a model is, and predicts in a batch."""
+    model = upload(bucket, "flow", {"flow.war": workflow(), "double.mar": archive(DOUBLE)})
+    endpoint.deploy(model, machine_type="n1-standard-2")
+    assert endpoint.predict(instances=[[1, 2], {"b64": "MjE="}, [3, 4]]).predictions == [[6], [42], [14]]
+    answer = endpoint.raw_predict(body=b"5", headers={"Content-Type": "application/octet-stream"})
+    assert answer.content == b"[10]"
+    with pytest.raises(Exception, match="gives no explanations"):
+        endpoint.explain(instances=[[1, 2]])
+    bucket.blob("flow.jsonl").upload_from_string("".join(f"[{n}, 1]\n" for n in range(50)))
+    job = model.batch_predict(
+        job_display_name="bp",
+        gcs_source=f"gs://{bucket.name}/flow.jsonl",
+        gcs_destination_prefix=f"gs://{bucket.name}/flowout",
+        instances_format="jsonl",
+        predictions_format="jsonl",
+        machine_type="n1-standard-2",
+    )
+    assert job.state.name == "JOB_STATE_SUCCEEDED"
+    lines = [json.loads(line) for blob in job.iter_outputs() if "prediction.results" in blob.name for line in blob.download_as_text().splitlines()]
+    assert sorted((line["instance"][0], line["prediction"][0]) for line in lines) == [(n, 2 * (n + 1)) for n in range(50)]

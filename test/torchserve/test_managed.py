@@ -47,6 +47,38 @@ def archive(version: str, handler: str = HANDLER) -> bytes:
     return data.getvalue()
 
 
+# A node of a workflow gets and gives bytes, and the last function says who it is.
+NODE = """
+class Handler:
+    def initialize(self, context):
+        self.initialized = True
+
+    def handle(self, data, context):
+        return [b"<" + bytes(row["body"]) + b">" for row in data]
+"""
+FUNCTIONS = """
+import os, time
+
+def before(data, context):
+    return data and [bytes(row["body"]).upper() for row in data]
+
+def after(data, context):
+    time.sleep(0.05)  # so that others go elsewhere
+    return data and [bytes(row["body"]) + b"! %d" % os.getppid() for row in data]
+"""
+
+
+def workflow(url: str) -> bytes:
+    """An archive of a function, a model and a function."""
+    manifest = {"runtime": "python", "workflow": {"workflowName": "flow", "specFile": "spec.yaml", "handler": "functions.py"}}
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as z:
+        z.writestr("WAR-INF/MANIFEST.json", json.dumps(manifest))
+        z.writestr("functions.py", FUNCTIONS)
+        z.writestr("spec.yaml", f'models:\n  part: {{url: "{url}"}}\ndag:\n  before: [part]\n  part: [after]\n')
+    return data.getvalue()
+
+
 class Deployed:
     """A model with two replicas on an endpoint of a server that can be killed."""
 
@@ -186,4 +218,58 @@ def test_managed(deployed: Deployed) -> None:
     d.wait_two(running)
     assert d.versions() == ({"2.0"}, 2)
     assert [m["modelVersion"] for m in d.manage("GET", "/models/model/all")[1]] == ["2.0"]
-    assert d.manage("GET", "/workflows")[0] == 501
+
+
+def test_workflow(deployed: Deployed) -> None:
+    """A workflow is registered in place: each replica has it, also after deaths of them and of the server."""
+    d = deployed
+    for name, data in (("part.mar", archive("1.0", NODE)), ("flow.war", workflow("gs://models/part.mar"))):
+        (d.folder / name).write_bytes(data)
+        d.server.command("cp", str(d.folder / name), f"gs://models/{name}")
+
+    def run(text: bytes) -> list[bytes]:
+        """What both replicas answer."""
+
+        def one(_: int) -> bytes:
+            return d.server.request("POST", f"{d.endpoint}/invoke/wfpredict/shout", text, type_="application/octet-stream")
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            return list(pool.map(one, range(24)))
+
+    def in_both() -> None:
+        said = [answer.split(b" ") for answer in run(b"hello")]
+        assert {s[0] for s in said} == {b"<HELLO>!"}
+        assert len({s[1] for s in said}) == 2, said
+
+    status, said = d.manage("POST", "/workflows?url=gs://models/none.war")
+    assert status == 404, said
+    status, said = d.manage("POST", "/workflows?url=gs://models/flow.war&workflow_name=shout")
+    assert (status, said["status"]) == (200, "Workflow shout has been registered and scaled successfully.")
+    in_both()
+    assert d.versions() == ({"1.0"}, 2)
+    assert d.manage("PUT", "/models/shout__part?min_worker=2&max_worker=2&synchronous=true")[0] == 200
+    before = set(d.replicas())
+    os.kill(next(iter(before)), signal.SIGKILL)
+    d.wait_two({next(iter(before))})
+    in_both()
+    running = set(d.replicas())
+    d.killed()
+    d.wait_two(set())
+    assert set(d.replicas()) == running
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+    d.wait_two(running)
+    in_both()
+    for _ in range(4):  # whichever replica answers
+        assert d.manage("GET", "/workflows") == (200, {"workflows": [{"workflowName": "shout", "workflowUrl": "gs://models/flow.war"}]})
+        (part,) = d.manage("GET", "/models/shout__part/all")[1]
+        assert len(part["workers"]) == 2
+    assert d.manage("GET", "/workflows/shout")[1][0]["workflowDag"] == "{before=[part], part=[after]}"
+    assert d.manage("DELETE", "/models/shout__part")[0] == 409
+    assert d.manage("GET", "/token?type=inference")[0] == 501
+    assert d.manage("DELETE", "/workflows/shout")[0] == 200
+    for _ in range(4):
+        assert d.manage("GET", "/workflows") == (200, {"workflows": []})
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            run(b"hello")
+    assert d.versions() == ({"1.0"}, 2)

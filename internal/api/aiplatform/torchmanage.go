@@ -17,7 +17,7 @@ type TorchManager interface {
 }
 
 // TorchManagement is TorchServe's management API of a deployed model, below
-// ENDPOINT/deployedModels/ID/torchserve: /models there is /models of TorchServe.
+// ENDPOINT/deployedModels/ID/torchserve: /models and /workflows there are those of TorchServe.
 type TorchManagement struct {
 	manager TorchManager
 	rights  Rights
@@ -53,6 +53,19 @@ func (*TorchManagement) Owns(r *http.Request) bool {
 	return ok
 }
 
+// torchRoute refuses by name what is not there of TorchServe's management API.
+func torchRoute(route string) error {
+	first, _, _ := strings.Cut(strings.TrimPrefix(route, "/"), "/")
+	switch first {
+	case "models", "workflows":
+		return nil
+	case "token":
+		return resource.Unimplemented(route + " of TorchServe's management on an endpoint").
+			WithHint("the platform's own tokens and permissions hold there: send Authorization: Bearer with a token of `tategu token create`, or let Google's client libraries do it")
+	}
+	return resource.Unimplemented(route + " of TorchServe's management on an endpoint").WithHint("/models, /workflows and what is below them are there")
+}
+
 // Serve answers a request that Owns has seen; the wire writes errors.
 func (t *TorchManagement) Serve(w http.ResponseWriter, r *http.Request) error {
 	v, ok := parseTorchManagement(r.URL.EscapedPath())
@@ -67,8 +80,8 @@ func (t *TorchManagement) Serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if v.route != "/models" && !strings.HasPrefix(v.route, "/models/") {
-		return resource.Unimplemented(v.route + " of TorchServe's management on an endpoint").WithHint("/models and what is below it are there")
+	if err := torchRoute(v.route); err != nil {
+		return err
 	}
 	body, done, err := t.bodies.Read(r)
 	defer done()

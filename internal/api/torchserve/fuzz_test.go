@@ -93,3 +93,25 @@ func TestSystem(t *testing.T) {
 		t.Errorf("%v %v", total, free)
 	}
 }
+
+// FuzzInstances reads what a workflow is asked: no panic, and a refusal is the client's fault.
+func FuzzInstances(f *testing.F) {
+	f.Add([]byte(`{"instances": [1, {"b64": "AGE="}, {"b64": null}, null, {"b64": "x", "c": 1}]}`))
+	f.Add([]byte(`{"instances": {}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		parts, err := readInstances(body)
+		if err != nil {
+			if e := told(err); e.Code != 400 {
+				t.Errorf("%q: %v is no fault of the client's", body, err)
+			}
+			return
+		}
+		size := 0
+		for _, p := range parts {
+			size += len(p.Value)
+		}
+		if size > len(body) {
+			t.Errorf("%d bytes were read of %d", size, len(body))
+		}
+	})
+}

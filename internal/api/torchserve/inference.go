@@ -211,13 +211,17 @@ func (a *API) workflowInference(w http.ResponseWriter, r *http.Request, s []stri
 	if at(s, 1) != "wfpredict" || len(s) != 3 {
 		return false, nil
 	}
+	return true, a.runWorkflow(w, r, s[2])
+}
+
+func (a *API) runWorkflow(w http.ResponseWriter, r *http.Request, name string) error {
 	in, err := a.readRequest(r, true)
 	if err != nil {
-		return true, err
+		return err
 	}
-	out := &stream{w: w, kind: "application/json"}
-	if err := a.Engine.PredictWorkflow(r.Context(), s[2], in, out.emit); err != nil {
-		return true, err
+	out := &stream{w: w, kind: jsonType}
+	if err := a.Engine.PredictWorkflow(r.Context(), name, in, out.emit); err != nil {
+		return err
 	}
-	return true, out.end()
+	return out.end()
 }
