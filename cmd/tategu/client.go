@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -175,4 +176,10 @@ func (c *client) call(ctx context.Context, method, path string, body, out any) e
 		return err
 	}
 	return json.NewDecoder(r).Decode(out)
+}
+
+// isMissing reports that the server knows nothing by the name.
+func isMissing(err error) bool {
+	e, ok := errors.AsType[*answerError](err)
+	return ok && e.status == http.StatusNotFound
 }

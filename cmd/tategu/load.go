@@ -82,14 +82,8 @@ func (l *loader) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	var err error
-	if l.client, err = connect(cmd); err != nil {
+	if l.client, l.endpoint, err = connectTo(cmd, name); err != nil {
 		return err
-	}
-	if l.endpoint, err = l.client.fetchEndpoint(ctx, name); err != nil {
-		return err
-	}
-	if l.endpoint == nil {
-		return resource.Errorf(5, "no endpoint is called %q", name).WithHint("`tategu status` lists what there is")
 	}
 	l.out = cmd.OutOrStdout()
 	if l.asJSON {

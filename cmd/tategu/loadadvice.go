@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path"
 	"strings"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
-	"github.com/spf13/cobra"
 
 	"tategu/internal/load"
 )
@@ -102,26 +100,4 @@ func (l *loader) set(ctx context.Context, r *load.Result, a load.Advice) error {
 	}
 	l.say(fmt.Sprintf("Set: deployed model %s has %d to %d replicas.", d.GetId(), least, a.Replicas))
 	return nil
-}
-
-// completeEndpoints gives the shell the endpoints.
-func completeEndpoints(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	c, err := connect(cmd)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var page struct {
-		Endpoints []struct{ Name, DisplayName string } `json:"endpoints"`
-	}
-	if err := c.call(cmd.Context(), http.MethodGet, "/v1/projects/"+c.project+"/locations/-/endpoints?pageSize=100", nil, &page); err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	names := make([]string, len(page.Endpoints))
-	for i, e := range page.Endpoints {
-		names[i] = cobra.CompletionWithDesc(path.Base(e.Name), e.DisplayName)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

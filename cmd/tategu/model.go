@@ -121,7 +121,7 @@ func (m *models) find(ctx context.Context, text string) (modelView, error) {
 	if at {
 		version = "@" + version
 	}
-	missing := resource.NotFound(text).WithHint("`tategu model show %s` lists versions and aliases, `tategu model ls` the models", quote(name))
+	missing := resource.NotFound(text).WithHint("`tategu model ls` lists the models")
 	full := name
 	if !strings.Contains(name, "/") {
 		full = m.parent + "/models/" + name
@@ -130,7 +130,11 @@ func (m *models) find(ctx context.Context, text string) (modelView, error) {
 	if !resource.IsNotFound(err) {
 		return v, err
 	}
+	unversioned := resource.NotFound(text).WithHint("`tategu model show %s` lists its versions and aliases", quote(name))
 	if full == name {
+		if _, err := m.get(ctx, full); at && err == nil {
+			return v, unversioned
+		}
 		return v, missing
 	}
 	quoted, err := json.Marshal(name)
@@ -150,7 +154,7 @@ func (m *models) find(ctx context.Context, text string) (modelView, error) {
 		return named[0], nil
 	}
 	if v, err = m.get(ctx, named[0].model()+version); resource.IsNotFound(err) {
-		return v, missing
+		return v, unversioned
 	}
 	return v, err
 }

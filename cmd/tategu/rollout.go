@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +48,11 @@ Without --model it shows how the deployed models do.`,
 			if err != nil {
 				return err
 			}
+			if model == "" {
+				if given := givenFlags(cmd, slices.Sorted(maps.Keys(rolloutFlags())), "canary"); given != "" {
+					return resource.Invalid("model", "%s is of a model on trial, and none is named", given).WithHint("name it by --model")
+				}
+			}
 			switch {
 			case back:
 				return takeBack(cmd, c, e)
@@ -69,7 +76,20 @@ Without --model it shows how the deployed models do.`,
 	f.Int("min-requests", 10, "requests that it must have had before a verdict, and at each step")
 	f.BoolVar(&back, "back", false, "give the canary's share back to the others now")
 	f.String("server", "", "HOST:PORT of a server that you logged in to")
+	cmd.ValidArgsFunction = completeEndpoints
+	_ = cmd.RegisterFlagCompletionFunc("model", completeModelFlag) // fails only for an unknown flag
 	return cmd
+}
+
+// givenFlags are those of the flags that were given, as they are typed.
+func givenFlags(cmd *cobra.Command, names []string, more ...string) string {
+	var given []string
+	for _, name := range append(names, more...) {
+		if cmd.Flag(name).Changed {
+			given = append(given, "--"+name)
+		}
+	}
+	return strings.Join(given, ", ")
 }
 
 // percent reads a share such as 5% or 5.
@@ -111,6 +131,10 @@ func tryModel(cmd *cobra.Command, c *client, e *pb.Endpoint, model string) error
 	if base == nil {
 		return resource.Errorf(9, "endpoint %s has no deployed model with traffic: there is nothing to compare a canary with", e.GetName()).
 			WithHint("deploy a model to it first")
+	}
+	if id := serving.Canary(e); id != "" { // its trial would end, and its share stay
+		return resource.Errorf(9, "deployed model %s of endpoint %s is on trial with %d%% of the traffic", id, path.Base(e.GetName()), e.GetTrafficSplit()[id]).
+			WithHint("`tategu rollout %s --back` takes it back; an update of the endpoint's traffic_split keeps it", path.Base(e.GetName()))
 	}
 	name, err := c.findModel(cmd.Context(), e.GetName(), model)
 	if err != nil {
@@ -242,7 +266,7 @@ func (c *client) findModel(ctx context.Context, endpoint, text string) (string, 
 	}
 	switch len(found) {
 	case 0:
-		return "", resource.NotFound(location + "/models/" + called).WithHint("name a model by its id or display name")
+		return "", resource.NotFound(location + "/models/" + called).WithHint("`tategu model ls` lists the models")
 	case 1:
 		for name := range found {
 			return name + suffix, nil

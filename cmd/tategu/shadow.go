@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tategu/internal/api/admin"
+	"tategu/internal/resource"
 	"tategu/internal/serving"
 )
 
@@ -43,21 +44,67 @@ which fields differ, and how long both take. Numbers are equal within 1e-6 of th
 				}
 			}
 			if !stop {
+				if to, err = deployedTo(cmd, c, e, of, to); err != nil {
+					return err
+				}
 				labels[serving.ShadowLabel], labels[serving.ShadowPercentLabel] = to, strings.TrimSuffix(sample, "%")
 				if of != "" {
 					labels[serving.ShadowEndpointLabel] = of
 				}
 			}
-			return c.patchEndpoint(cmd.Context(), &pb.Endpoint{Name: e.GetName(), Labels: labels, Etag: e.GetEtag()}, "labels")
+			if err := c.patchEndpoint(cmd.Context(), &pb.Endpoint{Name: e.GetName(), Labels: labels, Etag: e.GetEtag()}, "labels"); err != nil {
+				return err
+			}
+			if stop {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "no copies of %s any more\n", path.Base(e.GetName()))
+			} else {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "deployed model %s gets copies; `tategu shadow %s` compares the answers\n", to, args[0])
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&to, "to", "", "id of the deployed model that gets the copies")
+	f.StringVar(&to, "to", "", "deployed model that gets the copies, by its id or display name")
 	f.StringVar(&of, "of", "", "id of the endpoint that it is deployed to (default: the same)")
 	f.StringVar(&sample, "sample", "100%", "how many of the predictions")
 	f.BoolVar(&stop, "stop", false, "send no more copies")
 	f.String("server", "", "HOST:PORT of a server that you logged in to")
+	cmd.ValidArgsFunction = completeEndpoints
+	_ = cmd.RegisterFlagCompletionFunc("to", completeDeployed) // fails only for an unknown flag
 	return cmd
+}
+
+// deployedTo finds the id of a deployed model, by its id or display name, on the
+// endpoint or on the one with the id of.
+func deployedTo(cmd *cobra.Command, c *client, e *pb.Endpoint, of, name string) (string, error) {
+	if of != "" {
+		location, _, _ := strings.Cut(e.GetName(), "/endpoints/")
+		other, err := c.fetchEndpoint(cmd.Context(), location+"/endpoints/"+of)
+		if err != nil {
+			return "", err
+		}
+		if other == nil {
+			return "", resource.Errorf(5, "no endpoint of %s has the id %q", location, of).WithHint("`tategu status` lists what there is")
+		}
+		e = other
+	}
+	var found, there []string
+	for _, d := range e.GetDeployedModels() {
+		if d.GetId() == name {
+			return name, nil
+		}
+		if d.GetDisplayName() == name {
+			found = append(found, d.GetId())
+		}
+		there = append(there, fmt.Sprintf("%s (%s)", d.GetId(), d.GetDisplayName()))
+	}
+	switch len(found) {
+	case 0:
+		return "", resource.Errorf(5, "no deployed model of endpoint %s is called %q", path.Base(e.GetName()), name).WithHint("it has %s", or(strings.Join(there, ", "), "none"))
+	case 1:
+		return found[0], nil
+	}
+	return "", resource.Invalid("to", "%d deployed models of endpoint %s are called %q", len(found), path.Base(e.GetName()), name).WithHint("name one by its id: %s", strings.Join(found, ", "))
 }
 
 func tellShadow(cmd *cobra.Command, c *client, e *pb.Endpoint) error {

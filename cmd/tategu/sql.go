@@ -25,7 +25,7 @@ func sqlCommand() *cobra.Command {
 		Long: `sql loads the inputs and outputs of batch prediction jobs, and other files, into tables of a
 SQLite database in memory and runs one query. Without a query it lists the tables.
 
-A job NAME=JOB (JOB is an id or a resource name) gives NAME_input, NAME_output and NAME_errors; a
+A job NAME=JOB (JOB is an id, a display name or a resource name) gives NAME_input, NAME_output and NAME_errors; a
 file NAME=gs://... gives NAME. Columns are the fields of JSON objects, c0, c1, ... of JSON lists,
 or those of CSV and Parquet. _row counts from 1, and _record is a line of JSON as it stands, which
 is the instance of an output without keys. A name that SQLite would take for another one gets an
@@ -53,8 +53,10 @@ underscore (A_ beside a, rowid_). Fields that are not plain values are JSON: jso
 		},
 	}
 	cmd.Flags().StringArrayVar(&jobs, "job", nil, "NAME=JOB, several times")
+	_ = cmd.RegisterFlagCompletionFunc("job", completeNamedJob) // fails only for an unknown flag
 	cmd.Flags().StringArrayVar(&files, "file", nil, "NAME=gs://BUCKET/OBJECT, several times; .csv, .parquet, else JSON lines")
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, csv or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "csv", "json"}, cobra.ShellCompDirectiveNoFileComp)) // likewise
 	cmd.Flags().String("server", "", "HOST:PORT of a server that you logged in to")
 	return cmd
 }
@@ -80,7 +82,7 @@ func (q *sqlSession) run(cmd *cobra.Command, jobs, files, args []string, write f
 	for _, j := range jobs {
 		name, job, ok := strings.Cut(j, "=")
 		if !ok {
-			return resource.Invalid("job", "--job %q is not NAME=JOB", j)
+			return resource.Invalid("job", "--job %q is not NAME=JOB", j).WithHint("NAME begins the names of its tables: --job j=%s gives j_input, j_output and j_errors", j)
 		}
 		if err := q.loadJob(ctx, name, job); err != nil {
 			return err
@@ -89,7 +91,7 @@ func (q *sqlSession) run(cmd *cobra.Command, jobs, files, args []string, write f
 	for _, f := range files {
 		name, uri, ok := strings.Cut(f, "=")
 		if !ok {
-			return resource.Invalid("file", "--file %q is not NAME=gs://BUCKET/OBJECT", f)
+			return resource.Invalid("file", "--file %q is not NAME=gs://BUCKET/OBJECT", f).WithHint("NAME is the name of its table")
 		}
 		if err := q.loadFile(ctx, name, uri); err != nil {
 			return err

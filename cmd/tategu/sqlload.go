@@ -48,9 +48,12 @@ func (c *client) batchJob(ctx context.Context, name string) (*pb.BatchPrediction
 }
 
 func (q *sqlSession) loadJob(ctx context.Context, name, id string) error {
-	job, err := q.c.batchJob(ctx, id)
+	job, err := q.c.findBatchJob(ctx, id)
 	if err != nil {
 		return err
+	}
+	if job == nil {
+		return resource.Errorf(5, "no batch prediction job is called %q", id).WithHint("`tategu status` lists what there is")
 	}
 	in, out := batch.Formats(job)
 	input := &sqlTable{q: q, name: name + "_input"}

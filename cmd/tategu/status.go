@@ -116,7 +116,10 @@ last, or a full resource name as "tategu status" lists it. Of several the newest
 				return err
 			}
 			defer func() { _ = r.Close() }() // read to the end below
-			_, err = io.Copy(cmd.OutOrStdout(), r)
+			n, err := io.Copy(cmd.OutOrStdout(), r)
+			if n == 0 && err == nil {
+				_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s has printed nothing\n", args[0])
+			}
 			return brokeOff(cmd, args[0], err)
 		},
 		ValidArgsFunction: completeNames,

@@ -23,18 +23,19 @@ const (
 
 func whyCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "why RUN|ENDPOINT", Short: "Say why a run failed and what differs from the last good one, or why an endpoint has its replicas", Args: cobra.ExactArgs(1),
+		Use: "why RUN|BATCHJOB|ENDPOINT", Short: "Say why a run or a batch prediction failed and what to do, or why an endpoint has its replicas", Args: cobra.ExactArgs(1),
 		Long: `why shows each task of a run that failed: whose turn it is, the exit code, the last lines of its
 output and the next step. Then it shows what differs from the last run of the same pipeline in which the
 same task succeeded: inputs, source, packages, variables, image. RUN/TASK asks about one task.
 
-Of a BATCHJOB, by its id or display name, it says how many records failed, the first reasons and whose turn it is.
+Of a BATCHJOB, by its id or display name, it says how many records failed, the first reasons, whose turn
+it is and where the results are.
 
 Of an ENDPOINT, by its id or display name, it says for each deployed model how many replicas are
 ready, how many are wanted, and why.`,
-		Example:           "  tategu why train-20260102\n  tategu why train-20260102/fit-model\n  tategu why my-endpoint",
+		Example:           "  tategu why train-20260102\n  tategu why train-20260102/fit-model\n  tategu why nightly-scores\n  tategu why my-endpoint",
 		RunE:              func(cmd *cobra.Command, args []string) error { return why(cmd, args[0]) },
-		ValidArgsFunction: completeRuns,
+		ValidArgsFunction: completeWhy,
 	}
 	cmd.Flags().String("server", "", "HOST:PORT of a server that you logged in to")
 	return cmd

@@ -54,7 +54,7 @@ func whyBatch(cmd *cobra.Command, c *client, name string, missing error) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "batch prediction job %s (%s): %s\n", path.Base(job.GetName()), job.GetDisplayName(), shortState(job.GetState().String()))
 	if s := job.GetCompletionStats(); s != nil {
-		fmt.Fprintf(&text, "%d records have a result, %d an error\n", s.GetSuccessfulCount(), s.GetFailedCount())
+		fmt.Fprintf(&text, "results: %d, errors: %d\n", s.GetSuccessfulCount(), s.GetFailedCount())
 	}
 	if job.GetError() != nil {
 		tell(&text, "the job", job.GetError().GetMessage(), problemOf(job.GetError()))
@@ -66,6 +66,12 @@ func whyBatch(cmd *cobra.Command, c *client, name string, missing error) error {
 			fmt.Fprintf(&text, " (cause: %s)", p.cause)
 		}
 		text.WriteByte('\n')
+	}
+	if dir := job.GetOutputInfo().GetGcsOutputDirectory(); dir != "" {
+		fmt.Fprintf(&text, "files of results: %s\n", dir)
+		if job.GetCompletionStats().GetFailedCount() > 0 {
+			fmt.Fprintf(&text, "all that failed: tategu sql --job j=%s \"SELECT * FROM j_errors\"\n", path.Base(job.GetName()))
+		}
 	}
 	_, err = io.WriteString(cmd.OutOrStdout(), text.String())
 	return err

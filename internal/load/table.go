@@ -70,6 +70,18 @@ func (r *Result) Failures() (kinds []string, words string) {
 	return kinds, words
 }
 
+// unheld says what to do where no rate held: when half of the requests were fast even
+// so, what made the others slow is seldom the endpoint.
+func (r *Result) unheld() string {
+	for _, s := range r.Steps {
+		if s.Answered > 0 && s.P50 < r.Limit && len(s.Failed) == 0 {
+			return " But half of the requests took less than " + Told(s.P50) + " at " + Rate(s.Rate) +
+				" a second: something else may be at work on this machine or the server's. Try again when it is quiet, or allow more by --p99."
+		}
+	}
+	return " Try a lower --from, or allow more by --p99; `tategu why ENDPOINT` says what its replicas do."
+}
+
 // LateShare of the limit is how late this program may be itself without being what is
 // measured.
 const lateShare = 0.5
@@ -79,7 +91,7 @@ func (r *Result) Conclude() []string {
 	out := []string{fmt.Sprintf("A caller who is alone waits %s (p50), %s (p99). The limit is a p99 of %s.", Told(r.Alone.P50), Told(r.Alone.P99), Told(r.Limit))}
 	switch {
 	case r.Knee == 0:
-		out = append(out, "No rate held.")
+		out = append(out, "No rate held."+r.unheld())
 	case r.Beyond == 0:
 		out = append(out, fmt.Sprintf("The knee is at %s requests a second or above: nothing that was tried failed.", Rate(r.Knee)))
 	default:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -120,7 +121,7 @@ func (e *Engine) ShadowReport(endpoint string) ([]byte, error) {
 	report := e.reports.byName[endpoint]
 	if report == nil {
 		return nil, resource.Errorf(5, "no request of %s was copied to a shadow", endpoint).WithResource(endpoint).
-			WithHint("set the label %s of the endpoint to the id of a deployed model", ShadowLabel)
+			WithHint("`tategu shadow %s --to DEPLOYED_MODEL` begins, or the label %s of the endpoint; then send it requests", path.Base(endpoint), ShadowLabel)
 	}
 	return json.Marshal(report)
 }

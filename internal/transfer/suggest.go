@@ -50,7 +50,7 @@ func (c *Client) explain(_ context.Context, u URL, err error) error {
 	if !resource.IsNotFound(err) {
 		return err
 	}
-	return resource.Errorf(codes.NotFound, "there is no bucket %s", scheme+u.Bucket).WithHint("`tategu ls` lists the buckets")
+	return resource.Errorf(codes.NotFound, "there is no bucket %s", scheme+u.Bucket).WithHint("`tategu ls` lists the buckets; a new one is made by a GCS client, or at the start by `buckets: [%s]` in tategu.yaml", u.Bucket)
 }
 
 // nearest gives the name that is at most a third away from the one given, "" if

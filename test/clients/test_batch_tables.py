@@ -169,6 +169,6 @@ def test_why_of_a_job_that_failed(own, receiver, model):
     assert name == event["id"]
     assert event["type"] == "tategu.batchPredictionJob.failed"
     text = own.command("why", job.name)
-    assert "0 records have a result, 2 an error" in text
+    assert "results: 0, errors: 2" in text
     assert "all 2 instances failed" in text
     assert "line 2 of gs://tables/bad.jsonl" in text

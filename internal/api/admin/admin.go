@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"tategu/internal/backup"
 	"tategu/internal/identity"
 	"tategu/internal/resource"
@@ -154,18 +152,7 @@ func (s *stream) progress(p backup.Progress) {
 }
 
 func writeError(w http.ResponseWriter, err error) {
-	status := http.StatusInternalServerError
-	switch resource.CodeOf(err) {
-	case codes.InvalidArgument, codes.FailedPrecondition:
-		status = http.StatusBadRequest
-	case codes.PermissionDenied:
-		status = http.StatusForbidden
-	case codes.Unauthenticated:
-		status = http.StatusUnauthorized
-	case codes.Unimplemented:
-		status = http.StatusNotImplemented
-	default:
-	}
+	status := resource.HTTPStatus(resource.CodeOf(err))
 	message := "the request failed inside the server; its log has the cause"
 	if e, ok := errors.AsType[*resource.Error](err); ok {
 		message = e.Error()
