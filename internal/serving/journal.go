@@ -135,13 +135,14 @@ type record struct {
 	ResponsePayload []string  `json:"response_payload"`
 	Status          int       `json:"status"`
 	Milliseconds    float64   `json:"milliseconds"`
-	Base64          bool      `json:"base64,omitempty"` // payloads that are no text
+	Base64          bool      `json:"base64,omitempty"`  // payloads that are no text
+	Explain         bool      `json:"explain,omitempty"` // the answer has explanations
 }
 
 func (x *exchange) line() ([]byte, error) {
 	r := record{
 		Endpoint: path.Base(x.at.endpoint.GetName()), DeployedModelID: x.id, LoggingTime: x.when.UTC(), RequestID: resource.NewID(), Status: x.status,
-		Milliseconds: float64(x.took.Microseconds()) / 1000, Base64: !utf8.Valid(x.request) || !utf8.Valid(x.response),
+		Milliseconds: float64(x.took.Microseconds()) / 1000, Base64: !utf8.Valid(x.request) || !utf8.Valid(x.response), Explain: x.explains,
 	}
 	text := func(b []byte) []string { return []string{string(b)} }
 	if r.Base64 {

@@ -195,9 +195,19 @@ func (e *Engine) Manage(ctx context.Context, endpoint string, r Request) (*model
 	return answer, err
 }
 
-// managed asks any replica of the management API.
-func (d *deployment) managed(ctx context.Context, ask *replica.Request) (*modelformat.TorchAnswer, error) {
-	resp, end, err := d.do(ctx, ask)
+// managed asks any replica of the management API, which is no prediction: it is counted
+// by what TorchServe answers.
+func (d *deployment) managed(ctx context.Context, ask *replica.Request) (answer *modelformat.TorchAnswer, err error) {
+	begin := time.Now()
+	defer func() {
+		o := outcome{d: d, ask: ask, err: err, took: time.Since(begin)}
+		if err == nil {
+			o.resp = &replica.Response{Status: answer.Status}
+		}
+		d.meters.administered(statusOf(o))
+		d.accessed(ctx, o)
+	}()
+	resp, end, err := d.do(ctx, ask, func(context.Context, outcome) {})
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +220,7 @@ func (d *deployment) managed(ctx context.Context, ask *replica.Request) (*modelf
 		return nil, resource.Errorf(codes.FailedPrecondition, "the replicas of deployed model %s were started by a version of tategu that did not offer their management", d.id).
 			WithResource(d.key).WithHint("deploy the model anew")
 	}
-	answer := &modelformat.TorchAnswer{}
+	answer = &modelformat.TorchAnswer{}
 	if err := json.Unmarshal(data, answer); err != nil || resp.Status != http.StatusOK {
 		return nil, resource.Errorf(codes.Internal, "the management of deployed model %s answered %d: %.500s", d.id, resp.Status, data)
 	}

@@ -20,7 +20,10 @@ import (
 // undeployed.
 type metrics struct {
 	requests *prometheus.CounterVec
+	explains *prometheus.CounterVec
+	managed  *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	explain  *prometheus.HistogramVec
 	waited   *prometheus.HistogramVec
 	failures *prometheus.CounterVec
 	cold     *prometheus.HistogramVec
@@ -39,6 +42,15 @@ func newMetrics() *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tategu_predictions_total", Help: "Predictions answered, by the status of the replica's answer, or the code of our error.",
 		}, labelNames("status")),
+		explains: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_explanations_total", Help: "Requests for explanations, by the status of the replica's answer, or the code of our error.",
+		}, labelNames("status")),
+		managed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_torchserve_management_total", Help: "Requests to TorchServe's management API, by the status of its answer, or the code of our error.",
+		}, labelNames("status")),
+		explain: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "tategu_explanation_duration_seconds", Help: "Time from a request for explanations to the end of its answer, that of the predictions included.", Buckets: buckets,
+		}, labelNames()),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tategu_prediction_duration_seconds", Help: "Time from a request to the end of its answer, the wait for a replica included.", Buckets: buckets,
 		}, labelNames()),
@@ -77,7 +89,7 @@ func (m *metrics) rolledOut(key, state string) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.waited, m.failures, m.cold, m.rollouts, m.lost}
+	return []prometheus.Collector{m.requests, m.explains, m.managed, m.seconds, m.explain, m.waited, m.failures, m.cold, m.rollouts, m.lost}
 }
 
 // Metrics are those of all deployed models, for a registry.
@@ -106,14 +118,14 @@ func (m meters) forget() {
 	}
 	for _, vec := range []interface {
 		DeletePartialMatch(labels prometheus.Labels) int
-	}{m.all.requests, m.all.seconds, m.all.waited, m.all.failures, m.all.cold, m.all.rollouts} {
+	}{m.all.requests, m.all.explains, m.all.managed, m.all.seconds, m.all.explain, m.all.waited, m.all.failures, m.all.cold, m.all.rollouts} {
 		vec.DeletePartialMatch(match)
 	}
 }
 
 // failed counts a request that got no answer from a replica.
 func (m meters) failed(err error, took time.Duration) {
-	status, cause := code.Code(resource.CodeOf(err)).String(), "platform"
+	status, cause := statusOf(outcome{err: err}), "platform"
 	if e, ok := errors.AsType[*resource.Error](err); ok && e.Cause != "" {
 		cause = string(e.Cause)
 	} else if ok {
@@ -136,6 +148,25 @@ func (m meters) answered(resp *replica.Response, took time.Duration) {
 	}
 	m.seconds.Observe(took.Seconds())
 	m.waited.Observe(resp.Waited.Seconds())
+}
+
+// explained counts a request for explanations.
+func (m meters) explained(status string, took time.Duration) {
+	m.all.explains.WithLabelValues(append(slices.Clone(m.labels), status)...).Inc()
+	m.all.explain.WithLabelValues(m.labels...).Observe(took.Seconds())
+}
+
+// administered counts a request to TorchServe's management API.
+func (m meters) administered(status string) {
+	m.all.managed.WithLabelValues(append(slices.Clone(m.labels), status)...).Inc()
+}
+
+// statusOf is the label of an outcome.
+func statusOf(o outcome) string {
+	if o.err != nil {
+		return code.Code(resource.CodeOf(o.err)).String()
+	}
+	return strconv.Itoa(o.resp.Status)
 }
 
 func (m meters) started(waited time.Duration) {

@@ -63,7 +63,7 @@ func ask(t *testing.T, d *deployment) time.Duration {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	resp, end, err := d.do(ctx, &replica.Request{Method: http.MethodPost, Path: d.route})
+	resp, end, err := d.do(ctx, &replica.Request{Method: http.MethodPost, Path: d.route}, d.predicted)
 	if err != nil {
 		t.Errorf("after %v: %v", time.Since(begin), err)
 		return 0

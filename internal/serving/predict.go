@@ -42,6 +42,9 @@ type Request struct {
 	Route, Method string
 	// Explain asks for explanations of predictions.
 	Explain bool
+	// Part is the request for explanations that this one is part of; nil = it is counted
+	// and logged by itself.
+	Part *Explaining
 }
 
 // Response is a container's answer and who gave it. Body must be closed.
@@ -85,7 +88,7 @@ func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Resp
 	} else {
 		resp, err = e.ask(ctx, at, d, r)
 	}
-	if err == nil && !r.Explain {
+	if err == nil {
 		e.tapped(at, r, resp, time.Since(begin))
 	}
 	return resp, err
@@ -105,7 +108,11 @@ func (e *Engine) ask(ctx context.Context, at *entry, d *deployment, r Request) (
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
-	resp, end, err := d.do(ctx, ask)
+	tell := d.predicted
+	if r.Explain || r.Part != nil {
+		tell = r.Part.explained
+	}
+	resp, end, err := d.do(ctx, ask, tell)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -121,17 +128,25 @@ func (e *Engine) ask(ctx context.Context, at *entry, d *deployment, r Request) (
 	}, nil
 }
 
-// do has a request counted as long as it lasts; end must be called once the answer
-// has been read.
-func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.Response, end func(), err error) {
+// outcome is how a request to a replica ended.
+type outcome struct {
+	d    *deployment
+	ask  *replica.Request
+	resp *replica.Response // nil = err says why
+	err  error
+	took time.Duration
+}
+
+// do sends a request to a replica, which is busy as long as it lasts: end must be called
+// once the answer has been read. tell counts and logs the outcome.
+func (d *deployment) do(ctx context.Context, r *replica.Request, tell func(context.Context, outcome)) (resp *replica.Response, end func(), err error) {
 	begin, cold := time.Now(), d.scale != nil && d.scale.begin()
 	resp, err = d.set.Do(ctx, r)
 	if err != nil {
 		if d.scale != nil {
 			d.scale.end(nil)
 		}
-		d.meters.failed(err, time.Since(begin))
-		d.accessed(ctx, r, time.Since(begin), slog.String("code", resource.CodeOf(err).String()), slog.Any("error", err))
+		tell(ctx, outcome{d: d, ask: r, err: err, took: time.Since(begin)})
 		return nil, nil, err
 	}
 	if cold {
@@ -141,9 +156,18 @@ func (d *deployment) do(ctx context.Context, r *replica.Request) (resp *replica.
 		if d.scale != nil {
 			d.scale.end(d.lesson(r, resp))
 		}
-		d.meters.answered(resp, time.Since(begin))
-		d.accessed(ctx, r, time.Since(begin), slog.Int("status", resp.Status))
+		tell(ctx, outcome{d: d, ask: r, resp: resp, took: time.Since(begin)})
 	}, nil
+}
+
+// predicted counts and logs a prediction.
+func (d *deployment) predicted(ctx context.Context, o outcome) {
+	if o.err != nil {
+		d.meters.failed(o.err, o.took)
+	} else {
+		d.meters.answered(o.resp, o.took)
+	}
+	d.accessed(ctx, o)
 }
 
 // lesson is an answer that tells how many requests a replica takes at a time. The time
@@ -157,12 +181,18 @@ func (d *deployment) lesson(r *replica.Request, resp *replica.Response) *replica
 }
 
 // accessed logs a request that was served or failed, for enable_access_logging of a
-// deployed model. Nothing of bodies and headers is in it.
-func (d *deployment) accessed(ctx context.Context, r *replica.Request, took time.Duration, outcome ...slog.Attr) {
+// deployed model. Nothing of bodies, headers and queries is in it.
+func (d *deployment) accessed(ctx context.Context, o outcome) {
 	if d.access == nil {
 		return
 	}
-	attrs := append([]slog.Attr{slog.String("method", r.Method), slog.String("route", r.Path), slog.Float64("ms", float64(took.Microseconds())/1000)}, outcome...)
+	route, _, _ := strings.Cut(strings.TrimPrefix(o.ask.Path, modelformat.TorchManagement), "?")
+	attrs := []slog.Attr{slog.String("method", o.ask.Method), slog.String("route", route), slog.Float64("ms", float64(o.took.Microseconds())/1000)}
+	if o.err != nil {
+		attrs = append(attrs, slog.String("code", resource.CodeOf(o.err).String()), slog.Any("error", o.err))
+	} else {
+		attrs = append(attrs, slog.Int("status", o.resp.Status))
+	}
 	d.access.LogAttrs(ctx, slog.LevelInfo, "access", attrs...)
 }
 

@@ -201,7 +201,7 @@ func play(t *testing.T, f *farm, d *deployment, seconds int, rate func(second in
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				resp, end, err := d.do(ctx, &replica.Request{Method: http.MethodPost, Path: d.route})
+				resp, end, err := d.do(ctx, &replica.Request{Method: http.MethodPost, Path: d.route}, d.predicted)
 				if err == nil {
 					err = resp.Body.Close()
 					end()
@@ -274,7 +274,7 @@ func TestZeroAndBack(t *testing.T) {
 		errs := make(chan error, 100)
 		for range 100 {
 			wg.Go(func() {
-				resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: d.route})
+				resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: d.route}, d.predicted)
 				if err == nil {
 					err = resp.Body.Close()
 					end()
@@ -319,7 +319,7 @@ func TestBusyNeverGoesToZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &farm{work: 10 * time.Minute, workers: 1}
 		d := serve(t, f, 1, &pb.DedicatedResources{MaxReplicaCount: 1, ScaleToZeroSpec: &pb.DedicatedResources_ScaleToZeroSpec{IdleScaledownPeriod: durationpb.New(time.Second)}})
-		resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: d.route})
+		resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: d.route}, d.predicted)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -424,7 +424,7 @@ func TestRequestsPerMinute(t *testing.T) {
 		d := serve(t, f, 10, &pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 9, AutoscalingMetricSpecs: []*pb.AutoscalingMetricSpec{{MetricName: MetricRequests, Target: 50}}})
 		for range 400 {
 			<-time.After(500 * time.Millisecond)
-			resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: "/p"})
+			resp, end, err := d.do(t.Context(), &replica.Request{Method: http.MethodPost, Path: "/p"}, d.predicted)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -25,6 +25,7 @@ type exchange struct {
 	status            int
 	when              time.Time
 	took              time.Duration // until the answer began
+	explains          bool
 
 	budget *budget
 	uses   atomic.Int32
@@ -87,15 +88,16 @@ func (t *tap) Close() error {
 	return err
 }
 
-// tapped has an answer copied for those who want it of this endpoint.
+// tapped has an answer copied for those who want it of this endpoint. A request for
+// explanations is logged, but its predictions, for which the model is asked again, are not.
 func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration) {
-	shadowed := at.shadow != nil && r.Again && r.Route == "" && !r.Stream && r.DeployedModel == "" && e.sampled(at.shadow.rate)
-	logged := at.journal != nil && e.sampled(at.journal.rate)
+	shadowed := at.shadow != nil && r.Again && r.Route == "" && !r.Stream && !r.Explain && r.DeployedModel == "" && e.sampled(at.shadow.rate)
+	logged := at.journal != nil && (r.Explain || r.Part == nil) && e.sampled(at.journal.rate)
 	if !shadowed && !logged {
 		return
 	}
 	x := &exchange{
-		at: at, id: resp.DeployedModel, header: r.Header, status: resp.Status, when: e.cfg.Now(), took: took, budget: &e.copies,
+		at: at, id: resp.DeployedModel, header: r.Header, status: resp.Status, when: e.cfg.Now(), took: took, explains: r.Explain, budget: &e.copies,
 	}
 	x.uses.Store(1)
 	if !x.budget.reserve(len(r.Body)) {

@@ -39,7 +39,9 @@ func (p *Prediction) explain(ctx context.Context, req *pb.ExplainRequest) (*pb.E
 	if err != nil {
 		return nil, err
 	}
-	answer, err := p.predictor.Predict(ctx, req.GetEndpoint(), serving.Request{Body: body, Again: true, Explain: true, DeployedModel: req.GetDeployedModelId()})
+	whole := &serving.Explaining{}
+	defer whole.Done(ctx)
+	answer, err := p.predictor.Predict(ctx, req.GetEndpoint(), serving.Request{Body: body, Again: true, Explain: true, Part: whole, DeployedModel: req.GetDeployedModelId()})
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +71,7 @@ func (p *Prediction) explain(ctx context.Context, req *pb.ExplainRequest) (*pb.E
 		resp.Explanations = append(resp.Explanations, e)
 	}
 	if said.Predictions == nil {
-		resp.Predictions, err = p.explained(ctx, req.GetEndpoint(), body, answer.DeployedModel)
+		resp.Predictions, err = p.explained(ctx, req.GetEndpoint(), serving.Request{Body: body, Again: true, Part: whole, DeployedModel: answer.DeployedModel})
 		return resp, err
 	}
 	for i, text := range said.Predictions {
@@ -83,8 +85,8 @@ func (p *Prediction) explain(ctx context.Context, req *pb.ExplainRequest) (*pb.E
 }
 
 // explained gives the predictions of a deployed model.
-func (p *Prediction) explained(ctx context.Context, endpoint string, body []byte, deployed string) ([]*structpb.Value, error) {
-	resp, _, err := p.predictions(ctx, endpoint, serving.Request{Body: body, Again: true, DeployedModel: deployed})
+func (p *Prediction) explained(ctx context.Context, endpoint string, r serving.Request) ([]*structpb.Value, error) {
+	resp, _, err := p.predictions(ctx, endpoint, r)
 	return resp.GetPredictions(), err
 }
 

@@ -65,7 +65,7 @@ func TestExplain(t *testing.T) {
 		if len(x.asked) != c.asks || string(x.asked[0].Body) != `{"instances":[1,"b"],"parameters":true}` || !x.asked[0].Explain || x.asked[0].DeployedModel != "8" {
 			t.Errorf("%s: asked %+v", c.name, x.asked)
 		}
-		if c.asks == 2 && (x.asked[1].Explain || x.asked[1].DeployedModel != "9") {
+		if c.asks == 2 && (x.asked[1].Explain || x.asked[1].DeployedModel != "9" || x.asked[1].Part != x.asked[0].Part || x.asked[0].Part == nil) {
 			t.Errorf("%s: the predictions are asked of %+v", c.name, x.asked[1])
 		}
 	}

@@ -45,7 +45,10 @@ type Metrics struct {
 	mu       sync.Mutex
 	families []*family
 	byName   map[string]*family
-	dropped  map[string]bool // names that were told of once
+	detected int             // families that have no definition
+	size     int             // bytes of names and label values that are kept
+	told     map[string]bool // names, and bounds, that were told of once
+	dropped  [drops]uint64   // measurements, by why
 	labels   []string        // scratch: a metric's label values
 	key      []byte          // scratch: what a sample is found by
 	line     []byte          // scratch: a line of a log
@@ -79,7 +82,7 @@ func NewMetrics(cfg MetricsConfig) *Metrics {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Metrics{cfg: cfg, host: host, byName: map[string]*family{}, dropped: map[string]bool{}}
+	m := &Metrics{cfg: cfg, host: host, byName: map[string]*family{}, told: map[string]bool{}}
 	for _, d := range cfg.Definitions {
 		m.define(d)
 	}
@@ -101,16 +104,10 @@ func (m *Metrics) Observe(x engine.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.byName[x.Name]
-	switch {
-	case f != nil:
-	case m.cfg.Detect && validName(x.Name):
-		f = m.define(detected(x))
-	default:
-		if !m.dropped[x.Name] && len(m.dropped) < 1000 {
-			m.dropped[x.Name] = true
-			m.cfg.Log.Warn("a metric was dropped: it has no definition in metrics_config, and model_metrics_auto_detect is not set", slog.String("metric", x.Name))
+	if f == nil {
+		if f = m.detect(x); f == nil {
+			return
 		}
-		return
 	}
 	if x.Host == "" {
 		x.Host = m.host
@@ -127,19 +124,17 @@ func (m *Metrics) Observe(x engine.Metric) {
 	for _, l := range m.labels {
 		m.key = append(append(m.key, l...), 0)
 	}
-	f.add(m.key, m.labels, x.Value)
-}
-
-// detected is the definition of a metric that has none.
-func detected(x engine.Metric) Definition {
-	d := Definition{Name: x.Name, Unit: x.Unit, Kind: strings.ToLower(x.Kind), Model: true}
-	if d.Kind != "counter" && d.Kind != "histogram" {
-		d.Kind = "gauge"
+	one := f.samples[string(m.key)]
+	if one == nil {
+		if len(f.order) >= maxSamples || m.size+len(m.key) > maxSize {
+			m.drop(overSamples, x.Name)
+			return
+		}
+		m.size += len(m.key)
+		one = &sample{labels: slices.Clone(m.labels)}
+		f.samples[string(m.key)], f.order = one, append(f.order, one)
 	}
-	for _, p := range x.Dimensions {
-		d.Dimensions = append(d.Dimensions, p.Name)
-	}
-	return d
+	f.add(one, x.Value)
 }
 
 // values adds a metric's label values in the order of the definition.
@@ -161,19 +156,8 @@ func (f *family) values(out []string, x engine.Metric) ([]string, bool) {
 	return out, true
 }
 
-// maxSamples of one metric: handlers choose their dimensions' values.
-const maxSamples = 10_000
-
-func (f *family) add(key []byte, labels []string, v float64) {
-	s := f.samples[string(key)]
-	if s == nil {
-		if len(f.order) == maxSamples {
-			return
-		}
-		s = &sample{labels: slices.Clone(labels)}
-		f.samples[string(key)] = s
-		f.order = append(f.order, s)
-	}
+// add takes a measurement.
+func (f *family) add(s *sample, v float64) {
 	switch f.Kind {
 	case "counter":
 		if v > 0 {
@@ -276,6 +260,7 @@ func (m *Metrics) text(names []string) string {
 			f.print(&b, s, names)
 		}
 	}
+	m.printDropped(&b, names)
 	return b.String()
 }
 

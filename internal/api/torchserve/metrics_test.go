@@ -3,10 +3,13 @@ package torchserve_test
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -158,3 +161,58 @@ func TestAccessLog(t *testing.T) {
 		t.Errorf("the line is %q", log.String())
 	}
 }
+
+// TestDetectedMetricsAreBounded: handlers choose names and values; what is beyond the bounds
+// is dropped, counted, and told once.
+func TestDetectedMetricsAreBounded(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	m := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Detect: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	see := func(name string, dimensions ...engine.Pair) {
+		m.Observe(engine.Metric{Name: name, Kind: "GAUGE", Value: 1, Dimensions: dimensions})
+	}
+	for i := range 1500 {
+		see(fmt.Sprintf("m%d", i))
+	}
+	for i := range 12_000 {
+		see("m0", engine.Pair{Name: "id", Value: strconv.Itoa(i)}) // no dimension of the first one's
+		see("m1")
+	}
+	s := httptest.NewServer(api.New(listen(), api.Deps{Engine: &fake{}, Metrics: m}).MetricsAPI())
+	t.Cleanup(s.Close)
+	text := ask(t, http.MethodGet, s.URL+"/metrics", "", "").body
+	if n := strings.Count(text, "# TYPE m"); n != 1000 || !strings.Contains(text, `tategu_torchserve_metrics_dropped_total{reason="too_many_metrics",} 500.0`) || strings.Contains(text, "too_many_samples") {
+		t.Errorf("%d metrics:\n%s", n, tail(text))
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "model_metrics_auto_detect keeps 1000 metrics") {
+		t.Errorf("told is %s", log.String())
+	}
+
+	log.Reset()
+	m = api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Detect: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for i := range 12_000 {
+		see("ids", engine.Pair{Name: "id", Value: strconv.Itoa(i)})
+	}
+	long := strings.Repeat("x", 1<<20)
+	for i := range 40 {
+		see("long", engine.Pair{Name: "text", Value: long + strconv.Itoa(i)})
+	}
+	see("bad name")
+	see("bad_dimension", engine.Pair{Name: "a b"})
+	see("twice", engine.Pair{Name: "a"}, engine.Pair{Name: "a"})
+	s = httptest.NewServer(api.New(listen(), api.Deps{Engine: &fake{}, Metrics: m}).MetricsAPI())
+	t.Cleanup(s.Close)
+	text = ask(t, http.MethodGet, s.URL+"/metrics", "", "").body
+	if n := strings.Count(text, "\nids{"); n != 10_000 || len(text) > 36<<20 || !strings.Contains(text, `{reason="bad_name",} 3.0`) || strings.Count(text, "# TYPE ") != 3 {
+		t.Errorf("%d samples, %d bytes: %s", n, len(text), tail(text))
+	}
+	if n := strings.Count(log.String(), "keeps 10000 different values"); n != 1 {
+		t.Errorf("told is %s", log.String())
+	}
+	if got := ask(t, http.MethodGet, s.URL+"/metrics?name[]=tategu_torchserve_metrics_dropped_total", "", "").body; strings.Count(got, "\n") != 4 {
+		t.Errorf("asked for it alone: %s", got)
+	}
+}
+
+// tail is the end of a text.
+func tail(text string) string { return text[max(0, len(text)-400):] }
