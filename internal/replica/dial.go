@@ -25,7 +25,7 @@ type remote struct {
 
 // Do sends the bytes as they are and gives the answer's as they come.
 func (b *remote) Do(ctx context.Context, r *Request) (*Response, error) {
-	resp, err := b.client.Do(ctx, b.address, &http1.Request{Method: r.Method, Path: r.Path, Header: r.Header, Body: r.Body})
+	resp, err := b.client.Do(ctx, b.address, &http1.Request{Method: r.Method, Path: r.Path, Header: r.Header, Body: r.Body, Upload: r.Upload})
 	if err != nil {
 		return nil, err
 	}

@@ -103,18 +103,28 @@ func (m *machine) Do(ctx context.Context, address string, r *http1.Request) (*ht
 	if p == nil || p.handler == nil || p.shut.Load() || p.Status().Phase == runtime.Ended {
 		return nil, &http1.Error{Err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}}
 	}
-	req, err := http.NewRequestWithContext(ctx, r.Method, "http://"+address+r.Path, bytes.NewReader(r.Body))
-	if err != nil {
-		return nil, err
-	}
 	rec := httptest.NewRecorder()
-	done := make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		defer close(done)
-		p.handler(rec, req)
+		body := r.Body
+		if r.Upload != nil { // a handler is called when all is there
+			var err error
+			if body, err = r.Upload.Whole(); err != nil {
+				done <- err
+				return
+			}
+		}
+		req, err := http.NewRequestWithContext(ctx, r.Method, "http://"+address+r.Path, bytes.NewReader(body))
+		if err == nil {
+			p.handler(rec, req)
+		}
+		done <- err
 	}()
 	select {
-	case <-done:
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
 		return &http1.Response{Status: rec.Code, Header: rec.Header(), Body: io.NopCloser(rec.Body)}, nil
 	case <-ctx.Done():
 		return nil, &http1.Error{Sent: true, Err: ctx.Err()}

@@ -31,6 +31,7 @@ type member struct {
 	inst     runtime.Instance // that runs, nil when none does
 	backend  Backend
 	inFlight int
+	uploads  []*Upload // of these, those whose body was still coming
 	failures int
 	err      error
 	message  string

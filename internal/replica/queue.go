@@ -39,9 +39,20 @@ type turn struct {
 // unsent. A full queue is ResourceExhausted, a set that cannot start Unavailable.
 // When the replica dies before it answers, another one gets the request, if it was
 // not sent yet or may be sent again.
+//
+// A request whose body is still coming is sent on as it comes, if a replica is free at once:
+// see Upload.
 func (s *Set) Do(ctx context.Context, r *Request) (*Response, error) {
+	if r.Upload != nil {
+		return s.pass(ctx, r)
+	}
+	return s.send(ctx, r, 1)
+}
+
+// send is Do for a request that is there, from a try on.
+func (s *Set) send(ctx context.Context, r *Request, try int) (*Response, error) {
 	begin := time.Now()
-	for try := 1; ; try++ {
+	for ; ; try++ {
 		t, err := s.acquire(ctx, int64(len(r.Body)), try > 1)
 		if err != nil {
 			return nil, err

@@ -16,8 +16,18 @@ import (
 	"net/http"
 	"time"
 
+	"tategu/internal/replica/http1"
 	"tategu/internal/runtime"
 )
+
+// Upload is a body that is still coming.
+type Upload = http1.Upload
+
+// NewUpload makes one of size bytes, of which got has come already, in whose memory the
+// rest may go; read gives the rest.
+func NewUpload(got []byte, size int, read func(p []byte) (int, error)) *Upload {
+	return http1.NewUpload(got, size, read)
+}
 
 // Request is what a replica is asked.
 type Request struct {
@@ -25,6 +35,9 @@ type Request struct {
 	Path   string // with query
 	Header http.Header
 	Body   []byte
+	// Upload is in place of Body when that is still coming. It goes to a replica that is
+	// free at once, else Do gives ErrUnread.
+	Upload *Upload
 	// Again allows that it is sent to another replica when the first one dies over
 	// it. One that was not sent is always safe.
 	Again bool

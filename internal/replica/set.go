@@ -30,6 +30,7 @@ type Set struct {
 	attempts map[int]int // the last one in each place
 	queue    list.List   // of *waiter
 	queued   int64       // bytes in queue
+	wary     time.Time   // until then bodies are read before they are sent on
 	changed  chan struct{}
 }
 

@@ -31,7 +31,10 @@ type Request struct {
 	Header http.Header // for the container; nil = JSON
 	// Body is the caller's own again once the answer is closed, or there is none: who
 	// needs it longer copies it.
-	Body   []byte
+	Body []byte
+	// Upload is in place of Body when that is still coming. Predict may return before it
+	// has come.
+	Upload *replica.Upload
 	Stream bool // the answer may take long and comes in parts
 	// Again allows that it is sent to another replica when one dies over it.
 	Again bool
@@ -81,6 +84,11 @@ func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Resp
 	if err != nil {
 		return nil, err
 	}
+	if at.canary != nil && r.Upload != nil { // a canary is judged by its time alone, not by its callers'
+		if err := r.whole(); err != nil {
+			return nil, err
+		}
+	}
 	begin := time.Now()
 	var resp *Response
 	if at.canary != nil && r.DeployedModel == "" {
@@ -88,10 +96,24 @@ func (e *Engine) predict(ctx context.Context, endpoint string, r Request) (*Resp
 	} else {
 		resp, err = e.ask(ctx, at, d, r)
 	}
-	if err == nil {
-		e.tapped(at, r, resp, time.Since(begin))
+	if err != nil {
+		return resp, err
 	}
-	return resp, err
+	if err := e.tapped(at, r, resp, time.Since(begin)); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// whole waits for the body.
+func (r *Request) whole() (err error) {
+	if r.Upload != nil {
+		r.Body, err = r.Upload.Whole()
+	}
+	if err == nil {
+		r.Upload = nil
+	}
+	return err
 }
 
 // ask sends a request to a deployed model.
@@ -100,6 +122,11 @@ func (e *Engine) ask(ctx context.Context, at *entry, d *deployment, r Request) (
 	if err != nil {
 		return nil, err
 	}
+	if r.Upload != nil && !d.set.Free() {
+		if ask, err = d.read(r); err != nil {
+			return nil, err
+		}
+	}
 	limit := inferenceTimeout(at.endpoint)
 	if limit == 0 {
 		limit = e.cfg.Limit
@@ -107,12 +134,20 @@ func (e *Engine) ask(ctx context.Context, at *entry, d *deployment, r Request) (
 			limit = streamLimit
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
 	tell := d.predicted
 	if r.Explain || r.Part != nil {
 		tell = r.Part.explained
 	}
-	resp, end, err := d.do(ctx, ask, tell)
+	limited, cancel := context.WithTimeout(ctx, limit)
+	resp, end, err := d.do(limited, ask, tell)
+	if errors.Is(err, replica.ErrUnread) {
+		cancel()
+		if ask, err = d.read(r); err != nil {
+			return nil, err
+		}
+		limited, cancel = context.WithTimeout(ctx, limit)
+		resp, end, err = d.do(limited, ask, tell)
+	}
 	if err != nil {
 		cancel()
 		return nil, err
@@ -126,6 +161,14 @@ func (e *Engine) ask(ctx context.Context, at *entry, d *deployment, r Request) (
 			end()
 		}},
 	}, nil
+}
+
+// read is request once all of the body has come, for which nobody waits meanwhile.
+func (d *deployment) read(r Request) (*replica.Request, error) {
+	if err := r.whole(); err != nil {
+		return nil, err
+	}
+	return d.request(r)
 }
 
 // outcome is how a request to a replica ended.
@@ -145,6 +188,9 @@ func (d *deployment) do(ctx context.Context, r *replica.Request, tell func(conte
 	if err != nil {
 		if d.scale != nil {
 			d.scale.end(nil)
+		}
+		if errors.Is(err, replica.ErrUnread) {
+			return nil, nil, err // it comes again
 		}
 		tell(ctx, outcome{d: d, ask: r, err: err, took: time.Since(begin)})
 		return nil, nil, err
@@ -198,7 +244,7 @@ func (d *deployment) accessed(ctx context.Context, o outcome) {
 
 // request is what a replica gets.
 func (d *deployment) request(r Request) (*replica.Request, error) {
-	ask := &replica.Request{Method: http.MethodPost, Path: d.route, Header: r.Header, Body: r.Body, Again: r.Again}
+	ask := &replica.Request{Method: http.MethodPost, Path: d.route, Header: r.Header, Body: r.Body, Upload: r.Upload, Again: r.Again}
 	if r.Header == nil {
 		ask.Header = d.json
 	}

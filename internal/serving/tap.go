@@ -2,6 +2,7 @@ package serving
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -89,12 +90,16 @@ func (t *tap) Close() error {
 }
 
 // tapped has an answer copied for those who want it of this endpoint. A request for
-// explanations is logged, but its predictions, for which the model is asked again, are not.
-func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration) {
+// explanations is logged, but its predictions, for which the model is asked again, are not. The error
+// is that of a body that broke off.
+func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration) error {
 	shadowed := at.shadow != nil && r.Again && r.Route == "" && !r.Stream && !r.Explain && r.DeployedModel == "" && e.sampled(at.shadow.rate)
 	logged := at.journal != nil && (r.Explain || r.Part == nil) && e.sampled(at.journal.rate)
 	if !shadowed && !logged {
-		return
+		return nil
+	}
+	if err := r.whole(); err != nil {
+		return errors.Join(err, resp.Body.Close())
 	}
 	x := &exchange{
 		at: at, id: resp.DeployedModel, header: r.Header, status: resp.Status, when: e.cfg.Now(), took: took, explains: r.Explain, budget: &e.copies,
@@ -102,7 +107,7 @@ func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration
 	x.uses.Store(1)
 	if !x.budget.reserve(len(r.Body)) {
 		e.missed(at, shadowed, logged)
-		return
+		return nil
 	}
 	x.request = bytes.Clone(r.Body) // its memory is used again once it is answered
 	resp.Body = &tap{ReadCloser: resp.Body, x: x, given: func(x *exchange, ok bool) {
@@ -118,6 +123,7 @@ func (e *Engine) tapped(at *entry, r Request, resp *Response, took time.Duration
 			e.hand(e.journaled, x, func() { e.missed(at, false, true) })
 		}
 	}}
+	return nil
 }
 
 func (e *Engine) hand(to chan<- *exchange, x *exchange, full func()) {

@@ -2,6 +2,7 @@ package aiplatform
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -17,7 +18,7 @@ import (
 
 // predictHTTP passes the body on and adds the identity of the model to the answer.
 func (p *Prediction) predictHTTP(ctx context.Context, w http.ResponseWriter, r *http.Request, name string) (err error) {
-	body, done, err := p.bodies.Read(r)
+	ask, done, err := p.receive(r, serving.Request{Again: true})
 	defer done()
 	if err != nil {
 		return tooLarge(err)
@@ -27,7 +28,7 @@ func (p *Prediction) predictHTTP(ctx context.Context, w http.ResponseWriter, r *
 		return err
 	}
 	defer cancel()
-	answer, err := p.predictor.Predict(ctx, name, serving.Request{Body: body, Again: true})
+	answer, err := p.answer(ctx, name, ask)
 	if err != nil {
 		return retryHint(w, err)
 	}
@@ -37,6 +38,31 @@ func (p *Prediction) predictHTTP(ctx context.Context, w http.ResponseWriter, r *
 	}
 	defer func() { err = errors.Join(err, answer.Body.Close()) }()
 	return p.splice(w, answer)
+}
+
+// receive puts the body into a request, or what has come of it, if the rest is about to. done
+// must be called last.
+func (p *Prediction) receive(r *http.Request, ask serving.Request) (serving.Request, func(), error) {
+	var done func()
+	var err error
+	ask.Body, ask.Upload, done, err = p.bodies.Receive(r)
+	return ask, done, err
+}
+
+// answer predicts, and waits for the rest of the body: net/http takes that for itself once an
+// answer begins.
+func (p *Prediction) answer(ctx context.Context, name string, ask serving.Request) (*serving.Response, error) {
+	answer, err := p.predictor.Predict(ctx, name, ask)
+	if ask.Upload == nil {
+		return answer, err
+	}
+	if _, broken := ask.Upload.Whole(); broken != nil {
+		if err == nil {
+			err = answer.Body.Close()
+		}
+		return nil, cmp.Or(tooLarge(broken), err)
+	}
+	return answer, err
 }
 
 // within gives the time that the caller is willing to wait, if it says so: the
@@ -156,19 +182,18 @@ func (p *Prediction) passHTTP(ctx context.Context, w http.ResponseWriter, r *htt
 	if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 		return resource.Unimplemented("a WebSocket through an endpoint")
 	}
-	body, done, err := p.bodies.Read(r)
+	ask, done, err := p.receive(r, ask)
 	defer done()
 	if err != nil {
 		return tooLarge(err)
 	}
-	ask.Body = body
 	ctx, cancel, err := within(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer cancel()
 	ask.Header = passHeaders(r.Header)
-	answer, err := p.predictor.Predict(ctx, name, ask)
+	answer, err := p.answer(ctx, name, ask)
 	if err != nil {
 		return retryHint(w, err)
 	}

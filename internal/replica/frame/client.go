@@ -32,7 +32,7 @@ type Client struct {
 // Do sends r to the server at address and gives its answer. When ctx ends, the server
 // is told that nobody waits any more.
 func (c *Client) Do(ctx context.Context, address string, r *http1.Request) (*http1.Response, error) {
-	if r.Method != http.MethodPost || r.Path != c.Route || len(r.Body) > mostAsked || !plainJSON(r.Header) {
+	if r.Method != http.MethodPost || r.Path != c.Route || r.Upload != nil || len(r.Body) > mostAsked || !plainJSON(r.Header) {
 		return c.HTTP.Do(ctx, address, r)
 	}
 	if err := ctx.Err(); err != nil {

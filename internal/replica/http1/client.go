@@ -26,6 +26,7 @@ type Request struct {
 	Path   string
 	Header http.Header
 	Body   []byte
+	Upload *Upload // in place of Body, one that is still coming
 }
 
 // Response is an answer. Body must be closed; reading it gives what has come so
@@ -95,7 +96,8 @@ func or[T comparable](v, otherwise T) T {
 }
 
 // Do sends r to the server at address, host:port, and gives its answer once the
-// head is there. When ctx ends, so do the exchange and the reading of the body.
+// head is there. When ctx ends, so do the exchange and the reading of the body. The error
+// of an upload that broke off is the upload's own.
 func (c *Client) Do(ctx context.Context, address string, r *Request) (*Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -114,6 +116,9 @@ func (c *Client) Do(ctx context.Context, address string, r *Request) (*Response,
 	cn.abort()
 	if ctx.Err() != nil {
 		return nil, &Error{Sent: cn.sent, Err: ctx.Err()}
+	}
+	if r.Upload != nil && r.Upload.Broken() {
+		return nil, r.Upload.broken() // the server is not to blame
 	}
 	_, malformed := errors.AsType[*parseError](err)
 	return nil, &Error{Sent: cn.sent, Malformed: malformed, Err: fmt.Errorf("%s: %w", address, err)}

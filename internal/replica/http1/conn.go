@@ -41,6 +41,7 @@ type conn struct {
 	stop   func() bool   // ends the watch over the context
 	writer chan struct{} // closed when a body that is written beside is out, or is not
 	failed error         // of that body
+	upload *Upload       // that body, when it is still coming; nil = it is in memory
 }
 
 func newConn(c *Client, nc net.Conn, address string) *conn {
@@ -56,7 +57,7 @@ func (c *conn) open() bool {
 
 // exchange writes the request and reads the head of the answer.
 func (c *conn) exchange(ctx context.Context, r *Request) (*Response, error) {
-	c.sent, c.writer, c.stop = false, nil, nil
+	c.sent, c.writer, c.stop, c.upload = false, nil, nil, r.Upload
 	c.begin()
 	if ctx.Done() != nil {
 		c.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // what reads or writes ends
@@ -95,7 +96,7 @@ func (c *conn) exchange(ctx context.Context, r *Request) (*Response, error) {
 // write sends the request. A large body is sent beside the reading of the answer.
 func (c *conn) write(r *Request) error {
 	c.out = appendHead(c.out[:0], r, c.address)
-	if len(c.out)+len(r.Body) <= together {
+	if r.Upload == nil && len(c.out)+len(r.Body) <= together {
 		c.out = append(c.out, r.Body...)
 		return c.send(c.out)
 	}
@@ -103,6 +104,13 @@ func (c *conn) write(r *Request) error {
 		return err
 	}
 	c.writer = make(chan struct{})
+	if u := r.Upload; u != nil {
+		u.users.Go(func() {
+			defer close(c.writer)
+			c.failed = c.sendUpload(u)
+		})
+		return nil
+	}
 	go func() {
 		defer close(c.writer)
 		c.failed = c.writeBody(r.Body)
@@ -174,7 +182,7 @@ func (c *conn) parse() (head, error) {
 }
 
 // end closes the connection or keeps it. It waits for the writer of the body, which
-// a closed connection ends.
+// a closed connection ends; that of an upload may still wait for the caller, and ends after.
 func (c *conn) end(keep bool) {
 	if c.stop != nil && !c.stop() {
 		keep = false // the context ended: its watch sets a deadline
@@ -192,9 +200,11 @@ func (c *conn) end(keep bool) {
 // written waits for the writer of the body. An answer that was over before its
 // request leaves the rest of no use, unless that is gone in a moment.
 func (c *conn) written(keep bool) bool {
-	if !keep || c.SetWriteDeadline(time.Now().Add(writeRest)) != nil {
+	if !keep || c.SetWriteDeadline(time.Now().Add(writeRest)) != nil || c.upload != nil && !c.uploaded() {
 		_ = c.Close()
-		<-c.writer
+		if c.upload == nil {
+			<-c.writer
+		}
 		return false
 	}
 	<-c.writer

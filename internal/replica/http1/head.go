@@ -279,9 +279,13 @@ func appendHead(b []byte, r *Request, host string) []byte {
 			b = append(b, "\r\n"...)
 		}
 	}
-	if len(r.Body) > 0 || r.Method != http.MethodGet && r.Method != http.MethodHead {
+	size := len(r.Body)
+	if r.Upload != nil {
+		size = r.Upload.size
+	}
+	if size > 0 || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		b = append(b, "Content-Length: "...)
-		b = strconv.AppendInt(b, int64(len(r.Body)), 10)
+		b = strconv.AppendInt(b, int64(size), 10)
 		b = append(b, "\r\n"...)
 	}
 	return append(b, "\r\n"...)

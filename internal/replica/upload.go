@@ -1,0 +1,146 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"tategu/internal/resource"
+)
+
+// ErrUnread is in the error of a request whose upload is to be read first: no replica was
+// free for it at once, or its caller stopped sending. It holds no place, and no replica
+// works on it.
+var ErrUnread = errors.New("waits for its body")
+
+// How long a replica is held by a caller who stopped sending: a request that may be sent
+// again loses nothing when it is taken back, the others are lost with it. Then all bodies are
+// read before they are passed on, for a while.
+const (
+	stallLimit  = 50 * time.Millisecond
+	onceLimit   = 5 * time.Second
+	waryAfter   = 10 * time.Second
+	uploadShare = 2 // one in so many places of a replica is for uploads at most
+)
+
+// errStalled ends an exchange whose caller stopped sending.
+var errStalled = errors.New("the caller stopped sending the body")
+
+// Free reports that a request whose body is still coming would be sent on at once.
+func (s *Set) Free() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.free() != nil
+}
+
+// free gives the replica that takes an upload now; nil = none does. The caller holds the lock.
+func (s *Set) free() *member {
+	if s.stopping || s.cfg.Local != nil || s.queue.Len() > 0 || time.Now().Before(s.wary) {
+		return nil
+	}
+	m := s.pick()
+	if m == nil {
+		return nil
+	}
+	m.uploads = slices.DeleteFunc(m.uploads, (*Upload).Arrived)
+	if len(m.uploads) >= max(1, s.room/uploadShare) {
+		return nil
+	}
+	return m
+}
+
+// pass sends a request on while its body comes.
+func (s *Set) pass(ctx context.Context, r *Request) (*Response, error) {
+	s.mu.Lock()
+	m := s.free()
+	if m == nil {
+		s.mu.Unlock()
+		return nil, ErrUnread
+	}
+	t := m.take()
+	m.uploads = append(m.uploads, r.Upload)
+	s.mu.Unlock()
+	sent := time.Now()
+	watched, timer, end := s.watch(ctx, r)
+	resp, err := s.exchange(watched, t, r)
+	if err == nil {
+		if !r.Upload.Arrived() { // it is answered already: nothing is gained by another try
+			timer.Reset(onceLimit)
+		}
+		resp.Took, resp.Beside = time.Since(sent)-r.Upload.Waited(), t.beside // its caller's pace is not its own
+		resp.Body = &leased{ReadCloser: resp.Body, release: func() { end(); s.finish(t.to, r.Upload, false) }}
+		return resp, nil
+	}
+	end()
+	stalled := ctx.Err() == nil && errors.Is(context.Cause(watched), errStalled)
+	broke, again := false, false
+	if !stalled {
+		broke, again = judge(ctx, r, err, 1)
+	}
+	s.finish(t.to, r.Upload, broke)
+	switch {
+	case stalled && !r.Again:
+		return nil, resource.Errorf(codes.Unavailable, "%w for %v, when a replica of %s had got a part of it already", errStalled, onceLimit, s.cfg.Title).
+			WithCause(resource.CauseInput).WithHint("send the request again, best with an Idempotency-Key: then this is done for you")
+	case stalled:
+		return nil, ErrUnread
+	case !again:
+		return nil, s.lost(ctx, r, err)
+	}
+	s.warn(ctx, "a replica died over a request, which goes to another one", slog.Any("error", err))
+	return s.resend(ctx, r)
+}
+
+// lost says why a request failed that is not sent again. What its caller broke off says so
+// itself when it is read.
+func (s *Set) lost(ctx context.Context, r *Request, err error) error {
+	if r.Upload.Broken() {
+		return ErrUnread
+	}
+	return s.explain(ctx, err)
+}
+
+// resend sends a request from the copy that was kept, once all of it is there.
+func (s *Set) resend(ctx context.Context, r *Request) (*Response, error) {
+	body, err := r.Upload.Whole()
+	if err != nil {
+		return nil, ErrUnread
+	}
+	whole := *r
+	whole.Body, whole.Upload = body, nil
+	return s.send(ctx, &whole, 2)
+}
+
+// watch ends the exchange of a caller who stops sending, by a timer. end must be called.
+func (s *Set) watch(ctx context.Context, r *Request) (watched context.Context, timer *time.Timer, end func()) {
+	limit := onceLimit
+	if r.Again {
+		limit = stallLimit
+	}
+	watched, cancel := context.WithCancelCause(ctx)
+	timer = time.AfterFunc(limit, func() {
+		if r.Upload.Arrived() {
+			return
+		}
+		s.mu.Lock()
+		s.wary = time.Now().Add(waryAfter)
+		s.mu.Unlock()
+		cancel(errStalled)
+	})
+	return watched, timer, func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
+// finish gives the place of an upload back.
+func (s *Set) finish(m *member, u *Upload, broke bool) {
+	s.mu.Lock()
+	m.uploads = slices.DeleteFunc(m.uploads, func(other *Upload) bool { return other == u })
+	s.mu.Unlock()
+	s.release(m, broke)
+}
