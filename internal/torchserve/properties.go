@@ -45,9 +45,11 @@ func ReadProperties(c Config, data []byte, env func(string) (string, bool)) (Con
 		known[k.name] = k.set
 	}
 	if props["enable_envvars_config"] == "true" {
-		for name := range known {
-			if v, ok := env("TS_" + strings.ToUpper(strings.TrimPrefix(name, "ts_"))); ok {
-				props[name] = v
+		for _, name := range slices.Concat(slices.Collect(maps.Keys(known)), ignoredKeys(), []string{systemMetricsOff}) {
+			for _, variable := range variablesOf(name) {
+				if v, ok := env(variable); ok {
+					props[name] = v
+				}
 			}
 		}
 	}
@@ -62,7 +64,7 @@ func ReadProperties(c Config, data []byte, env func(string) (string, bool)) (Con
 			if err := set(&c, strings.TrimSpace(props[k])); err != nil {
 				return c, fmt.Errorf("%s=%s: %w", k, props[k], err)
 			}
-		case k == "enable_envvars_config", k == "use_env_allowed_urls", k == "disable_system_metrics":
+		case k == "enable_envvars_config", k == "use_env_allowed_urls", k == systemMetricsOff:
 		case slices.Contains(ignoredKeys(), k):
 			c.Ignored = append(c.Ignored, k)
 		default:
@@ -72,10 +74,22 @@ func ReadProperties(c Config, data []byte, env func(string) (string, bool)) (Con
 	if v, ok := env("TS_ALLOWED_URLS"); ok && props["use_env_allowed_urls"] == "true" {
 		_ = list(func(c *Config) *[]string { return &c.AllowedURLs })(&c, v) // a list has no form to miss
 	}
-	if props["disable_system_metrics"] == "true" {
+	if props[systemMetricsOff] == "true" {
 		c.Listen.MetricsEvery = 0
 	}
 	return c, nil
+}
+
+// systemMetricsOff is the key that goes before metric_time_interval.
+const systemMetricsOff = "disable_system_metrics"
+
+// variablesOf names the variables of a key; the last one that is set counts.
+func variablesOf(key string) []string {
+	all := []string{"TS_" + strings.ToUpper(strings.TrimPrefix(key, "ts_"))}
+	if key == "token_expiration_min" {
+		all = append(all, "TS_TOKEN_EXPIRATION_TIME_MIN") // TorchServe's own
+	}
+	return all
 }
 
 // expand puts variables of the environment in the place of $$NAME$$.

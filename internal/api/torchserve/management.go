@@ -206,6 +206,9 @@ func (a *API) register(ctx context.Context, get ask) (code int, status string, e
 	if err != nil {
 		return 0, "", err
 	}
+	if kms, _ := get("s3_sse_kms"); strings.EqualFold(kms, "true") && (strings.HasPrefix(r.URL, "http://") || strings.HasPrefix(r.URL, "https://")) {
+		return 0, "", badRequest("s3_sse_kms is not supported for %s: write s3://BUCKET/NAME, which is read with the environment's credentials, encrypted objects too", r.URL)
+	}
 	if name, ok := a.stored(r.URL); ok {
 		return 0, "", failure(http.StatusInternalServerError, engine.InternalServer, "Model file already exists %s", name)
 	}
