@@ -20,6 +20,7 @@ import (
 type torchManager struct {
 	engine   *torchserve.Server
 	api      http.Handler
+	metrics  http.Handler
 	key      string
 	base     []byte // what was registered at the start
 	deployed string // "models", or "workflows": what the deployed archive is one of
@@ -29,7 +30,7 @@ type torchManager struct {
 
 func newTorchManager(engine *torchserve.Server, a *api.API, key string) (*torchManager, error) {
 	base, err := engine.State()
-	return &torchManager{engine: engine, api: a.Management(), key: key, base: base}, err
+	return &torchManager{engine: engine, api: a.Management(), metrics: a.MetricsAPI(), key: key, base: base}, err
 }
 
 // beside gives the handler of both.
@@ -79,6 +80,8 @@ func (m *torchManager) manage(w http.ResponseWriter, r *http.Request) {
 	if refused := m.refused(r); refused != "" {
 		out.status = http.StatusForbidden
 		out.body.WriteString(refused)
+	} else if r.URL.Path == "/metrics" && !changes {
+		m.metrics.ServeHTTP(out, r)
 	} else {
 		m.api.ServeHTTP(out, r)
 	}

@@ -86,7 +86,7 @@ func (t *TorchReplica) Run(ctx context.Context) error {
 	} else {
 		c.LoadModels = load
 	}
-	metrics := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Definitions: api.Definitions(), Log: t.Log})
+	metrics := api.NewMetrics(api.MetricsConfig{Mode: api.ModePrometheus, Definitions: api.Definitions(), Detect: true, Log: t.Log}) // nobody configures definitions there
 	c.Listen.ModelAPI = true
 	engine, err := torchserve.New(c, torchserve.Deps{Log: t.Log, Metrics: metrics, Objects: cloudObjects{}, HTTP: &http.Client{}})
 	if err != nil {

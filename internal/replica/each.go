@@ -8,9 +8,10 @@ import (
 	"tategu/internal/runtime"
 )
 
-// Each calls f for every program that was, or is being, prepared, at the same time. One
-// for which f fails gets no requests before Config.Prepare was called for it again.
-func (s *Set) Each(ctx context.Context, f func(ctx context.Context, b Backend) error) error {
+// Each calls f for every program that was, or is being, prepared, at the same time, with
+// the number of its replica. One for which f fails gets no requests before Config.Prepare
+// was called for it again.
+func (s *Set) Each(ctx context.Context, f func(ctx context.Context, index int, b Backend) error) error {
 	type reached struct {
 		m    *member
 		inst runtime.Instance
@@ -26,7 +27,7 @@ func (s *Set) Each(ctx context.Context, f func(ctx context.Context, b Backend) e
 	failed := make(chan error, len(all))
 	for _, r := range all {
 		go func() {
-			err := f(ctx, &remote{s.client, r.inst.Address()})
+			err := f(ctx, r.m.index, &remote{s.client, r.inst.Address()})
 			if err != nil {
 				r.m.prepareAgain(r.inst)
 				err = fmt.Errorf("replica %d of %s: %w", r.m.index, s.cfg.Title, err)

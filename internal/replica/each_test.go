@@ -29,7 +29,7 @@ func TestPrepare(t *testing.T) {
 			t.Fatalf("prepared %d, %d are ready while they are being prepared", prepared.Load(), s.Ready())
 		}
 		var reached atomic.Int32
-		if err := s.Each(t.Context(), func(context.Context, Backend) error { reached.Add(1); return nil }); err != nil || reached.Load() != 2 {
+		if err := s.Each(t.Context(), func(context.Context, int, Backend) error { reached.Add(1); return nil }); err != nil || reached.Load() != 2 {
 			t.Errorf("Each reaches %d of those that are being prepared, %v", reached.Load(), err)
 		}
 		close(hold)
@@ -60,7 +60,7 @@ func TestEachPreparesAgain(t *testing.T) {
 		})
 		ready(t, s)
 		var told atomic.Int32
-		err := s.Each(t.Context(), func(context.Context, Backend) error {
+		err := s.Each(t.Context(), func(context.Context, int, Backend) error {
 			if told.Add(1) == 1 {
 				return errors.New("it cannot")
 			}

@@ -145,7 +145,8 @@ func (m *manager) request(method, path string, header http.Header, body []byte) 
 
 // Manage asks TorchServe's management API of a deployed model, whose id r names; r.Route
 // is the path of that API. What it changes is durable and the same in every replica when
-// it is answered; an error says what a replica could not do.
+// it is answered; an error says what a replica
+// could not do. /metrics is that of all replicas.
 func (e *Engine) Manage(ctx context.Context, endpoint string, r Request) (*modelformat.TorchAnswer, error) {
 	_, d, err := e.choose(ctx, endpoint, r.DeployedModel)
 	if err != nil {
@@ -154,6 +155,9 @@ func (e *Engine) Manage(ctx context.Context, endpoint string, r Request) (*model
 	m := d.manager
 	if m == nil {
 		return nil, resource.Errorf(codes.FailedPrecondition, "deployed model %s is no archive of TorchServe's: it has no management API", d.id).WithResource(d.model.GetName())
+	}
+	if path, _, _ := strings.Cut(r.Route, "?"); path == torchMetrics {
+		return d.measured(ctx, r.Route)
 	}
 	ctx, cancel := context.WithTimeout(ctx, manageLimit)
 	defer cancel()
@@ -187,7 +191,7 @@ func (e *Engine) Manage(ctx context.Context, endpoint string, r Request) (*model
 			models = was.Models
 		}
 	}
-	told := d.set.Each(after, func(ctx context.Context, b replica.Backend) error { return m.tell(ctx, b, models) })
+	told := d.set.Each(after, func(ctx context.Context, _ int, b replica.Backend) error { return m.tell(ctx, b, models) })
 	if err == nil && told != nil && answer.Status < http.StatusMultipleChoices {
 		err = resource.Errorf(codes.Aborted, "it is done and written down, but not every replica could do it: %w", told).WithResource(d.key).WithCause(resource.CauseModel).
 			WithHint("those are left out of predictions until they were told again; `tategu logs %s` has what they say", endpoint)

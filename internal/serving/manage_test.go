@@ -131,6 +131,10 @@ func TestManage(t *testing.T) {
 	if err != nil || !strings.Contains(string(a.Body), `"refused-once"`) {
 		t.Errorf("a read: %+v, %v", a, err)
 	}
+	a, err = w.engine.Manage(t.Context(), endpoint, serving.Request{Method: http.MethodGet, Route: "/metrics?name[]=Seen", DeployedModel: "5"})
+	if want := "# HELP Seen Things seen.\n# TYPE Seen gauge\nSeen{tategu_replica=\"0\",Level=\"Host\",} 3.0\nSeen{tategu_replica=\"1\",Level=\"Host\",} 3.0\n"; err != nil || string(a.Body) != want {
+		t.Errorf("metrics: %s, %v; want %s", a.Body, err, want)
+	}
 	w.undeploy("5")
 	if _, err := w.store.Get(t.Context(), resource.KindTorchModels, resource.DeploymentKey(endpoint, "5")); !resource.IsNotFound(err) {
 		t.Errorf("what was registered is left: %v", err)

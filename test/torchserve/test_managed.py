@@ -32,6 +32,7 @@ class Handler:
         self.version = context.manifest["model"]["modelVersion"]
 
     def handle(self, data, context):
+        context.metrics.add_counter("RowsSeen", len(data))
         time.sleep(0.02)  # so that others go elsewhere
         return [{"version": self.version, "instance": row, "parent": os.getppid()} for row in data]
 """
@@ -192,6 +193,11 @@ def test_managed(deployed: Deployed) -> None:
     status, said = d.manage("POST", "/models?url=gs://models/second.mar&model_name=model&initial_workers=1&synchronous=true")
     assert (status, said["status"]) == (200, 'Model "model" Version: 2.0 registered with 1 initial workers')
     assert d.versions() == ({"1.0"}, 2)
+    metrics = d.server.request("GET", f"{d.endpoint}/deployedModels/{d.id}/torchserve/metrics?name[]=RowsSeen&name[]=ts_inference_requests_total").decode()
+    for n in "01":
+        assert f'\nRowsSeen{{tategu_replica="{n}",ModelName="model",Level="Model",' in metrics, metrics
+        assert f'\nts_inference_requests_total{{tategu_replica="{n}",model_name="model",' in metrics, metrics
+    assert metrics.count("# TYPE RowsSeen counter") == 1
     assert d.manage("PUT", "/models/model/2.0/set-default")[0] == 200
     assert d.versions() == ({"2.0"}, 2)
     assert d.manage("PUT", "/models/model/2.0?min_worker=2&max_worker=2&synchronous=true")[0] == 200

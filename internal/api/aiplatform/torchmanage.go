@@ -17,7 +17,8 @@ type TorchManager interface {
 }
 
 // TorchManagement is TorchServe's management API of a deployed model, below
-// ENDPOINT/deployedModels/ID/torchserve: /models and /workflows there are those of TorchServe.
+// ENDPOINT/deployedModels/ID/torchserve: /models, /workflows and /metrics there are
+// those of TorchServe.
 type TorchManagement struct {
 	manager TorchManager
 	rights  Rights
@@ -54,16 +55,16 @@ func (*TorchManagement) Owns(r *http.Request) bool {
 }
 
 // torchRoute refuses by name what is not there of TorchServe's management API.
-func torchRoute(route string) error {
-	first, _, _ := strings.Cut(strings.TrimPrefix(route, "/"), "/")
-	switch first {
-	case "models", "workflows":
+func torchRoute(method, route string) error {
+	first, below, _ := strings.Cut(strings.TrimPrefix(route, "/"), "/")
+	switch {
+	case first == "models", first == "workflows", first == "metrics" && below == "" && method == http.MethodGet:
 		return nil
-	case "token":
+	case first == "token":
 		return resource.Unimplemented(route + " of TorchServe's management on an endpoint").
 			WithHint("the platform's own tokens and permissions hold there: send Authorization: Bearer with a token of `tategu token create`, or let Google's client libraries do it")
 	}
-	return resource.Unimplemented(route + " of TorchServe's management on an endpoint").WithHint("/models, /workflows and what is below them are there")
+	return resource.Unimplemented(route + " of TorchServe's management on an endpoint").WithHint("/models, /workflows and what is below them are there, and GET of /metrics")
 }
 
 // Serve answers a request that Owns has seen; the wire writes errors.
@@ -80,7 +81,7 @@ func (t *TorchManagement) Serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := torchRoute(v.route); err != nil {
+	if err := torchRoute(r.Method, v.route); err != nil {
 		return err
 	}
 	body, done, err := t.bodies.Read(r)

@@ -64,6 +64,9 @@ class Handler(BaseHTTPRequestHandler):
                     status = 400
                 else:
                     models.append(url)
+            if self.path.startswith(PREFIX + "/metrics"):
+                text = f'# HELP Seen Things seen.\n# TYPE Seen gauge\nSeen{{Level="Host",}} {len(models)}.0\n# HELP None Nothing.\n# TYPE None gauge\n'
+                return self.answer(200, {"status": 200, "contentType": "text/plain", "body": base64.b64encode(text.encode()).decode(), "state": None})
             text = json.dumps({"path": self.path.removeprefix(PREFIX), "models": models}).encode()
             self.answer(200, {"status": status, "contentType": "application/json", "body": base64.b64encode(text).decode(), "state": models})
 
