@@ -9,6 +9,8 @@ import (
 	pb "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"tategu/bench/harness"
 )
 
 // length is how many tasks in a row each of the equal runs has.
@@ -71,7 +73,7 @@ func (b *bench) besideLoop(ctx context.Context, s *server) error {
 	if err := s.submit(ctx, "wide", "loop", loop); err != nil {
 		return err
 	}
-	if err := until(ctx, time.Minute, 10*time.Millisecond, "200 tasks have run", func() (bool, error) { return marks(s.dir+"/mark") >= 200, nil }); err != nil {
+	if err := harness.Until(ctx, time.Minute, 10*time.Millisecond, "200 tasks have run", func() (bool, error) { return marks(s.dir+"/mark") >= 200, nil }); err != nil {
 		return err
 	}
 	beside, err := measure("beside-", 5)

@@ -13,6 +13,8 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	"google.golang.org/protobuf/proto"
+
+	"tategu/bench/harness"
 )
 
 // early is the task at which memory is looked at first.
@@ -72,7 +74,7 @@ func (b *bench) loop(ctx context.Context, s *server) error {
 // them had run.
 func (b *bench) watch(ctx context.Context, s *server, mark string, reads *reader) (atEarly int64, half time.Duration, err error) {
 	began, told, looked := time.Now(), 0, time.Now()
-	err = until(ctx, time.Hour, 20*time.Millisecond, "all tasks have run", func() (bool, error) {
+	err = harness.Until(ctx, time.Hour, 20*time.Millisecond, "all tasks have run", func() (bool, error) {
 		n := int(marks(mark))
 		if atEarly == 0 && n >= early {
 			if atEarly, err = s.memory("VmRSS"); err != nil {
@@ -152,7 +154,7 @@ func (b *bench) kill(ctx context.Context, s *server) error {
 		return err
 	}
 	reached := func(n int64) error {
-		return until(ctx, time.Hour, time.Millisecond, fmt.Sprint(n, " tasks have run"), func() (bool, error) { return marks(mark) >= n, nil })
+		return harness.Until(ctx, time.Hour, time.Millisecond, fmt.Sprint(n, " tasks have run"), func() (bool, error) { return marks(mark) >= n, nil })
 	}
 	say("kill: waits for %d tasks", b.tasks/4)
 	if err := reached(int64(b.tasks / 4)); err != nil {
@@ -162,7 +164,7 @@ func (b *bench) kill(ctx context.Context, s *server) error {
 		return err
 	}
 	before := int64(-1) // the programs that ran on their own have ended when the number rests
-	err = until(ctx, time.Minute, 500*time.Millisecond, "programs that outlived the server have ended", func() (bool, error) {
+	err = harness.Until(ctx, time.Minute, 500*time.Millisecond, "programs that outlived the server have ended", func() (bool, error) {
 		n := marks(mark)
 		rests := n == before
 		before = n
@@ -204,7 +206,7 @@ func (b *bench) cancel(ctx context.Context, s *server) error {
 	}
 	deleted := time.Since(began)
 	left := 0
-	err := until(ctx, time.Minute, 100*time.Millisecond, "working directories are gone", func() (bool, error) {
+	err := harness.Until(ctx, time.Minute, 100*time.Millisecond, "working directories are gone", func() (bool, error) {
 		entries, err := os.ReadDir(filepath.Join(s.dir, "data", "workloads"))
 		left = 0
 		for _, e := range entries {

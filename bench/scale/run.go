@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"tategu/bench/harness"
 )
 
 const project = "bench"
@@ -141,7 +143,7 @@ func finished(s pb.PipelineState) bool {
 
 // wait looks until a run has ended as it should.
 func (s *server) wait(ctx context.Context, project, id string, want pb.PipelineState, patience time.Duration) (job *pb.PipelineJob, err error) {
-	err = until(ctx, patience, 100*time.Millisecond, "run "+id+" has ended", func() (bool, error) {
+	err = harness.Until(ctx, patience, 100*time.Millisecond, "run "+id+" has ended", func() (bool, error) {
 		job, err = s.look(ctx, project, id)
 		return err == nil && finished(job.State), err
 	})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,14 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	pb "cloud.google.com/go/aiplatform/apiv1/aiplatformpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"tategu/bench/harness"
 )
 
 // server is one data directory and the server on it, which may be started many times.
@@ -72,7 +71,7 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 		s.cmd = nil
 		return 0, fmt.Errorf("start the server: %w", err)
 	}
-	err = until(ctx, 2*time.Minute, time.Millisecond, "the server is ready", func() (bool, error) { return s.ready(ctx), nil })
+	err = harness.Until(ctx, 2*time.Minute, time.Millisecond, "the server is ready", func() (bool, error) { return s.ready(ctx), nil })
 	return time.Since(began), err
 }
 
@@ -106,61 +105,19 @@ func (s *server) end(how syscall.Signal) error {
 func (s *server) close() error { return errors.Join(s.end(syscall.SIGTERM), s.conn.Close()) }
 
 // words is the end of the server's log, as an error.
-func (s *server) words() error {
-	text, err := os.ReadFile(s.log())
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("the server's log ends:\n%s", text[max(0, len(text)-2000):])
-}
+func (s *server) words() error { return errors.New(harness.Tail(s.log())) }
 
 // memory gives a figure of /proc/PID/status, such as VmRSS, in bytes.
 func (s *server) memory(key string) (int64, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/status")
-	if err != nil {
-		return 0, fmt.Errorf("memory is read from /proc, which only Linux has: %w", err)
-	}
-	for line := range bytes.Lines(text) {
-		if f := strings.Fields(string(line)); len(f) >= 2 && f[0] == key+":" {
-			kb, err := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10, err
-		}
-	}
-	return 0, fmt.Errorf("/proc has no %s of the server", key)
+	return harness.Memory(s.cmd.Process.Pid, key)
 }
 
 // processor is the time that the server has spent on all cores, its ended children
 // included.
 func (s *server) processor() (own, children time.Duration, err error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/stat")
-	if err != nil {
-		return 0, 0, err
+	stat, ok := harness.Read(s.cmd.Process.Pid)
+	if !ok {
+		return 0, 0, errors.New("the server is not in /proc, which only Linux has")
 	}
-	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	var ticks [4]int64 // utime, stime, cutime, cstime: hundredths of a second
-	for i := range ticks {
-		if ticks[i], err = strconv.ParseInt(f[11+i], 10, 64); err != nil {
-			return 0, 0, err
-		}
-	}
-	const tick = 10 * time.Millisecond
-	return time.Duration(ticks[0]+ticks[1]) * tick, time.Duration(ticks[2]+ticks[3]) * tick, nil
-}
-
-// until polls until something holds.
-func until(ctx context.Context, patience, pause time.Duration, what string, holds func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
-	for {
-		if ok, err := holds(); ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("after %v still not: %s: %w", patience, what, ctx.Err())
-		case <-tick.C:
-		}
-	}
+	return stat.CPU, stat.Children, nil
 }

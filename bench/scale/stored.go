@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"tategu/bench/harness"
 )
 
 // simple is what the SDK's PipelineJob.list asks for with enable_simple_view.
@@ -108,7 +110,7 @@ func (b *bench) storedRuns(ctx context.Context, s *server) error {
 
 // allDone waits until no run of a project goes on.
 func (s *server) allDone(ctx context.Context, project string, patience time.Duration) error {
-	return until(ctx, patience, 100*time.Millisecond, "all runs have ended", func() (bool, error) {
+	return harness.Until(ctx, patience, 100*time.Millisecond, "all runs have ended", func() (bool, error) {
 		resp, err := s.jobs.ListPipelineJobs(ctx, &pb.ListPipelineJobsRequest{
 			Parent: location(project), Filter: `state="PIPELINE_STATE_PENDING" OR state="PIPELINE_STATE_RUNNING"`, PageSize: 1,
 			ReadMask: &fieldmaskpb.FieldMask{Paths: []string{"name"}},
@@ -193,7 +195,7 @@ func (b *bench) whileBusy(ctx context.Context, s *server) (worst time.Duration, 
 		return 0, err
 	}
 	say("stored: waits for the loop to be at work")
-	if err := until(ctx, time.Minute, 10*time.Millisecond, "100 tasks have run", func() (bool, error) { return marks(s.dir+"/mark") >= 100, nil }); err != nil {
+	if err := harness.Until(ctx, time.Minute, 10*time.Millisecond, "100 tasks have run", func() (bool, error) { return marks(s.dir+"/mark") >= 100, nil }); err != nil {
 		return 0, err
 	}
 	atWork := func() bool { return marks(s.dir+"/mark") < int64(b.tasks) }
@@ -208,7 +210,7 @@ func (s *server) stop(ctx context.Context, project, id string) error {
 	if _, err := s.jobs.CancelPipelineJob(ctx, &pb.CancelPipelineJobRequest{Name: jobName(project, id)}); err != nil {
 		return err
 	}
-	return until(ctx, 5*time.Minute, 100*time.Millisecond, "run "+id+" has ended", func() (bool, error) {
+	return harness.Until(ctx, 5*time.Minute, 100*time.Millisecond, "run "+id+" has ended", func() (bool, error) {
 		job, err := s.look(ctx, project, id)
 		return err == nil && finished(job.State), err
 	})

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tategu/bench/harness"
 	"tategu/internal/load"
 )
 
@@ -67,7 +68,7 @@ func (c *contestant) turn(ctx context.Context, length time.Duration, search bool
 		return err
 	}
 	r.alone, r.cpuAlone = one.p50, one.cpu
-	r.memory = pss(pids)
+	r.memory = float64(harness.PSS(pids)) / (1 << 20)
 	switch {
 	case c.knee != 0:
 	case search:
@@ -116,7 +117,7 @@ func (c *contestant) ask(ctx context.Context, n int, length time.Duration) (aske
 	var failed atomic.Pointer[string]
 	times := make([][]time.Duration, n)
 	pids := c.pids()
-	used, begin := cpu(pids), time.Now()
+	used, begin := harness.CPU(pids), time.Now()
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
@@ -132,7 +133,7 @@ func (c *contestant) ask(ctx context.Context, n int, length time.Duration) (aske
 		})
 	}
 	all.Wait()
-	took, spent := time.Since(begin), cpu(pids)-used
+	took, spent := time.Since(begin), harness.CPU(pids)-used
 	if text := failed.Load(); text != nil {
 		return asked{}, fmt.Errorf("%s does not answer: %s", c.name, *text)
 	}

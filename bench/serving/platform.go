@@ -11,12 +11,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"tategu/bench/harness"
 	"tategu/internal/load"
 )
 
@@ -47,7 +47,7 @@ func startPlatform(ctx context.Context, o options, name, binary string) (*platfo
 		return nil, err
 	}
 	s.mark = filepath.Join(s.data, "workloads")
-	if err := s.ready(ctx); err != nil {
+	if s.address, err = harness.Listens(ctx, s.log, s.done); err != nil {
 		return s, err
 	}
 	secret, err := command(ctx, "", binary, "token", "create", "--email", "bench@example.com", "--role", "user", "--data", s.data).Output()
@@ -56,29 +56,6 @@ func startPlatform(ctx context.Context, o options, name, binary string) (*platfo
 	}
 	s.token = strings.TrimSpace(string(secret))
 	return s, nil
-}
-
-func (s *platform) ready(ctx context.Context) error {
-	pattern := regexp.MustCompile(`ready on https?://(\S+:\d+)`)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(time.Minute)
-	for {
-		text, err := os.ReadFile(s.log)
-		if found := pattern.FindSubmatch(text); err == nil && found != nil {
-			s.address = string(found[1])
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-s.done:
-			return fmt.Errorf("tategu ended: %s", s.tail())
-		case <-limit:
-			return fmt.Errorf("tategu is not ready: %s", s.tail())
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // close ends the server, and the programs that it leaves running on purpose.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"tategu/bench/harness"
 )
 
 // process is a server on its core, with all that it starts.
@@ -79,13 +79,13 @@ func (p *process) signal(s syscall.Signal) {
 func (p *process) stop() error {
 	p.resume()
 	// Some start their workers in groups of their own, and end before them.
-	workers := map[int]string{}
+	workers := map[int]harness.Stat{}
 	for _, pid := range p.tree() {
-		workers[pid] = startOf(pid)
+		workers[pid], _ = harness.Read(pid)
 	}
 	defer func() {
-		for pid, start := range workers {
-			if start != "" && startOf(pid) == start { // else the number is another's by now
+		for pid, was := range workers {
+			if now, ok := harness.Read(pid); ok && now.Start == was.Start { // else the number is another's by now
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
@@ -146,14 +146,14 @@ const patience = 4
 func (p *process) watch(ctx context.Context, limit time.Duration, give context.CancelCauseFunc) {
 	look := time.NewTicker(limit / 10)
 	defer look.Stop()
-	begin, before := time.Now(), cpu(p.tree())
+	begin, before := time.Now(), harness.CPU(p.tree())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
 		}
-		now, took := cpu(p.tree()), time.Since(begin).Round(time.Second)
+		now, took := harness.CPU(p.tree()), time.Since(begin).Round(time.Second)
 		if took >= limit && now-before < limit/1000 || took >= patience*limit {
 			give(fmt.Errorf("after %v, of which it had a processor for %v", took, now))
 			return
@@ -162,95 +162,20 @@ func (p *process) watch(ctx context.Context, limit time.Duration, give context.C
 	}
 }
 
-// tree gives the process ids of the server.
+// tree gives the process ids of the server, its own first.
 func (p *process) tree() []int {
-	pids := []int{p.cmd.Process.Pid}
-	parent := map[int]int{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return pids
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if stat := statOf(pid); len(stat) > 1 {
-			parent[pid], _ = strconv.Atoi(stat[1])
-		}
-		if p.mark != "" && pid != pids[0] && hasArgument(pid, p.mark) {
-			pids = append(pids, pid)
+	roots := []int{p.cmd.Process.Pid}
+	for _, pid := range harness.All() {
+		if p.mark != "" && pid != roots[0] && hasArgument(pid, p.mark) {
+			roots = append(roots, pid)
 		}
 	}
-	for grown := true; grown; {
-		grown = false
-		for pid, above := range parent {
-			if slices.Contains(pids, above) && !slices.Contains(pids, pid) {
-				pids, grown = append(pids, pid), true
-			}
-		}
-	}
-	return pids
+	return harness.Tree(roots...)
 }
 
 func hasArgument(pid int, prefix string) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return err == nil && slices.ContainsFunc(strings.Split(string(text), "\x00"), func(a string) bool { return strings.HasPrefix(a, prefix) })
-}
-
-// statOf gives the fields of /proc/PID/stat after the name.
-func statOf(pid int) []string {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat") //nolint:gosec // a number
-	if err != nil {
-		return nil
-	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	return strings.Fields(rest)
-}
-
-// startOf is when a process started, which tells it from a later one of its number; "" = it has ended.
-func startOf(pid int) string {
-	const state, start = 0, 19
-	stat := statOf(pid)
-	if len(stat) <= start || stat[state] == "Z" {
-		return ""
-	}
-	return stat[start]
-}
-
-// tick is what /proc counts CPU time in.
-const tick = 10 * time.Millisecond
-
-// cpu is what some processes have used: utime and stime.
-func cpu(pids []int) time.Duration {
-	sum := 0
-	for _, pid := range pids {
-		if stat := statOf(pid); len(stat) > 12 {
-			user, _ := strconv.Atoi(stat[11])
-			system, _ := strconv.Atoi(stat[12])
-			sum += user + system
-		}
-	}
-	return time.Duration(sum) * tick
-}
-
-// pss is the memory of some processes, what they share divided among who shares it.
-func pss(pids []int) float64 {
-	kib := 0
-	for _, pid := range pids {
-		f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			continue
-		}
-		for lines := bufio.NewScanner(f); lines.Scan(); {
-			if rest, ok := strings.CutPrefix(lines.Text(), "Pss:"); ok {
-				n, _ := strconv.Atoi(strings.Fields(rest)[0])
-				kib += n
-			}
-		}
-		_ = f.Close()
-	}
-	return float64(kib) / 1024
 }
 
 // freePort asks the kernel for one.

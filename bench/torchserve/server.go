@@ -13,11 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"tategu/bench/harness"
 )
 
 // patience is how long a server may take to start, also on a busy machine.
@@ -109,7 +110,7 @@ func (s *server) url(which int, path string) string {
 	return fmt.Sprintf("http://127.0.0.1:%d%s", s.port+which, path)
 }
 
-func (s *server) pids() []int { return tree(s.cmd.Process.Pid) }
+func (s *server) pids() []int { return harness.Tree(s.cmd.Process.Pid) }
 
 func (s *server) pause() {
 	for _, pid := range s.pids() {
@@ -154,7 +155,7 @@ func (s *server) turn(ctx context.Context, t turn, length time.Duration) (seen, 
 	defer cancel()
 	pids := s.pids()
 	python := slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return !isPython(pid) })
-	before, beforePython, begun := cpu(pids), cpu(python), time.Now()
+	before, beforePython, begun := harness.CPU(pids), harness.CPU(python), time.Now()
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var all []time.Duration
@@ -174,12 +175,12 @@ func (s *server) turn(ctx context.Context, t turn, length time.Duration) (seen, 
 	if len(all) == 0 {
 		return seen{}, errors.New("no answer at all")
 	}
-	used, lasted := cpu(pids)-before, time.Since(begun)
-	usedPython := cpu(python) - beforePython
+	used, lasted := harness.CPU(pids)-before, time.Since(begun)
+	usedPython := harness.CPU(python) - beforePython
 	slices.Sort(all)
 	return seen{
 		rate: float64(len(all)) / lasted.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100],
-		cpu: used / time.Duration(len(all)), python: usedPython / time.Duration(len(all)), memory: pss(pids),
+		cpu: used / time.Duration(len(all)), python: usedPython / time.Duration(len(all)), memory: float64(harness.PSS(pids)) / (1 << 20),
 	}, nil
 }
 
@@ -247,75 +248,8 @@ func middle[T cmp.Ordered](all []seen, of func(seen) T) T {
 	return values[len(values)/2]
 }
 
-// tree gives a process and all below it; workers have sessions of their own.
-func tree(root int) []int {
-	parent := map[int]int{}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return []int{root}
-	}
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil {
-			if stat := statOf(pid); len(stat) > 1 {
-				parent[pid], _ = strconv.Atoi(stat[1])
-			}
-		}
-	}
-	pids := []int{root}
-	for grown := true; grown; {
-		grown = false
-		for pid, above := range parent {
-			if slices.Contains(pids, above) && !slices.Contains(pids, pid) {
-				pids, grown = append(pids, pid), true
-			}
-		}
-	}
-	return pids
-}
-
-// statOf gives the fields of /proc/PID/stat after the name.
-func statOf(pid int) []string {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil
-	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	return strings.Fields(rest)
-}
-
 // isPython says that a process is a worker, or the parent of some.
 func isPython(pid int) bool {
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return err == nil && strings.HasPrefix(string(name), "python")
-}
-
-// cpu is what some processes have used: utime and stime, in ticks of 10 ms.
-func cpu(pids []int) time.Duration {
-	sum := 0
-	for _, pid := range pids {
-		if stat := statOf(pid); len(stat) > 12 {
-			user, _ := strconv.Atoi(stat[11])
-			system, _ := strconv.Atoi(stat[12])
-			sum += user + system
-		}
-	}
-	return time.Duration(sum) * 10 * time.Millisecond
-}
-
-// pss is the memory of some processes, what they share divided among who shares it.
-func pss(pids []int) float64 {
-	kib := 0
-	for _, pid := range pids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(text)) {
-			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
-				n, _ := strconv.Atoi(strings.Fields(rest)[0])
-				kib += n
-			}
-		}
-	}
-	return float64(kib) / 1024
 }

@@ -22,6 +22,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"tategu/bench/harness"
 )
 
 type options struct {
@@ -97,7 +99,7 @@ func (b *bench) onServer(ctx context.Context, name string, part func(context.Con
 	}
 	if s != nil {
 		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\n%s", err, s.words())
+			err = fmt.Errorf("%w\n%s", err, harness.Tail(s.log))
 		}
 		err = errors.Join(err, s.close())
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"tategu/bench/harness"
 )
 
 const queriesAsked = 1000 // different ones, of which the truth of the first is known
@@ -158,7 +160,7 @@ func (b *bench) reload(ctx context.Context, index *deployed, p protocol) error {
 	var worst, best time.Duration
 	const times = 3
 	for n := range times {
-		err := until(ctx, time.Minute, "the index has left memory", func() (bool, error) {
+		err := harness.Until(ctx, time.Minute, poll, "the index has left memory", func() (bool, error) {
 			i, err := index.info(ctx)
 			return i.Bytes == 0, err
 		})
@@ -248,9 +250,7 @@ func (s *server) watchBuilders(ctx context.Context) (most int64) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if now, err := s.builders(); err == nil {
-			most = max(most, now)
-		}
+		most = max(most, s.builders())
 		select {
 		case <-ctx.Done():
 			return most

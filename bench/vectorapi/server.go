@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+
+	"tategu/bench/harness"
 )
 
 const (
@@ -28,6 +28,7 @@ const (
 	location = "projects/" + project + "/locations/us-central1"
 	callers  = 64 // connections of REST, and calls at once of either protocol
 	idle     = 4 * time.Second
+	poll     = 20 * time.Millisecond
 )
 
 // server is a fresh tategu.
@@ -67,7 +68,7 @@ func startServer(ctx context.Context, binary, dir string) (*server, error) {
 		defer close(s.ended)
 		_ = s.cmd.Wait() // what it says of itself is in the log
 	}()
-	if err := s.ready(ctx); err != nil {
+	if s.address, err = harness.Listens(ctx, s.log, s.ended); err != nil {
 		return s, err
 	}
 	secret, err := exec.CommandContext(ctx, binary, "token", "create", "--email", "bench@example.com", "--role", "user", "--project", project, "--data", data).Output()
@@ -82,23 +83,6 @@ func startServer(ctx context.Context, binary, dir string) (*server, error) {
 	}
 	s.writes, err = grpc.NewClient(s.address, plain)
 	return s, err
-}
-
-func (s *server) ready(ctx context.Context) error {
-	pattern := regexp.MustCompile(`ready on https?://(\S+:\d+)`)
-	return until(ctx, time.Minute, "the server is ready", func() (bool, error) {
-		text, err := os.ReadFile(s.log)
-		if found := pattern.FindSubmatch(text); err == nil && found != nil {
-			s.address = string(found[1])
-			return true, nil
-		}
-		select {
-		case <-s.ended:
-			return false, errors.New("the server ended")
-		default:
-			return false, nil
-		}
-	})
 }
 
 func (s *server) close() error {
@@ -121,15 +105,6 @@ func (s *server) close() error {
 	return err
 }
 
-// words is the end of the server's log.
-func (s *server) words() string {
-	text, err := os.ReadFile(s.log)
-	if err != nil {
-		return err.Error()
-	}
-	return "the server's log ends:\n" + string(text[max(0, len(text)-2000):])
-}
-
 // as puts the token into a gRPC call.
 func (s *server) as(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", s.token)
@@ -137,46 +112,18 @@ func (s *server) as(ctx context.Context) context.Context {
 
 // memory gives a figure of /proc/PID/status, such as VmRSS, in bytes.
 func (s *server) memory(key string) (int64, error) {
-	return memoryOf(strconv.Itoa(s.cmd.Process.Pid), key)
+	return harness.Memory(s.cmd.Process.Pid, key)
 }
 
-// builders gives the most memory that one of the server's children has had, of those that
-// are there now.
-func (s *server) builders() (most int64, err error) {
-	all, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, err
-	}
-	parent := strconv.Itoa(s.cmd.Process.Pid)
-	for _, path := range all {
-		text, err := os.ReadFile(path)
-		if err != nil { // it has ended
-			continue
-		}
-		// What comes after the name in parentheses: state, parent.
-		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if len(f) < 2 || f[1] != parent {
-			continue
-		}
-		if n, err := memoryOf(filepath.Base(filepath.Dir(path)), "VmHWM"); err == nil { // else it has ended
+// builders gives the most memory that one of the programs below the server has had, of
+// those that are there now.
+func (s *server) builders() (most int64) {
+	for _, pid := range harness.Tree(s.cmd.Process.Pid)[1:] {
+		if n, err := harness.Memory(pid, "VmHWM"); err == nil { // else it has ended
 			most = max(most, n)
 		}
 	}
-	return most, nil
-}
-
-func memoryOf(pid, key string) (int64, error) {
-	text, err := os.ReadFile("/proc/" + pid + "/status")
-	if err != nil {
-		return 0, fmt.Errorf("memory is read from /proc, which only Linux has: %w", err)
-	}
-	for line := range bytes.Lines(text) {
-		if f := strings.Fields(string(line)); len(f) >= 2 && f[0] == key+":" {
-			kb, err := strconv.ParseInt(f[1], 10, 64)
-			return kb << 10, err
-		}
-	}
-	return 0, fmt.Errorf("/proc has no %s of the server", key)
+	return most
 }
 
 // send makes one request of REST and gives the body of the answer.
@@ -235,7 +182,7 @@ func (s *server) operate(ctx context.Context, path string, body any) (name strin
 }
 
 func (s *server) await(ctx context.Context, op operation) (name string, err error) {
-	err = until(ctx, 20*time.Minute, op.Name+" is done", func() (bool, error) {
+	err = harness.Until(ctx, 20*time.Minute, poll, op.Name+" is done", func() (bool, error) {
 		if op.Done {
 			return true, nil
 		}
@@ -265,22 +212,4 @@ func (s *server) upload(ctx context.Context, bucket, object string, write func(i
 
 func (s *server) remove(ctx context.Context, bucket, object string) error {
 	return s.call(ctx, http.MethodDelete, "/storage/v1/b/"+bucket+"/o/"+url.PathEscape(object), nil, nil)
-}
-
-// until polls until something holds.
-func until(ctx context.Context, patience time.Duration, what string, holds func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if ok, err := holds(); ok || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("after %v still not: %s: %w", patience, what, ctx.Err())
-		case <-tick.C:
-		}
-	}
 }

@@ -103,6 +103,16 @@ def workers(data):
     return found
 
 
+def listens(pid):
+    """A worker that takes requests. One whose start fails thrice in a row ends the job, as any server would."""
+    with contextlib.suppress(OSError):
+        table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+        rows = [line.split() for line in table]
+        waiting = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A"}
+        return any(os.readlink(fd) in waiting for fd in glob.glob(f"/proc/{pid}/fd/*"))
+    return False
+
+
 def job(name, destination, form):
     config = {"predictionsFormat": form, **destination}
     return {
@@ -212,8 +222,11 @@ def run(folder, config, kills, dice, pg):
             if due and alive:
                 due, hits = due - 1, hits + 1
                 if dice.random() < 0.6:
+                    victim = dice.choice(alive)
+                    while not listens(victim) and victim in workers(folder):
+                        time.sleep(0.01)
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(dice.choice(alive), signal.SIGKILL)
+                        os.kill(victim, signal.SIGKILL)
                 else:
                     server.process.kill()
                     server.process.wait()

@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 from google.cloud import aiplatform
+from test_jobs import predicted
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("TATEGU_TEST_TORCHSERVE"),
@@ -89,19 +90,7 @@ def test_archive(endpoint, bucket):
 def test_batch_prediction(mode, bucket):
     model = upload(bucket, "batch", {"model.mar": archive()})
     rows = [[n, 2 * n] for n in range(100)]
-    bucket.blob("in.jsonl").upload_from_string("".join(json.dumps(row) + "\n" for row in rows))
-    job = model.batch_predict(
-        job_display_name="bp",
-        gcs_source=f"gs://{bucket.name}/in.jsonl",
-        gcs_destination_prefix=f"gs://{bucket.name}/out",
-        instances_format="jsonl",
-        predictions_format="jsonl",
-        machine_type="n1-standard-2",
-    )
-    assert job.state.name == "JOB_STATE_SUCCEEDED"
-    assert job.completion_stats.successful_count == len(rows)
-    lines = [json.loads(line) for blob in job.iter_outputs() if "prediction.results" in blob.name for line in blob.download_as_text().splitlines()]
-    assert sorted((tuple(line["instance"]), line["prediction"]) for line in lines) == [(tuple(row), sum(row)) for row in rows]
+    assert predicted(bucket, model, rows) == [sum(row) for row in rows]
 
 
 def test_broken_archive(endpoint, bucket):
