@@ -17,6 +17,10 @@ GOTEST    := CGO_ENABLED=$(if $(RACE),1,0) $(TOOLS)/gotestsum --format pkgname-a
 
 export TATEGU_SHARED := $(abspath $(SHARED))
 
+# The libraries that tests, benchmarks and peers load tell nobody of it.
+export ORT_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+
 .PHONY: build test test-go test-buckets test-clients test-browser test-otherclients test-debian test-loader test-slow lint fmt generate bench demo clean \
 	conformance-driver conformance-gcs conformance-kfp conformance-registry conformance-containers conformance-launch conformance-sdk kill-loop mutate faults fuzz bench-start bench-recover bench-storage bench-containers bench-zygote bench-pipelines bench-scale upgrade-fixture
 

@@ -50,6 +50,9 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 
 func main() {
+	// The C library gives its main thread memory that grows in large steps; in other
+	// threads' it costs 2,000 system calls to load a model. Runs have threads of their own.
+	runtime.LockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
@@ -85,23 +88,32 @@ func run(ctx context.Context, args []string) error {
 		return &exitError{exitUsage, err}
 	}
 	cfg.Samples = samples(filepath.Dir(flags.Arg(0)))
-	load, err := open(*engine, *library)
-	if err != nil {
-		return err
-	}
-	cfg.Load = func(threads int) (runner.Engine, error) {
-		session, err := load(flags.Arg(0), threads)
-		if err != nil {
-			return nil, &exitError{exitModel, fmt.Errorf("%s cannot be served: %w", filepath.Base(flags.Arg(0)), err)}
-		}
-		return session, nil
-	}
+	cfg.Load = loader(flags.Arg(0), *engine, *library)
 	var listen net.ListenConfig
 	l, err := listen.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", cmp.Or(os.Getenv("AIP_HTTP_PORT"), "8080")))
 	if err != nil {
 		return err
 	}
 	return runner.New(cfg).Run(ctx, l)
+}
+
+// loader loads the library of an engine when the model is first asked for: by then those
+// who wait for it can connect.
+func loader(model, engine, library string) runner.Loader {
+	var load func(model string, threads int) (runner.Engine, error)
+	return func(threads int) (runner.Engine, error) {
+		if load == nil {
+			var err error
+			if load, err = open(engine, library); err != nil {
+				return nil, err
+			}
+		}
+		session, err := load(model, threads)
+		if err != nil {
+			return nil, &exitError{exitModel, fmt.Errorf("%s cannot be served: %w", filepath.Base(model), err)}
+		}
+		return session, nil
+	}
 }
 
 // open loads the library of an engine, which then loads a model with so many threads
@@ -118,6 +130,10 @@ func open(engine, path string) (load func(model string, threads int) (runner.Eng
 		if path, err = find(engine, names); err != nil {
 			return nil, &exitError{exitUnavailable, err}
 		}
+	}
+	// Nobody is told what is run here: ONNX Runtime would send names and hashes of models.
+	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
+		return nil, err
 	}
 	if engine == "tract" {
 		l, err := tract.Open(path)

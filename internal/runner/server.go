@@ -46,6 +46,7 @@ type Server struct {
 	readers sync.Pool // of *instances
 
 	loaded atomic.Pointer[loaded] // nil until the model is there
+	opened chan struct{}          // closed then
 }
 
 type loaded struct {
@@ -54,10 +55,11 @@ type loaded struct {
 }
 
 // New makes a server; nothing happens before Run.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server { return &Server{cfg: cfg, opened: make(chan struct{})} }
 
-// Run answers on the listener until ctx ends, and loads the model meanwhile: until it is
-// there and warm, the health routes answer 503. An error of loading ends it.
+// Run answers on the listener until ctx ends, and loads the model meanwhile, on the calling
+// goroutine: until it is there and warm, the health routes answer 503, that of the container
+// contract after a moment, so that whoever waits for the model hears of it at once. An error of loading ends it.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -89,6 +91,7 @@ func (s *Server) work(ctx context.Context, srv *http.Server, frames *sync.WaitGr
 	var wg sync.WaitGroup
 	wg.Go(func() { batch.run(working, runs) })
 	s.loaded.Store(&loaded{model, batch})
+	close(s.opened)
 	<-ctx.Done()
 	// Requests under way are answered first, by the workers that end after them.
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
@@ -103,7 +106,7 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	health := func(w http.ResponseWriter, _ *http.Request) { s.ready(w, "") }
 	exact := map[string]map[string]http.HandlerFunc{
-		s.cfg.Health: {http.MethodGet: health}, s.cfg.Predict: {http.MethodPost: s.predict},
+		s.cfg.Health: {http.MethodGet: s.awaited}, s.cfg.Predict: {http.MethodPost: s.predict},
 	}
 	mux.HandleFunc("GET /v2", s.serverMetadata)
 	mux.HandleFunc("GET /v2/health/live", func(w http.ResponseWriter, _ *http.Request) {
@@ -160,6 +163,24 @@ func (s *Server) ready(w http.ResponseWriter, name string) {
 		status = http.StatusServiceUnavailable
 	}
 	answer(w, status, oip.ContentJSON, oip.ReadyBody(name, status == http.StatusOK))
+}
+
+// patience is how long the health route waits for the model to be loaded.
+const patience = time.Second
+
+// awaited is the health route of the container contract.
+func (s *Server) awaited(w http.ResponseWriter, r *http.Request) {
+	if s.loaded.Load() == nil {
+		limit := time.NewTimer(patience)
+		defer limit.Stop()
+		select {
+		case <-s.opened:
+		case <-limit.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	s.ready(w, "")
 }
 
 // errLoading answers what comes before the model is there.

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,37 @@ def test_damaged_file_is_the_models_fault(endpoint, bucket, forest):
         endpoint.deploy(model, machine_type="n1-standard-2")
     assert "cause: model" in str(failed.value)
     assert endpoint.list_models() == []
+
+
+def test_nothing_is_told_to_the_makers_of_the_library(tmp_path, forest):
+    """ONNX Runtime keeps what it will send of models in the cache of its user."""
+    (tmp_path / "model.onnx").write_bytes(forest[0])
+    library = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    runner = Path(os.environ["TATEGU_BIN"]).parent / "tategu-runner"
+    home = tmp_path / "home"
+    home.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # It keeps quiet in CI by itself; no variable of this machine's is to help.
+    env = {"HOME": str(home), "PATH": os.environ["PATH"], "AIP_HTTP_PORT": str(port), "TATEGU_ONNXRUNTIME": str(library)}
+    with subprocess.Popen([runner, tmp_path / "model.onnx"], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert "the model is loaded" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert list(home.iterdir()) == []
+
+
+def test_programs_ask_not_to_be_tracked(endpoint, bucket, forest):
+    endpoint.deploy(upload(bucket, "quiet", {"model.onnx": forest[0]}, variables={"DO_NOT_TRACK": "0"}), machine_type="n1-standard-2")
+    seen = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command, env = (path / "cmdline").read_bytes(), (path / "environ").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if b"tategu-runner" in command and f"AIP_ENDPOINT_ID={endpoint.name}" in env:
+            seen.append(env)
+    assert seen
+    for env in seen:
+        assert "ORT_DISABLE_TELEMETRY=1" in env
+        assert "DO_NOT_TRACK=0" in env  # the model's own

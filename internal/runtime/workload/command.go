@@ -195,6 +195,13 @@ func Alone(plan runtime.Plan, w runtime.Workload) error {
 		WithResource(w.Image).WithCause(resource.CauseInput).WithHint("say network: host in that rule, or build what it needs into the image")
 }
 
+// Untracked asks libraries not to tell their makers of what they do: ONNX Runtime sends
+// names and hashes of models since 1.29, others heed consoledonottrack.com. A program's
+// own variables win.
+func Untracked() map[string]string {
+	return map[string]string{"DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
+}
+
 // Inside adds to the variables of an image what every container gets of ours, and
 // the workload's own, which win over the image's. One that is alone cannot reach
 // its identity.
@@ -207,6 +214,7 @@ func Inside(env map[string]string, rec Accepted, credentials map[string]string, 
 	}
 	maps.Copy(env, Threads(w.Resources))
 	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
+	maps.Copy(env, Untracked())
 	if w.Python != nil && w.Python.Script != "" {
 		env["_KFP_RUNTIME"] = "true"
 	}
