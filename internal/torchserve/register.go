@@ -33,8 +33,11 @@ func archiveError(err error) error {
 	return &Error{Code: code, Type: string(e.Kind), Message: e.Message, Err: err}
 }
 
-// Register takes a model.
+// Register takes a model. As every change, it waits until those of the start are there.
 func (s *Server) Register(ctx context.Context, r Registration) (Registered, error) {
+	if err := s.settled(ctx); err != nil {
+		return Registered{}, err
+	}
 	out, err := s.register(ctx, r, origin{})
 	if err == nil {
 		s.snapshot("snap")
@@ -184,6 +187,9 @@ func (s *Server) drop(ctx context.Context, v *version) error {
 // Unregister stops a model's workers and removes it. Version "" is the default one,
 // which goes only when it is the last.
 func (s *Server) Unregister(ctx context.Context, model, id string) error {
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
 	v, err := s.find(model, id)
 	if err != nil {
 		if s.forget(model, id) {
@@ -225,6 +231,9 @@ func (s *Server) Scale(ctx context.Context, w Scaling) error {
 		return errorf(http.StatusInternalServerError, InternalServer, "min_worker must not be negative")
 	case most > maxWorkers:
 		return errorf(http.StatusBadRequest, BadRequest, "%d workers are too many (at most %d)", most, maxWorkers)
+	}
+	if err := s.settled(ctx); err != nil {
+		return err
 	}
 	v, err := s.find(w.Model, w.Version)
 	if err != nil {
@@ -276,7 +285,10 @@ func (s *Server) resize(ctx context.Context, v *version, least, most int, wait b
 }
 
 // SetDefault makes a version the one of requests that name none.
-func (s *Server) SetDefault(_ context.Context, model, id string) error {
+func (s *Server) SetDefault(ctx context.Context, model, id string) error {
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
 	v, err := s.find(model, id)
 	if err != nil {
 		return err

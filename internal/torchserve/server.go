@@ -233,6 +233,24 @@ func (s *Server) closeModels() {
 	}
 }
 
+// settled waits until the models of the start are there. A change before that would make a
+// snapshot without those that are still to come, and take their names.
+func (s *Server) settled(ctx context.Context) error {
+	select {
+	case <-s.started:
+		return nil // also for a client that has gone: what it asked for is done
+	default:
+	}
+	select {
+	case <-s.started:
+		return nil
+	case <-s.stopped:
+		return errorf(http.StatusServiceUnavailable, ServiceUnavailable, "the server is stopping")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Started is closed once the models of the start are registered and their workers
 // were tried.
 func (s *Server) Started() <-chan struct{} { return s.started }

@@ -2,7 +2,9 @@ package torchserve_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,6 +125,70 @@ func TestSnapshotOfBrokenWorkflow(t *testing.T) {
 	}
 	if n := len(again.Workflows()); n != 1 {
 		t.Errorf("%d workflows", n)
+	}
+}
+
+// TestChangesWaitForTheStart: a change while a snapshot is restored does not make one that
+// lacks what is still to come.
+func TestChangesWaitForTheStart(t *testing.T) {
+	t.Parallel()
+	gate := filepath.Join(t.TempDir(), "go")
+	cfg := configure(t, func(c *torchserve.Config) { c.SnapshotFolder = filepath.Join(t.TempDir(), "config") })
+	w := start(t, cfg)
+	w.up(t, "a", 1, "")
+	w.up(t, "b", 1, "")
+	w.stop()
+	slow := "import os, time\nwhile not os.path.exists('" + gate + "'):\n    time.sleep(0.01)\n" + handler
+	for _, name := range []string{"a", "b"} {
+		writeArchive(t, w.store, name+".mar", map[string]string{"handler.py": slow, "MAR-INF/MANIFEST.json": manifest(name, "1.0", nil)})
+	}
+	writeModel(t, w.store, "c", "1.0", "")
+	writeWorkflow(t, w.store, "wf", "models:\n  m: {url: c.mar}\ndag:\n  before: [m]\n  m: [after]\n")
+	before, err := torchserve.LastSnapshot(cfg.SnapshotFolder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := torchserve.New(restored(t, cfg), torchserve.Deps{Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
+	zero := 0
+	changed := make(chan error, 2)
+	go func() {
+		_, err := s.Register(t.Context(), torchserve.Registration{URL: "c.mar", InitialWorkers: &zero})
+		changed <- err
+	}()
+	go func() {
+		_, err := s.RegisterWorkflow(t.Context(), torchserve.WorkflowRegistration{URL: "wf.war"})
+		changed <- err
+	}()
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for what, err := range map[string]error{
+		"unregister": s.Unregister(left, "a", ""), "scale": s.Scale(left, torchserve.Scaling{Model: "a"}), "default": s.SetDefault(left, "a", "1.0"), "workflow": s.UnregisterWorkflow(left, "wf"),
+	} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s does not wait: %v", what, err)
+		}
+	}
+	if now, err := torchserve.LastSnapshot(cfg.SnapshotFolder); err != nil || now != before {
+		t.Errorf("there is a snapshot of half a start: %s, %v", now, err)
+	}
+	touch(t, gate)
+	for range 2 {
+		if err := <-changed; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := len(s.Models()); n != 3 {
+		t.Errorf("%d models", n)
+	}
+	cancel()
+	if err := <-ran; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -38,6 +38,9 @@ func (v *version) envelope() string {
 
 // RegisterWorkflow takes a workflow and registers its models and functions.
 func (s *Server) RegisterWorkflow(ctx context.Context, r WorkflowRegistration) (Workflow, error) {
+	if err := s.settled(ctx); err != nil {
+		return Workflow{}, err
+	}
 	w, err := s.registerWorkflow(ctx, r, origin{}, nil)
 	if err != nil {
 		return Workflow{}, err
@@ -169,6 +172,9 @@ func workflowNotFound(name string) *Error {
 
 // UnregisterWorkflow removes it with its models.
 func (s *Server) UnregisterWorkflow(ctx context.Context, name string) error {
+	if err := s.settled(ctx); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	w := s.workflows[name]
 	delete(s.workflows, name)
