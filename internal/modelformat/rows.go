@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -34,6 +35,25 @@ func LoadModel(ctx context.Context, r store.Reader, name, version string) (*pb.M
 		return nil, fmt.Errorf("model: %w", err)
 	}
 	return m, nil
+}
+
+// AliasedModel reads the version of a model, by its full name, that has an alias; a
+// NotFound error where none has.
+func AliasedModel(ctx context.Context, r store.Reader, model, alias string) (*pb.Model, error) {
+	rows, err := r.List(ctx, store.Query{Kind: resource.KindModelVersions, Parent: model})
+	if err != nil {
+		return nil, fmt.Errorf("versions of a model: %w", err)
+	}
+	for _, row := range rows {
+		m := &pb.Model{}
+		if err := store.Unmarshal(row, m); err != nil {
+			return nil, err
+		}
+		if slices.Contains(m.GetVersionAliases(), alias) {
+			return m, nil
+		}
+	}
+	return nil, resource.NotFound(resource.VersionName(model, alias))
 }
 
 // Needs turns a machine spec into resources. A machine type is a hint: it never asks

@@ -6,6 +6,7 @@ package resource
 const (
 	KindModels                  = "models"                  // a Model: its default version
 	KindModelVersions           = "modelVersions"           // a Model; key MODEL@VERSION, parent MODEL
+	KindModelAliases            = "modelAliases"            // key MODEL@ALIAS, parent MODEL; written when the alias moves, data is the version
 	KindEndpoints               = "endpoints"               // an Endpoint
 	KindDeployments             = "deployments"             // a DeployModelRequest; key ENDPOINT/deployedModels/ID, parent ENDPOINT
 	KindDeploymentOps           = "deploymentOps"           // key as in deployments; data is the operation's name

@@ -98,6 +98,9 @@ func (s *Models) insertFirst(ctx context.Context, tx store.Tx, req *pb.UploadMod
 	if err := putCounter(ctx, tx, m.Name, 1); err != nil {
 		return err
 	}
+	if err := moved(ctx, tx, m.Name, m.VersionId, m.VersionAliases); err != nil {
+		return err
+	}
 	return s.putVersion(ctx, tx, m)
 }
 
@@ -204,13 +207,15 @@ func (s *Models) delete(ctx context.Context, req *pb.DeleteModelRequest) (*longr
 		if err := notDeployed(ctx, tx, req.Name, ""); err != nil {
 			return err
 		}
-		versions, err := tx.List(ctx, store.Query{Kind: resource.KindModelVersions, Parent: req.Name})
-		if err != nil {
-			return err
-		}
-		for _, v := range versions {
-			if err := tx.Delete(ctx, v.Kind, v.Key); err != nil {
+		for _, kind := range []store.Kind{resource.KindModelVersions, resource.KindModelAliases} {
+			rows, err := tx.List(ctx, store.Query{Kind: kind, Parent: req.Name})
+			if err != nil {
 				return err
+			}
+			for _, row := range rows {
+				if err := tx.Delete(ctx, row.Kind, row.Key); err != nil {
+					return err
+				}
 			}
 		}
 		return tx.Delete(ctx, kindModelCounter, req.Name)
@@ -233,6 +238,9 @@ func (s *Models) deleteVersion(ctx context.Context, req *pb.DeleteModelVersionRe
 				WithHint("make another version the default first, or delete the model")
 		}
 		if err := notDeployed(ctx, tx, m.Name, m.VersionId); err != nil {
+			return err
+		}
+		if err := dropped(ctx, tx, m.Name, m.VersionAliases); err != nil {
 			return err
 		}
 		if err := tx.Delete(ctx, resource.KindModelVersions, name); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tategu/internal/modelformat"
 	"tategu/internal/resource"
 	"tategu/internal/store"
 
@@ -39,16 +40,7 @@ func (s *Standard) Model(ctx context.Context, r store.Reader, name string) (*pb.
 		_, err := store.GetMessage(ctx, r, resource.KindModelVersions, resource.VersionName(base, version), v)
 		return v, err
 	}
-	versions, err := modelVersions(ctx, r, base)
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range versions {
-		if slices.Contains(v.VersionAliases, version) {
-			return v, nil
-		}
-	}
-	return nil, resource.NotFound(name)
+	return modelformat.AliasedModel(ctx, r, base, version)
 }
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
@@ -88,8 +80,8 @@ func (s *Models) putVersion(ctx context.Context, tx store.Tx, m *pb.Model) error
 	return store.PutMessage(ctx, tx, store.Row{Kind: resource.KindModels, Key: m.Name, Parent: parent}, m)
 }
 
-// takeAliases removes aliases from every other version of the model: an alias
-// names one version.
+// takeAliases removes aliases that a version gets from every other version of the model:
+// an alias names one version.
 func (s *Models) takeAliases(ctx context.Context, tx store.Tx, model, except string, aliases []string) error {
 	versions, err := modelVersions(ctx, tx, model)
 	if err != nil {
@@ -102,6 +94,28 @@ func (s *Models) takeAliases(ctx context.Context, tx store.Tx, model, except str
 		}
 		v.VersionAliases = kept
 		if err := s.putVersion(ctx, tx, v); err != nil {
+			return err
+		}
+	}
+	return moved(ctx, tx, model, except, aliases)
+}
+
+// moved writes down that aliases are those of a version now. Whoever follows one watches
+// these rows, and tells two moves to the same version apart by their revisions.
+func moved(ctx context.Context, tx store.Tx, model, version string, aliases []string) error {
+	for _, alias := range aliases {
+		row := store.Row{Kind: resource.KindModelAliases, Key: resource.VersionName(model, alias), Parent: model, Data: []byte(version)}
+		if err := tx.Put(ctx, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropped takes the rows of aliases away that name nothing any more.
+func dropped(ctx context.Context, tx store.Tx, model string, aliases []string) error {
+	for _, alias := range aliases {
+		if err := tx.Delete(ctx, resource.KindModelAliases, resource.VersionName(model, alias)); err != nil {
 			return err
 		}
 	}
@@ -152,12 +166,17 @@ func (s *Models) mergeAliases(ctx context.Context, req *pb.MergeVersionAliasesRe
 			return resource.Errorf(codes.FailedPrecondition, "a model has exactly one default version").WithResource(req.Name).
 				WithHint("add the alias default to another version instead")
 		}
+		had := slices.Clone(m.VersionAliases)
 		for _, a := range add {
 			m.VersionAliases = withAlias(m.VersionAliases, a)
 		}
 		m.VersionAliases = slices.DeleteFunc(m.VersionAliases, func(a string) bool { return slices.Contains(remove, a) })
 		s.touch(m)
-		if err := s.takeAliases(ctx, tx, m.Name, m.VersionId, add); err != nil {
+		got := slices.DeleteFunc(add, func(a string) bool { return slices.Contains(had, a) })
+		if err := s.takeAliases(ctx, tx, m.Name, m.VersionId, got); err != nil {
+			return err
+		}
+		if err := dropped(ctx, tx, m.Name, without(had, m.VersionAliases)); err != nil {
 			return err
 		}
 		return s.putVersion(ctx, tx, m)
@@ -167,6 +186,11 @@ func (s *Models) mergeAliases(ctx context.Context, req *pb.MergeVersionAliasesRe
 	}
 	nameVersion(req.Name, m)
 	return m, nil
+}
+
+// without gives those of had that has lacks.
+func without(had, has []string) []string {
+	return slices.DeleteFunc(had, func(a string) bool { return slices.Contains(has, a) })
 }
 
 func (s *Models) touch(m *pb.Model) {
