@@ -31,29 +31,40 @@ func rolloutFlags() map[string]string {
 }
 
 func rolloutCommand() *cobra.Command {
-	var model string
-	var back bool
+	var model, alias string
+	var back, unfollow bool
 	cmd := &cobra.Command{
-		Use: "rollout ENDPOINT [--model MODEL --canary PERCENT]", Short: "Try a model on a share of an endpoint's traffic, and take it back when it is worse", Args: cobra.ExactArgs(1),
+		Use: "rollout ENDPOINT [--model MODEL --canary PERCENT | --follow MODEL@ALIAS]", Short: "Try a model on a share of an endpoint's traffic, or have an endpoint follow an alias", Args: cobra.ExactArgs(1),
 		Long: `rollout deploys a MODEL (a name, an id or a display name, with @VERSION or @ALIAS) beside what an
 ENDPOINT has and gives it a share of the traffic. It is taken back by itself, within moments, when
 more of its requests fail, or take long, than of the others'. The rule stands in the endpoint's
 labels (tategu-canary...), so that clients of the API can set it too, and it outlives the server.
 
-Without --model it shows how the deployed models do.`,
+With --follow the endpoint follows MODEL@ALIAS: each time the alias moves, the version that it says is
+deployed with all that the one before has, gets its traffic without a failed request, and the one
+before is undeployed. With --canary it is tried step by step first. A version that does not start or
+is worse is taken down and not tried again until the alias moves; asking again tries it again.
+--unfollow ends that; a roll-over that has begun is taken back.
+
+Without --model and --follow it shows how the deployed models do.`,
 		Example: "  tategu rollout fraud --model fraud-v4 --canary 5%\n" +
-			"  tategu rollout fraud --model fraud@candidate --canary 5% --step 25%,50%,100% --every 10m --max-p99 250ms\n  tategu rollout fraud --back",
+			"  tategu rollout fraud --model fraud@candidate --canary 5% --step 25%,50%,100% --every 10m --max-p99 250ms\n  tategu rollout fraud --back\n" +
+			"  tategu rollout fraud --follow fraud@champion --canary 5% --step 25%,50% --every 10m\n  tategu rollout fraud --unfollow",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, e, err := connectTo(cmd, args[0])
 			if err != nil {
 				return err
 			}
-			if model == "" {
+			if model == "" && alias == "" {
 				if given := givenFlags(cmd, slices.Sorted(maps.Keys(rolloutFlags())), "canary"); given != "" {
-					return resource.Invalid("model", "%s is of a model on trial, and none is named", given).WithHint("name it by --model")
+					return resource.Invalid("model", "%s is of a model on trial, and none is named", given).WithHint("name it by --model, or follow an alias by --follow")
 				}
 			}
 			switch {
+			case alias != "":
+				return followAlias(cmd, c, e, alias)
+			case unfollow:
+				return unfollowAlias(cmd, c, e)
 			case back:
 				return takeBack(cmd, c, e)
 			case model != "":
@@ -74,10 +85,15 @@ Without --model it shows how the deployed models do.`,
 	f.String("max-p99", "", "99% of its requests must be answered within (default: --max-slowdown)")
 	f.Float64("max-slowdown", 2, "its requests may take so many times the p99 of the others")
 	f.Int("min-requests", 10, "requests that it must have had before a verdict, and at each step")
+	f.StringVar(&alias, "follow", "", "MODEL@ALIAS to follow")
+	f.BoolVar(&unfollow, "unfollow", false, "follow no alias any more")
 	f.BoolVar(&back, "back", false, "give the canary's share back to the others now")
 	f.String("server", "", "HOST:PORT of a server that you logged in to")
 	cmd.ValidArgsFunction = completeEndpoints
-	_ = cmd.RegisterFlagCompletionFunc("model", completeModelFlag) // fails only for an unknown flag
+	for _, flag := range []string{"model", "follow"} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, completeModelFlag) // fails only for an unknown flag
+	}
+	cmd.MarkFlagsMutuallyExclusive("model", "follow", "unfollow", "back")
 	return cmd
 }
 
@@ -102,7 +118,7 @@ func percent(text string) (int32, error) {
 }
 
 // ruleLabels makes the labels of the flags that were given.
-func ruleLabels(cmd *cobra.Command, labels map[string]string, id string) (map[string]string, error) {
+func ruleLabels(cmd *cobra.Command, labels map[string]string, id string) map[string]string {
 	out := map[string]string{}
 	for name, value := range labels {
 		if !strings.HasPrefix(name, serving.CanaryLabel) {
@@ -118,7 +134,7 @@ func ruleLabels(cmd *cobra.Command, labels map[string]string, id string) (map[st
 		value := strings.ReplaceAll(strings.Trim(f.Value.String(), "[]"), ",", "-")
 		out[serving.CanaryLabel+suffix] = strings.ReplaceAll(value, "%", "")
 	}
-	return out, serving.CheckLabels(out)
+	return out
 }
 
 // tryModel deploys a model as the canary of an endpoint and waits for it.
@@ -127,12 +143,16 @@ func tryModel(cmd *cobra.Command, c *client, e *pb.Endpoint, model string) error
 	if err != nil {
 		return err
 	}
+	if labels := e.GetLabels(); labels[serving.FollowLabel] != "" && labels[serving.CanaryLabel] == serving.CanaryNewest {
+		return resource.Errorf(9, "endpoint %s follows %s with canaries: it has one rule for them, which this one would replace", path.Base(e.GetName()), labels[serving.FollowLabel]).
+			WithHint("move the alias to try a version, or run `tategu rollout %s --unfollow` first", path.Base(e.GetName()))
+	}
 	base := largest(e)
 	if base == nil {
 		return resource.Errorf(9, "endpoint %s has no deployed model with traffic: there is nothing to compare a canary with", e.GetName()).
 			WithHint("deploy a model to it first")
 	}
-	if id := serving.Canary(e); id != "" { // its trial would end, and its share stay
+	if id, _ := serving.Canary(e); id != "" { // its trial would end, and its share stay
 		return resource.Errorf(9, "deployed model %s of endpoint %s is on trial with %d%% of the traffic", id, path.Base(e.GetName()), e.GetTrafficSplit()[id]).
 			WithHint("`tategu rollout %s --back` takes it back; an update of the endpoint's traffic_split keeps it", path.Base(e.GetName()))
 	}
@@ -141,8 +161,8 @@ func tryModel(cmd *cobra.Command, c *client, e *pb.Endpoint, model string) error
 		return err
 	}
 	id := resource.NewID()
-	labels, err := ruleLabels(cmd, e.GetLabels(), id)
-	if err != nil {
+	labels := ruleLabels(cmd, e.GetLabels(), id)
+	if err := serving.CheckLabels(labels); err != nil {
 		return err
 	}
 	if err := c.patchEndpoint(cmd.Context(), &pb.Endpoint{Name: e.GetName(), Labels: labels, Etag: e.GetEtag()}, "labels"); err != nil {
@@ -171,14 +191,12 @@ func largest(e *pb.Endpoint) (most *pb.DeployedModel) {
 
 // takeBack gives the share of the canary back to the others.
 func takeBack(cmd *cobra.Command, c *client, e *pb.Endpoint) error {
-	id := serving.Canary(e)
+	id, split := serving.Canary(e)
 	if id == "" {
 		return resource.Errorf(9, "endpoint %s has no canary that takes a share of the traffic", e.GetName()).
 			WithHint("`tategu why %s` shows who has what", path.Base(e.GetName()))
 	}
-	e = proto.CloneOf(e)
-	e.TrafficSplit = serving.Share(e.GetTrafficSplit(), id, 0)
-	if err := c.patchEndpoint(cmd.Context(), &pb.Endpoint{Name: e.GetName(), TrafficSplit: e.GetTrafficSplit(), Etag: e.GetEtag()}, "traffic_split"); err != nil {
+	if err := c.patchEndpoint(cmd.Context(), &pb.Endpoint{Name: e.GetName(), TrafficSplit: split, Etag: e.GetEtag()}, "traffic_split"); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "deployed model %s of %s has no traffic any more\n", id, path.Base(e.GetName()))

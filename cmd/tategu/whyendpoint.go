@@ -8,6 +8,8 @@ import (
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"github.com/spf13/cobra"
+
+	"tategu/internal/serving"
 )
 
 // whyEndpoint writes about the endpoint called name; there is no run of that name,
@@ -31,6 +33,9 @@ func tellReplicas(w *strings.Builder, e *pb.Endpoint) {
 	fmt.Fprintf(w, "endpoint %s (%s)\n", path.Base(e.GetName()), e.GetDisplayName())
 	if len(e.GetDeployedModels()) == 0 {
 		w.WriteString("no model is deployed to it\n")
+		if alias := e.GetLabels()[serving.FollowLabel]; alias != "" {
+			fmt.Fprintf(w, "it follows the alias %s: once a version is deployed to it, later ones take its place\n", alias)
+		}
 	}
 	for _, d := range e.GetDeployedModels() {
 		fmt.Fprintf(w, "deployed model %s (%s): %d%% of the traffic\n", d.GetId(), d.GetDisplayName(), e.GetTrafficSplit()[d.GetId()])

@@ -43,6 +43,11 @@ func (m *Main) admission() *admission {
 	return &admission{capability: m.capability(), rules: m.cfg.Images, images: m.images, blobs: m.blobs, authority: m.authority}
 }
 
+// ActAs implements serving.Rights.
+func (a *admission) ActAs(ctx context.Context, p identity.Principal, email string) error {
+	return a.authority.ActAs(ctx, p, email)
+}
+
 // capability says what can run here, whoever asks: scheduled runs have no caller,
 // and what they start was asked for when their schedule was made.
 type capability struct {

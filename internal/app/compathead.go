@@ -24,6 +24,7 @@ rows. What is not served answers UNIMPLEMENTED (501 over REST) and names the met
   all others where invoke_route_prefix is set. Replicas follow the load between min_replica_count (0 is served in v1 too) and max_replica_count; scale_to_zero_spec takes periods from 1 s.
   Of autoscaling_metric_specs cpu/utilization, accelerator/duty_cycle and request_count are known. WebSockets, rollout_options and spot are not served.
   predict_request_response_logging_config writes JSON lines to a bucket; labels ` + "`tategu-canary`" + ` and ` + "`tategu-shadow`" + ` of an endpoint put a deployed model on trial ([serving](guide/serving.md)).
+  A deployment of MODEL@ALIAS resolves the alias once, as in the cloud; the label ` + "`tategu-follow`" + ` has an endpoint follow it ([serving](guide/serving.md#following-an-alias)).
   Prebuilt images sklearn-cpu and xgboost-cpu with a pickle
   (model.joblib, model.pkl, model.bst) run as Python programs with the library's version, without the image, and so do custom prediction routines (` + "`tategu/cpr`" + `: sources and requirements in the artifact); other prebuilt images with files of their own are refused by name.
 - **Other prediction protocols**, at an endpoint's own path ([serving](guide/serving.md#other-protocols)): ` + "`/invocations` and `/ping`" + ` (MLflow, SageMaker), and of the Open Inference Protocol

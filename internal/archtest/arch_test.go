@@ -53,6 +53,7 @@ func private() map[string][]string {
 		"internal/replica/http1":           {"internal/load", "internal/replica", "internal/replica/frame"},
 		"internal/replica/frame":           {"internal/replica", "internal/runner"},
 		"internal/serving/autoscale":       {"internal/serving"},
+		"internal/serving/follow":          {"internal/serving"},
 		"internal/serving/sample":          {"internal/serving"},
 		"internal/serving/rollout":         {"internal/serving"},
 		"internal/serving/shadow":          {"internal/serving"},

@@ -12,6 +12,7 @@ const (
 	KindDeploymentOps           = "deploymentOps"           // key as in deployments; data is the operation's name
 	KindTorchModels             = "torchModels"             // key as in deployments, parent ENDPOINT; what is registered in a deployed TorchServe, as JSON
 	KindRollouts                = "rollouts"                // key as in deployments, parent ENDPOINT; what became of a canary, as JSON
+	KindFollows                 = "follows"                 // key: an endpoint that follows an alias; who asked and how far it is, as JSON
 	KindShadowReports           = "shadowReports"           // key: an endpoint; how its shadow answered, as JSON
 	KindPipelineJobs            = "pipelineJobs"            // a PipelineJob
 	KindSchedules               = "schedules"               // a Schedule

@@ -19,21 +19,28 @@ import (
 
 // CheckLabels refuses labels of an endpoint that stand for a rule and make none.
 func CheckLabels(labels map[string]string) error {
+	endpoint := &pb.Endpoint{Labels: labels}
 	_, err := rollout.FromLabels(labels)
-	_, bad := shadowOf(&pb.Endpoint{Labels: labels})
-	return cmp.Or(err, bad)
+	_, bad := shadowOf(endpoint)
+	_, wrong := wishOf(endpoint)
+	return cmp.Or(err, bad, wrong)
 }
 
-// CanaryLabel begins the labels of an endpoint that make a rule for its canary.
-const CanaryLabel = rollout.Label
+// CanaryLabel begins the labels of an endpoint that make a rule for its canary, which is
+// about a deployed model by its id, or about CanaryNewest.
+const (
+	CanaryLabel  = rollout.Label
+	CanaryNewest = rollout.Newest
+)
 
-// Canary is the deployed model that is on trial by the endpoint's labels, "" = none.
-func Canary(endpoint *pb.Endpoint) string {
-	id, _, err := onTrial(endpoint)
-	if err != nil {
-		return ""
+// Canary gives the traffic split without the share of the deployed model that is on
+// trial by the endpoint's labels; id "" = there is none.
+func Canary(endpoint *pb.Endpoint) (id string, without map[string]int32) {
+	t, err := onTrial(endpoint)
+	if t == nil || err != nil {
+		return "", nil
 	}
-	return id
+	return t.id, t.with(endpoint.GetTrafficSplit(), 0)
 }
 
 // Share gives the traffic split in which a deployed model has share percent, and the
@@ -49,23 +56,23 @@ var errRolledBack = errors.New("the canary is taken back")
 // finds it worse, nothing more is sent to it from that moment on, and the row of the
 // endpoint follows.
 type canary struct {
-	endpoint, id string
-	rule         rollout.Rule
-	now          func() time.Time
-	judged       chan<- *canary
+	endpoint string
+	trial
+	now    func() time.Time
+	judged chan<- *canary
 
 	gone  context.Context //nolint:containedctx // ends when the canary is taken back, for the requests that it has
 	end   context.CancelFunc
 	out   atomic.Bool  // it gets nothing any more
-	share atomic.Int32 // its share now
+	share atomic.Int32 // its share now, in percent of what its rule is about
 
 	mu     sync.Mutex
 	judge  *rollout.Judge
 	reason string
 }
 
-func newCanary(endpoint, id string, rule rollout.Rule, now func() time.Time, judged chan<- *canary) *canary {
-	c := &canary{endpoint: endpoint, id: id, rule: rule, now: now, judged: judged, judge: rollout.NewJudge(rule)}
+func newCanary(endpoint string, t trial, now func() time.Time, judged chan<- *canary) *canary {
+	c := &canary{endpoint: endpoint, trial: t, now: now, judged: judged, judge: rollout.NewJudge(*t.rule)}
 	c.gone, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -128,57 +135,92 @@ func (c *canary) restart() {
 	c.judge.Restart()
 }
 
-// onTrial finds the canary of an endpoint and its rule; "" = there is none. shares
-// are those of the traffic split.
-func onTrial(endpoint *pb.Endpoint) (id string, rule *rollout.Rule, err error) {
-	rule, err = rollout.FromLabels(endpoint.GetLabels())
+// trial is which deployed model is a canary, and by which rule.
+type trial struct {
+	id   string
+	rule *rollout.Rule
+	// of is the id of the deployed model that it is to replace, whose share it takes; "" =
+	// it takes of all others.
+	of string
+}
+
+func ruleOf(endpoint *pb.Endpoint) (*rollout.Rule, error) {
+	return rollout.FromLabels(endpoint.GetLabels())
+}
+
+// onTrial finds the canary of an endpoint and its rule; nil = there is none.
+func onTrial(endpoint *pb.Endpoint) (*trial, error) {
+	rule, err := ruleOf(endpoint)
 	if err != nil || rule == nil {
-		return "", nil, err
+		return nil, err
 	}
+	t := &trial{id: rule.Canary, rule: rule}
 	split := endpoint.GetTrafficSplit()
-	if rule.Canary != rollout.Newest {
-		id = rule.Canary
-	} else {
+	if rule.Canary == rollout.Newest {
 		var newest *pb.DeployedModel
 		for _, d := range endpoint.GetDeployedModels() {
+			of := d.GetSystemLabels()[ReplacesLabel]
+			if endpoint.GetLabels()[FollowLabel] != "" && of == "" {
+				continue // versions that replace others are meant, and nothing else
+			}
 			if split[d.GetId()] > 0 && (newest == nil || d.GetCreateTime().AsTime().After(newest.GetCreateTime().AsTime())) {
-				newest = d
+				newest, t.of = d, of
 			}
 		}
-		id = newest.GetId()
+		t.id = newest.GetId()
 	}
-	if share := split[id]; share <= 0 || share >= 100 {
-		return "", nil, nil
+	if share := t.portion(split); share <= 0 || share >= 100 {
+		return nil, nil //nolint:nilnil // no canary is no error
 	}
-	return id, rule, nil
+	return t, nil
+}
+
+// portion is what the canary has, in percent of what its rule is about.
+func (t *trial) portion(split map[string]int32) int32 {
+	if whole := split[t.id] + split[t.of]; t.of != "" && whole > 0 {
+		return 100 * split[t.id] / whole
+	}
+	return split[t.id]
+}
+
+// with is the traffic split when the canary has such a share.
+func (t *trial) with(split map[string]int32, share int32) map[string]int32 {
+	if t.of == "" {
+		return rollout.With(split, t.id, share)
+	}
+	return rollout.Between(split, t.of, t.id, share)
 }
 
 // canaryOf gives the canary of an endpoint that was just read: the one on trial
 // already, or a new one. The caller holds the lock.
 func (e *Engine) canaryOf(endpoint *pb.Endpoint) *canary {
-	id, rule, err := onTrial(endpoint)
+	t, err := onTrial(endpoint)
 	if err != nil {
 		e.cfg.Log.Error("a rule for a canary cannot be read", slog.String("endpoint", endpoint.GetName()), slog.Any("error", err))
 	}
 	old := e.canaries[endpoint.GetName()]
-	if id == "" {
+	if t == nil {
 		if old != nil && !old.out.Load() {
 			delete(e.canaries, endpoint.GetName())
 		}
 		return nil
 	}
-	if old != nil && old.id == id && (old.rule.Equal(rule) || old.out.Load()) {
-		old.share.Store(endpoint.GetTrafficSplit()[id])
+	share := t.portion(endpoint.GetTrafficSplit())
+	if old != nil && old.id == t.id && (old.rule.Equal(t.rule) || old.out.Load()) {
+		old.share.Store(share)
 		return old
 	}
-	c := newCanary(endpoint.GetName(), id, *rule, e.cfg.Now, e.judged)
-	c.share.Store(endpoint.GetTrafficSplit()[id])
+	c := newCanary(endpoint.GetName(), *t, e.cfg.Now, e.judged)
+	c.share.Store(share)
 	e.canaries[endpoint.GetName()] = c
 	return c
 }
 
-// others is the traffic split without the canary.
+// others is the traffic split without the canary: what the baseline answers.
 func (c *canary) others(split map[string]int32) map[string]int32 {
+	if c.of != "" {
+		return map[string]int32{c.of: 100}
+	}
 	out := maps.Clone(split)
 	delete(out, c.id)
 	return out

@@ -255,7 +255,11 @@ func (a *actor) commit(ctx context.Context, tx store.Tx) (string, error) {
 	}
 	first := len(endpoint.GetDeployedModels()) == 0
 	endpoint.DeployedModels = append(endpoint.DeployedModels, dm)
-	endpoint.TrafficSplit = split(endpoint, req.GetTrafficSplit(), dm.GetId(), first)
+	if of := dm.GetSystemLabels()[ReplacesLabel]; of != "" {
+		arrive(endpoint, dm, of)
+	} else {
+		endpoint.TrafficSplit = split(endpoint, req.GetTrafficSplit(), dm.GetId(), first)
+	}
 	endpoint.UpdateTime = now
 	if err := seal(endpoint); err != nil {
 		return "", err
@@ -332,11 +336,16 @@ func (a *actor) failed(ctx context.Context, cause error) error {
 	if err := a.stop(ctx); err != nil {
 		return err
 	}
-	return a.engine.cfg.Store.Update(ctx, func(tx store.Tx) error {
+	followed := false
+	err := a.engine.cfg.Store.Update(ctx, func(tx store.Tx) error {
 		if err := a.answer(ctx, tx, func(op string) (bool, error) {
 			_, err := operation.Fail(ctx, tx, op, withLogs(cause, a.key))
 			return false, err
 		}); err != nil {
+			return err
+		}
+		var err error
+		if followed, err = a.notArrived(ctx, tx, cause); err != nil {
 			return err
 		}
 		if err := tx.Delete(ctx, resource.KindTorchModels, a.key); err != nil {
@@ -344,6 +353,10 @@ func (a *actor) failed(ctx context.Context, cause error) error {
 		}
 		return tx.Delete(ctx, resource.KindDeployments, a.key)
 	})
+	if err == nil && followed {
+		a.engine.metrics.rolledOver(a.key, "failed")
+	}
+	return err
 }
 
 // withLogs adds where the output of the replicas is, if they made any.

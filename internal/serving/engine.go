@@ -17,6 +17,7 @@ import (
 	"tategu/internal/modelformat"
 	"tategu/internal/resource"
 	"tategu/internal/runtime"
+	"tategu/internal/serving/follow"
 	"tategu/internal/serving/shadow"
 	"tategu/internal/store"
 )
@@ -30,6 +31,8 @@ type Config struct {
 	// Fits refuses replicas that can never run here at the same time; nil = the
 	// runtime's word on each of them is enough.
 	Fits func(together ...runtime.Workload) error
+	// Rights answers for those who asked for following an alias; nil = they may all.
+	Rights Rights
 	// Journal takes logged requests; nil = they are not logged.
 	Journal  Journal
 	HasImage func(image string) bool // whether an images rule fits; nil = never
@@ -63,6 +66,7 @@ type Engine struct {
 	canaries  map[string]*canary       // by endpoint
 	rollouts  map[string]Rollout       // by deployment key
 	actors    map[string]chan struct{} // wake-up of each deployment's goroutine
+	follows   map[string]follow.State  // by endpoint
 
 	judged chan *canary // whose verdict is new
 
@@ -87,7 +91,7 @@ func New(cfg Config) *Engine {
 	}
 	return &Engine{
 		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner, Torch: cfg.Torch}, metrics: newMetrics(),
-		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{},
+		running: map[string]*deployment{}, endpoints: map[string]*entry{}, canaries: map[string]*canary{}, rollouts: map[string]Rollout{}, follows: map[string]follow.State{},
 		judged: make(chan *canary, 16), shadowed: make(chan *exchange, copiesQueue), journaled: make(chan *exchange, copiesQueue),
 		reports: reports{byName: map[string]*shadow.Report{}, changed: map[string]bool{}},
 		pools:   pools{byName: map[string]*pool{}},
@@ -111,6 +115,8 @@ func (e *Engine) Ready(ctx context.Context) error {
 func (e *Engine) Run(ctx context.Context) error {
 	w := e.cfg.Store.Watch(resource.KindDeployments, resource.KindEndpoints, resource.KindDeploymentResourcePools)
 	defer w.Close()
+	following := e.newFollower()
+	defer following.close()
 	ctx, cancel := context.WithCancel(ctx)
 	var actors sync.WaitGroup
 	defer actors.Wait()
@@ -133,6 +139,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.wake(ctx, &actors, row.Key, row.State == resource.StateDeployed)
 	}
 	actors.Go(func() { e.tend(ctx) })
+	actors.Go(func() { following.run(ctx) })
 	actors.Go(func() { e.runShadows(ctx) })
 	actors.Go(func() { e.runJournal(ctx) })
 	actors.Go(func() {

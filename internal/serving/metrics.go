@@ -14,6 +14,7 @@ import (
 
 	"tategu/internal/replica"
 	"tategu/internal/resource"
+	"tategu/internal/serving/follow"
 )
 
 // metrics of the data plane, by deployed model. What a model had goes when it is
@@ -28,6 +29,8 @@ type metrics struct {
 	failures *prometheus.CounterVec
 	cold     *prometheus.HistogramVec
 	rollouts *prometheus.CounterVec
+	follows  *prometheus.CounterVec
+	behind   *prometheus.GaugeVec
 	lost     *prometheus.CounterVec
 }
 
@@ -66,6 +69,12 @@ func newMetrics() *metrics {
 		rollouts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tategu_rollouts_total", Help: "Canaries whose trial ended, by outcome: promoted or rolled_back.",
 		}, labelNames("outcome")),
+		follows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tategu_follow_rollovers_total", Help: "Roll-overs to the version of an alias that ended, by outcome: done, failed or superseded.",
+		}, []string{"project", "endpoint", "outcome"}),
+		behind: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tategu_follow_behind", Help: "1 while an endpoint that follows an alias does not serve the version that it says.",
+		}, []string{"project", "endpoint"}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tategu_prediction_logs_dropped_total", Help: "Requests that were to be logged and were not: they were too large, or too many at a time.",
 		}, []string{"project", "endpoint"}),
@@ -88,8 +97,37 @@ func (m *metrics) rolledOut(key, state string) {
 	m.rollouts.WithLabelValues(name.Project(), name.Parent().ID(), name.ID(), strings.ToLower(state)).Inc()
 }
 
+// followed tells whether an endpoint serves what the alias says that it follows.
+func (m *metrics) followed(endpoint string, s follow.State) {
+	name, err := resource.ParseName(endpoint)
+	if err != nil {
+		return // no endpoint has such a name
+	}
+	behind := 0.0
+	if s.Behind() {
+		behind = 1
+	}
+	m.behind.WithLabelValues(name.Project(), name.ID()).Set(behind)
+}
+
+// rolledOver counts the end of a roll-over of an endpoint, or of one below it.
+func (m *metrics) rolledOver(key, outcome string) {
+	if name, err := resource.ParseName(key); err == nil && outcome != "" {
+		m.follows.WithLabelValues(name.Project(), name.Get("endpoints"), outcome).Inc()
+	}
+}
+
+// unfollowed drops what was counted of an endpoint.
+func (m *metrics) unfollowed(endpoint string) {
+	if name, err := resource.ParseName(endpoint); err == nil {
+		match := prometheus.Labels{"project": name.Project(), "endpoint": name.ID()}
+		m.behind.DeletePartialMatch(match)
+		m.follows.DeletePartialMatch(match)
+	}
+}
+
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.explains, m.managed, m.seconds, m.explain, m.waited, m.failures, m.cold, m.rollouts, m.lost}
+	return []prometheus.Collector{m.requests, m.explains, m.managed, m.seconds, m.explain, m.waited, m.failures, m.cold, m.rollouts, m.follows, m.behind, m.lost}
 }
 
 // Metrics are those of all deployed models, for a registry.

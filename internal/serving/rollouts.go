@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"tategu/internal/resource"
-	"tategu/internal/serving/rollout"
 	"tategu/internal/store"
 )
 
@@ -149,10 +148,11 @@ func (e *Engine) settle(ctx context.Context, tx store.Tx, c *canary, known Rollo
 	if err != nil {
 		return Rollout{}, err
 	}
-	share := endpoint.GetTrafficSplit()[c.id]
-	if id, _, err := onTrial(endpoint); err != nil || id != c.id {
+	t, err := onTrial(endpoint)
+	if err != nil || t == nil || t.id != c.id {
 		return Rollout{}, nil //nolint:nilerr // the label was changed: nothing is on trial
 	}
+	share := t.portion(endpoint.GetTrafficSplit())
 	next := Rollout{State: RolloutTrial, Share: share, Since: now}
 	to := share
 	switch step := c.rule.Next(share); {
@@ -162,13 +162,14 @@ func (e *Engine) settle(ctx context.Context, tx store.Tx, c *canary, known Rollo
 	case step == 0:
 		return known, nil
 	default:
-		next.Share, to = step, step
+		to = step
+		next.Share = t.portion(t.with(endpoint.GetTrafficSplit(), step))
 		if step == 100 {
 			next.State = RolloutDone
 		}
 	}
 	if to != share {
-		endpoint.TrafficSplit = rollout.With(endpoint.GetTrafficSplit(), c.id, to)
+		endpoint.TrafficSplit = t.with(endpoint.GetTrafficSplit(), to)
 		endpoint.UpdateTime = timestamppb.New(now)
 		if err := seal(endpoint); err != nil {
 			return next, err
@@ -210,7 +211,11 @@ func (e *Engine) onRollout(key string) string {
 		return known.String()
 	}
 	seen, enough := c.seen()
-	text := fmt.Sprintf("Canary with %d%% of the traffic since %s: %s.", known.Share, known.Since.UTC().Format(time.RFC3339), seen)
+	of := "of the traffic"
+	if c.of != "" {
+		of = "of the traffic of what it replaces"
+	}
+	text := fmt.Sprintf("Canary with %d%% %s since %s: %s.", known.Share, of, known.Since.UTC().Format(time.RFC3339), seen)
 	if step := c.rule.Next(known.Share); step > 0 {
 		text += fmt.Sprintf(" Then %d%%, from %s on", step, known.Since.Add(c.rule.Interval).UTC().Format(time.RFC3339))
 		if !enough {

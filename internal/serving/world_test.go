@@ -101,6 +101,7 @@ type world struct {
 	journal serving.Journal
 	objects files
 	torch   modelformat.Torch
+	rights  serving.Rights
 	random  int // what is drawn; negative = by chance
 	stop    func()
 	logs    slog.Handler
@@ -131,7 +132,7 @@ func (w *world) open() {
 	}
 	w.store = st
 	w.engine = serving.New(serving.Config{
-		Store: st, Objects: w.objects.as, Journal: w.journal, Runtime: w.runtime, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
+		Store: st, Objects: w.objects.as, Rights: w.rights, Journal: w.journal, Runtime: w.runtime, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
 		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits, Torch: w.torch,
 		Random: func(n int) int {
 			if w.random < 0 {

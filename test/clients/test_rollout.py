@@ -173,3 +173,77 @@ def test_rule_is_checked(mode):
             display_name="e",
             labels={"tategu-canary": "newest", "tategu-canary-max-errors": "many"},
         )
+
+
+@pytest.fixture
+def following_endpoint(mode):
+    endpoint = aiplatform.Endpoint.create(
+        display_name="following", labels={"tategu-follow": "champion"}
+    )
+    yield endpoint
+    endpoint.delete(force=True)
+
+
+def upload(image, parent=None, aliases=None):
+    return aiplatform.Model.upload(
+        display_name="followed",
+        serving_container_image_uri=image,
+        serving_container_predict_route="/predict",
+        serving_container_health_route="/health",
+        parent_model=parent and parent.resource_name,
+        version_aliases=aliases,
+        is_default_version=parent is None,
+    )
+
+
+def until(endpoint, text):
+    """Wait until the only deployed model says a text; give its version, and what it follows."""
+    for _ in range(1200):
+        models = aiplatform.Endpoint(endpoint.resource_name).gca_resource
+        (*others, last) = models.deployed_models
+        if not others and text in last.status.message:
+            _, *told = last.status.message.partition("Follows")
+            return last.model_version_id, "".join(told)
+        time.sleep(0.05)
+    raise AssertionError(f"no {text!r} in {models}")
+
+
+def test_endpoint_follows_an_alias(following_endpoint, server):
+    """As the alias moves under load nothing fails; a bad version is not tried again."""
+    endpoint = following_endpoint
+    first = upload("echo", aliases=["champion"])
+    second = upload("echo", first)
+    third = upload("crash", first)
+    registry = first.versioning_registry
+    endpoint.deploy(first, machine_type="n1-standard-2", max_replica_count=2)
+    until(endpoint, "Follows the alias champion of ")
+    load = Load(server, endpoint)
+    try:
+        load.wait(100)
+        registry.add_version_aliases(["champion"], version=second.version_id)
+        version, _ = until(endpoint, f"version {second.version_id}, since ")
+        load.wait(100)
+        assert version == second.version_id
+        (model,) = endpoint.list_models()
+        assert model.dedicated_resources.max_replica_count == 2
+
+        registry.add_version_aliases(["champion"], version=third.version_id)
+        version, told = until(endpoint, f"version {third.version_id} did not take over")
+        assert version == second.version_id
+        assert "it was not deployed: " in told
+        load.wait(200)
+        assert until(endpoint, "did not take over") == (version, told)
+        assert [m.id for m in endpoint.list_models()] == [model.id]
+    finally:
+        load.stop()
+    assert load.answers == {200: load.total()}
+    assert load.by[model.id] >= 200
+
+    # The label is taken away: what is deployed stays, wherever the alias goes. (The
+    # client takes labels={} for nothing to be changed.)
+    endpoint.update(labels={"team": "x"})
+    registry.add_version_aliases(["champion"], version=first.version_id)
+    assert until(endpoint, "replicas ready") == (second.version_id, "")
+    assert [m.id for m in endpoint.list_models()] == [model.id]
+    endpoint.undeploy_all()
+    first.delete()

@@ -10,8 +10,9 @@ import (
 	"tategu/internal/resource"
 )
 
-// Accounts says which service accounts exist and who may use them.
+// Accounts says which service accounts exist and who may use them, and who may do what.
 type Accounts interface {
+	Authorizer
 	// ServiceAccount gives the project and the canonical address of an account.
 	ServiceAccount(ctx context.Context, email string) (project, canonical string, err error)
 	// ActAs answers whether p may run something as an account.

@@ -29,6 +29,8 @@ func (jobAccounts) ServiceAccount(_ context.Context, email string) (project, can
 	return "p", email, nil
 }
 
+func (jobAccounts) Authorize(context.Context, identity.Principal, string, string) error { return nil }
+
 func (jobAccounts) ActAs(_ context.Context, _ identity.Principal, email string) error {
 	if email == "forbidden@p.iam.tategu.internal" {
 		return resource.Errorf(codes.PermissionDenied, "no actAs")

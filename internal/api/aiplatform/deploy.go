@@ -7,6 +7,7 @@ import (
 
 	"tategu/internal/operation"
 	"tategu/internal/resource"
+	"tategu/internal/serving"
 	"tategu/internal/store"
 
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
@@ -93,6 +94,7 @@ func (s *Endpoints) prepare(ctx context.Context, tx store.Tx, project string, wa
 		d.DisplayName = model.DisplayName
 	}
 	d.CreateTime = timestamppb.New(s.std.now())
+	delete(d.SystemLabels, serving.ReplacesLabel) // ours alone
 	if d.Id == "" {
 		d.Id = resource.NewID()
 	} else if !s.std.ids.MatchString(d.Id) || d.Id == newModelKey {
@@ -171,6 +173,10 @@ func (s *Endpoints) takeOff(ctx context.Context, tx store.Tx, e *pb.Endpoint, re
 	}
 	known := err == nil
 	if deployedModel(e, id) == nil {
+		if known && row.State == resource.StateDeploying && serving.Replaces(row) {
+			row.State = resource.StateUndeploying // no operation waits for it
+			return tx.Put(ctx, row)
+		}
 		if known && row.State == resource.StateDeploying {
 			return resource.Errorf(codes.FailedPrecondition, "%s is still being deployed on %s", id, e.Name).WithResource(key).
 				WithHint("cancel its deploy operation instead")
@@ -193,8 +199,8 @@ func (s *Endpoints) takeOff(ctx context.Context, tx store.Tx, e *pb.Endpoint, re
 	default:
 		delete(e.TrafficSplit, id)
 	}
-	if !known {
-		return nil
+	if err := serving.TakenOff(ctx, tx, e.Name, id); err != nil || !known {
+		return err
 	}
 	row.State = resource.StateUndeploying
 	return tx.Put(ctx, row)

@@ -3,8 +3,10 @@ package aiplatform
 import (
 	"cmp"
 	"context"
+	"maps"
 
 	"tategu/internal/api"
+	"tategu/internal/identity"
 	"tategu/internal/operation"
 	"tategu/internal/resource"
 	"tategu/internal/serving"
@@ -70,6 +72,9 @@ func (s *Endpoints) create(ctx context.Context, req *pb.CreateEndpointRequest) (
 	if err := serving.CheckLabels(e.Labels); err != nil {
 		return nil, err
 	}
+	if err := s.mayFollow(ctx, req.Parent, e.Labels); err != nil {
+		return nil, err
+	}
 	var op *longrunningpb.Operation
 	err := s.std.store.Update(ctx, func(tx store.Tx) error {
 		if err := s.insert(ctx, tx, req, e); err != nil {
@@ -86,6 +91,9 @@ func (s *Endpoints) create(ctx context.Context, req *pb.CreateEndpointRequest) (
 // insert writes the row. The table of logged requests is named after the endpoint's id.
 func (s *Endpoints) insert(ctx context.Context, tx store.Tx, req *pb.CreateEndpointRequest, e *pb.Endpoint) error {
 	if err := s.std.Insert(ctx, tx, req.Parent, req.EndpointId, e, ""); err != nil {
+		return err
+	}
+	if err := serving.AskFollow(ctx, tx, e, nil, s.std.now()); err != nil {
 		return err
 	}
 	if !e.GetPredictRequestResponseLoggingConfig().GetEnabled() {
@@ -120,11 +128,15 @@ func (s *Endpoints) update(ctx context.Context, req *pb.UpdateEndpointRequest) (
 	if req.GetEndpoint() == nil {
 		return nil, resource.Invalid("endpoint", "endpoint is missing")
 	}
+	if err := s.mayFollow(ctx, req.Endpoint.Name, req.Endpoint.Labels); err != nil {
+		return nil, err
+	}
 	e := &pb.Endpoint{}
 	err := s.std.store.Update(ctx, func(tx store.Tx) error {
 		if err := s.std.Load(ctx, tx, req.Endpoint.Name, e); err != nil {
 			return err
 		}
+		before := maps.Clone(e.Labels)
 		if err := Merge(req, e, req.Endpoint); err != nil {
 			return err
 		}
@@ -134,6 +146,9 @@ func (s *Endpoints) update(ctx context.Context, req *pb.UpdateEndpointRequest) (
 		if err := cmp.Or(serving.CheckLabels(e.Labels), serving.CheckLogging(e)); err != nil {
 			return err
 		}
+		if err := serving.AskFollow(ctx, tx, e, before, s.std.now()); err != nil {
+			return err
+		}
 		return s.std.Save(ctx, tx, e, "")
 	})
 	if err != nil {
@@ -141,6 +156,24 @@ func (s *Endpoints) update(ctx context.Context, req *pb.UpdateEndpointRequest) (
 	}
 	s.show(e)
 	return e, nil
+}
+
+// mayFollow refuses labels that have versions of a model deployed, from whoever could not
+// deploy them. name is below the project.
+func (s *Endpoints) mayFollow(ctx context.Context, name string, labels map[string]string) error {
+	if labels[serving.FollowLabel] == "" {
+		return nil
+	}
+	n, err := resource.ParseName(name)
+	if err != nil {
+		return err
+	}
+	for _, permission := range []string{"aiplatform.endpoints.deploy", "aiplatform.models.get"} {
+		if err := s.accounts.Authorize(ctx, identity.FromContext(ctx), n.Project(), permission); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkSplit wants shares of deployed models that add up to 100; empty is fine.
@@ -192,6 +225,9 @@ func (s *Endpoints) delete(ctx context.Context, req *pb.DeleteEndpointRequest) (
 		}
 		if len(rows) > 0 {
 			return busy(rows[0].Key, "being deployed")
+		}
+		if err := tx.Delete(ctx, resource.KindFollows, e.Name); err != nil {
+			return err
 		}
 		return tx.Delete(ctx, resource.KindShadowReports, e.Name)
 	})

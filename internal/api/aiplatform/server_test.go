@@ -47,6 +47,13 @@ func (accounts) ActAs(_ context.Context, _ identity.Principal, email string) err
 	return nil
 }
 
+func (accounts) Authorize(ctx context.Context, _ identity.Principal, _, permission string) error {
+	if identity.FromContext(ctx).Email == "reader@p" {
+		return resource.Errorf(codes.PermissionDenied, "permission %q denied", permission)
+	}
+	return nil
+}
+
 // images keeps one image for itself.
 type images struct{}
 

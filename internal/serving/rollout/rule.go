@@ -6,6 +6,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,6 +198,21 @@ func With(split map[string]int32, id string, share int32) map[string]int32 {
 	}
 	if share > 0 {
 		out[id] = share
+	}
+	return out
+}
+
+// Between gives the traffic split when id has share percent of what it and from have
+// together, which is rounded up, and from has the rest. Others keep theirs.
+func Between(split map[string]int32, from, id string, share int32) map[string]int32 {
+	out := maps.Clone(split)
+	whole := split[from] + split[id]
+	part := (whole*share + 99) / 100
+	for who, s := range map[string]int32{id: part, from: whole - part} {
+		out[who] = s
+		if s == 0 {
+			delete(out, who)
+		}
 	}
 	return out
 }
