@@ -300,31 +300,50 @@ type entry struct {
 	journal *journaling
 }
 
-// choose picks a deployed model of an endpoint. What is cached of the endpoint may be a
-// moment old, so that a miss is looked up before it is an error.
-func (e *Engine) choose(ctx context.Context, name, id string) (*entry, *deployment, error) {
+// rereads is how often an endpoint is read that changes while it is.
+const rereads = 3
+
+// read reads an endpoint, and keeps it for later requests, with its canary; kept is false
+// when it changed meanwhile: then nobody judges what is asked.
+func (e *Engine) read(ctx context.Context, name string) (at *entry, kept bool, err error) {
 	e.mu.RLock()
-	at, epoch := e.endpoints[name], e.epoch
+	epoch := e.epoch
 	e.mu.RUnlock()
-	if at != nil {
-		if d := e.draw(at, id); d != nil {
-			return at, d, nil
-		}
-	}
 	at = &entry{endpoint: &pb.Endpoint{}, keys: map[string]string{}}
 	if _, err := store.GetMessage(ctx, e.cfg.Store, resource.KindEndpoints, name, at.endpoint); err != nil {
-		return nil, nil, fmt.Errorf("predict: %w", err)
+		return nil, false, fmt.Errorf("predict: %w", err)
 	}
 	for id := range at.endpoint.GetTrafficSplit() {
 		at.keys[id] = resource.DeploymentKey(at.endpoint.GetName(), id)
 	}
 	e.follow(ctx, at)
 	e.mu.Lock()
-	if e.epoch == epoch { // else what was read may be old already
-		at.canary = e.canaryOf(at.endpoint)
-		e.endpoints[name] = at
+	defer e.mu.Unlock()
+	if e.epoch != epoch {
+		return at, false, nil
 	}
-	e.mu.Unlock()
+	at.canary = e.canaryOf(at.endpoint)
+	e.endpoints[name] = at
+	return at, true, nil
+}
+
+// choose picks a deployed model of an endpoint. What is cached of the endpoint may be a
+// moment old, so that a miss is looked up before it is an error.
+func (e *Engine) choose(ctx context.Context, name, id string) (*entry, *deployment, error) {
+	e.mu.RLock()
+	at := e.endpoints[name]
+	e.mu.RUnlock()
+	if at != nil {
+		if d := e.draw(at, id); d != nil {
+			return at, d, nil
+		}
+	}
+	for kept, try := false, 0; !kept && try < rereads; try++ {
+		var err error
+		if at, kept, err = e.read(ctx, name); err != nil {
+			return nil, nil, err
+		}
+	}
 	if d := e.draw(at, id); d != nil {
 		return at, d, nil
 	}
