@@ -39,6 +39,8 @@ type program struct {
 	id      string
 	handler http.HandlerFunc // nil = nobody listens
 	shut    atomic.Bool      // the port is closed for now
+	reads   chan struct{}    // bodies are read once it is closed; nil = at once
+	early   bool             // answers before it reads
 	ended   chan struct{}
 	phase   func() runtime.Phase // until it ends; nil = Running
 	exit    runtime.Exit
@@ -107,8 +109,11 @@ func (m *machine) Do(ctx context.Context, address string, r *http1.Request) (*ht
 	done := make(chan error, 1)
 	go func() {
 		body := r.Body
-		if r.Upload != nil { // a handler is called when all is there
+		if r.Upload != nil && !p.early { // a handler is called when all is there
 			var err error
+			if p.reads != nil {
+				<-p.reads
+			}
 			if body, err = r.Upload.Whole(); err != nil {
 				done <- err
 				return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,6 +24,7 @@ var ErrUnread = errors.New("waits for its body")
 const (
 	stallLimit  = 50 * time.Millisecond
 	onceLimit   = 5 * time.Second
+	leastWatch  = 5 * time.Millisecond // between two looks
 	waryAfter   = 10 * time.Second
 	uploadShare = 2 // one in so many places of a replica is for uploads at most
 )
@@ -65,17 +67,16 @@ func (s *Set) pass(ctx context.Context, r *Request) (*Response, error) {
 	m.uploads = append(m.uploads, r.Upload)
 	s.mu.Unlock()
 	sent := time.Now()
-	watched, timer, end := s.watch(ctx, r)
+	watched, w := s.watch(ctx, r)
 	resp, err := s.exchange(watched, t, r)
 	if err == nil {
-		if !r.Upload.Arrived() { // it is answered already: nothing is gained by another try
-			timer.Reset(onceLimit)
-		}
 		resp.Took, resp.Beside = time.Since(sent)-r.Upload.Waited(), t.beside // its caller's pace is not its own
-		resp.Body = &leased{ReadCloser: resp.Body, release: func() { end(); s.finish(t.to, r.Upload, false) }}
+		release := sync.OnceFunc(func() { w.end(); s.finish(t.to, r.Upload, false) })
+		w.answered(release)
+		resp.Body = &leased{ReadCloser: resp.Body, release: release}
 		return resp, nil
 	}
-	end()
+	w.end()
 	stalled := ctx.Err() == nil && errors.Is(context.Cause(watched), errStalled)
 	broke, again := false, false
 	if !stalled {
@@ -115,26 +116,82 @@ func (s *Set) resend(ctx context.Context, r *Request) (*Response, error) {
 	return s.send(ctx, &whole, 2)
 }
 
-// watch ends the exchange of a caller who stops sending, by a timer. end must be called.
-func (s *Set) watch(ctx context.Context, r *Request) (watched context.Context, timer *time.Timer, end func()) {
-	limit := onceLimit
+// watch ends the exchange of a caller who is waited for too long in all. A replica that
+// takes its time to read is no such caller.
+type watch struct {
+	set    *Set
+	upload *Upload
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	limit   time.Duration // of the time that the caller was waited for
+	timer   *time.Timer
+	release func() // gives the place back, once there is an answer
+	stalled bool
+	over    bool
+}
+
+// watch begins one; its end must be called.
+func (s *Set) watch(ctx context.Context, r *Request) (context.Context, *watch) {
+	w := &watch{set: s, upload: r.Upload, limit: onceLimit}
 	if r.Again {
-		limit = stallLimit
+		w.limit = stallLimit
 	}
-	watched, cancel := context.WithCancelCause(ctx)
-	timer = time.AfterFunc(limit, func() {
-		if r.Upload.Arrived() {
-			return
-		}
-		s.mu.Lock()
-		s.wary = time.Now().Add(waryAfter)
-		s.mu.Unlock()
-		cancel(errStalled)
-	})
-	return watched, timer, func() {
-		timer.Stop()
-		cancel(nil)
+	ctx, w.cancel = context.WithCancelCause(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(w.limit, w.look)
+	return ctx, w
+}
+
+// look is the timer's.
+func (w *watch) look() {
+	if release := w.due(); release != nil {
+		release()
 	}
+}
+
+// due ends the exchange, if it is time, and gives what gives its place back.
+func (w *watch) due() (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over || w.upload.Arrived() {
+		return nil
+	}
+	if left := w.limit - w.upload.Waited(); left > 0 {
+		w.timer.Reset(max(left, leastWatch))
+		return nil
+	}
+	w.stalled = true
+	w.set.mu.Lock()
+	w.set.wary = time.Now().Add(waryAfter)
+	w.set.mu.Unlock()
+	w.cancel(errStalled)
+	return w.release
+}
+
+// answered gives a caller more time whose answer is there already, since nothing is gained by
+// another try. Whoever has the answer waits for the body before it is closed: the place must
+// not.
+func (w *watch) answered(release func()) {
+	w.mu.Lock()
+	stalled := w.stalled
+	if !stalled && !w.upload.Arrived() {
+		w.release, w.limit = release, w.upload.Waited()+onceLimit
+		w.timer.Reset(onceLimit)
+	}
+	w.mu.Unlock()
+	if stalled {
+		release()
+	}
+}
+
+func (w *watch) end() {
+	w.mu.Lock()
+	w.over = true
+	w.timer.Stop()
+	w.mu.Unlock()
+	w.cancel(nil)
 }
 
 // finish gives the place of an upload back.

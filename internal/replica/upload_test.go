@@ -261,3 +261,57 @@ func TestUploadUnsent(t *testing.T) {
 		m.all[0].shut.Store(false)
 	})
 }
+
+// TestUploadReplicaSlow: a replica that takes its time to read is no caller who stops sending.
+func TestUploadReplicaSlow(t *testing.T) {
+	t.Parallel()
+	for name, again := range map[string]bool{"again": true, "once": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				reads := make(chan struct{})
+				s, _ := start(t, &machine{boot: func(_ int, p *program) { p.reads = reads }}, nil)
+				ready(t, s)
+				u := upload()
+				close(u.rest)
+				out := u.pass(t.Context(), s, again)
+				<-time.After(4 * onceLimit)
+				close(reads)
+				if got := <-out; got.text != "/p abc" || got.err != nil {
+					t.Errorf("got %+v", got)
+				}
+				if !s.Free() {
+					t.Error("the caller is blamed")
+				}
+			})
+		})
+	}
+}
+
+// TestUploadStallsAnswered: the same when the replica has answered without reading: the
+// answer is held until the body has come, the place is not.
+func TestUploadStallsAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, &machine{boot: func(_ int, p *program) { p.early = true }}, nil)
+		ready(t, s)
+		u := upload()
+		resp, err := s.Do(t.Context(), &Request{Method: http.MethodPost, Path: "/p", Upload: u.Upload})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _, _ = u.Whole() }()
+		synctest.Wait()
+		if held(s) != 1 {
+			t.Errorf("%d in flight", held(s))
+		}
+		<-time.After(2 * onceLimit)
+		if held(s) != 0 {
+			t.Errorf("%d in flight of a caller who stopped sending", held(s))
+		}
+		if err := resp.Body.Close(); err != nil || held(s) != 0 {
+			t.Errorf("%v, %d in flight", err, held(s))
+		}
+		close(u.gone)
+	})
+}

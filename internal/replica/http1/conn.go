@@ -60,7 +60,7 @@ func (c *conn) exchange(ctx context.Context, r *Request) (*Response, error) {
 	c.sent, c.writer, c.stop, c.upload = false, nil, nil, r.Upload
 	c.begin()
 	if ctx.Done() != nil {
-		c.stop = context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // what reads or writes ends
+		c.stop = context.AfterFunc(ctx, c.interrupt)
 	}
 	wrote := c.write(r)
 	h, err := c.readHead(r.Method)
@@ -91,6 +91,15 @@ func (c *conn) exchange(ctx context.Context, r *Request) (*Response, error) {
 	}
 	resp.Body = b
 	return resp, nil
+}
+
+// interrupt ends what reads or writes. The server is told at once that an upload is over:
+// whoever has the answer to it may be waiting for the caller.
+func (c *conn) interrupt() {
+	_ = c.SetDeadline(time.Unix(1, 0))
+	if c.upload != nil {
+		_ = c.Close() // what it was about is over
+	}
 }
 
 // write sends the request. A large body is sent beside the reading of the answer.

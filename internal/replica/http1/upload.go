@@ -19,7 +19,8 @@ type Upload struct {
 	more    sync.Cond
 	got     []byte
 	reading bool
-	waited  time.Duration
+	since   time.Time     // the present reading
+	waited  time.Duration // of those before
 	err     error
 }
 
@@ -41,10 +42,14 @@ func (u *Upload) Arrived() bool {
 	return len(u.got) == u.size
 }
 
-// Waited is how long the caller was waited for, so far.
+// Waited is how long the caller was waited for, so far. The time that the server takes to
+// read what has come is not in it.
 func (u *Upload) Waited() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.reading {
+		return u.waited + time.Since(u.since)
+	}
 	return u.waited
 }
 
@@ -86,14 +91,12 @@ func (u *Upload) next() {
 		u.got = slices.Grow(u.got, min(max(len(u.got), 1), u.size-len(u.got)))
 	}
 	free := u.got[len(u.got):min(cap(u.got), u.size)]
-	u.reading = true
+	u.reading, u.since = true, time.Now()
 	u.mu.Unlock()
-	begin := time.Now()
 	n, err := u.read(free)
-	took := time.Since(begin)
 	u.mu.Lock()
 	u.reading = false
-	u.waited += took
+	u.waited += time.Since(u.since)
 	u.got = u.got[:len(u.got)+n]
 	if err == nil && n == 0 {
 		err = io.ErrNoProgress

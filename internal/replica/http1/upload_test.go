@@ -3,6 +3,7 @@ package http1
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -223,6 +224,35 @@ func TestUploadAnsweredEarly(t *testing.T) {
 			u.Close()
 		})
 	}
+}
+
+// TestUploadGivenUp: a server that has answered is left alone when the exchange is ended,
+// also while whoever has its answer waits for the caller.
+func TestUploadGivenUp(t *testing.T) {
+	t.Parallel()
+	left := make(chan struct{})
+	address := listen(t, func(_ int, c net.Conn) {
+		in := bufio.NewReader(c)
+		if _, err := http.ReadRequest(in); err != nil {
+			return
+		}
+		_, _ = io.WriteString(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nbig")
+		_, _ = io.Copy(io.Discard, in)
+		close(left)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	u := upload(numbers(piece), 3*piece)
+	resp, err := client(t).Do(ctx, address, u.request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-left
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	go func() { u.parts <- numbers(2 * piece) }()
+	u.Close()
 }
 
 // TestUploadBothWays: a server may begin to answer while it reads.
