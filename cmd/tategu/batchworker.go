@@ -45,5 +45,5 @@ func batchWorker(args []string) error {
 		return err
 	}
 	fmt.Fprintln(os.Stderr, "batch worker:", model.Describe())
-	return score.Serve(ctx, l, model)
+	return score.Serve(ctx, l, model, score.Host{Leave: newCores(func(text string) { fmt.Fprintln(os.Stderr, "batch worker:", text) }).leave, Secret: os.Getenv(score.SecretVariable)})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"tategu/internal/api/aiplatform"
 	"tategu/internal/batch"
@@ -74,17 +76,20 @@ func (m *Main) openEngines(ctx context.Context) (err error) {
 			Store: m.store, Objects: func(as identity.Account) modelformat.Objects { return m.objects.As(as) }, Rights: m.admission(), Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Torch: m.cfg.TorchServe.models(self), GPUs: &inventory.Duty{}, Log: m.log, Now: m.now,
 		}),
 		batch: batch.New(batch.Config{
-			Store: m.store, Objects: func(as identity.Account) batch.Objects { return m.objects.As(as) }, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Torch: m.cfg.TorchServe.models(self), Worker: self, Warehouses: m.warehouses, Projects: m.cfg.warehouseProjects(), Temp: m.cfg.Cache, Room: m.cacheRoom, Ended: batchEnded(outbox), Log: m.log, Now: m.now,
+			Store: m.store, Objects: func(as identity.Account) batch.Objects { return m.objects.As(as) }, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Torch: m.cfg.TorchServe.models(self), Worker: self, Warehouses: m.warehouses, Projects: m.cfg.warehouseProjects(), Temp: m.cfg.Cache, Room: m.cacheRoom, Ended: batchEnded(outbox), Asked: m.asked, Log: m.log, Now: m.now,
 		}),
 		schedule: schedule.New(schedule.Config{Store: m.store, Prepare: m.schedules.Prepare, Ended: pipeline.Finished, Log: m.log, Now: m.now}),
 	}
 	if m.engines.vector, err = m.openVectors(ctx); err != nil {
 		return err
 	}
-	for _, c := range append(m.engines.serving.Metrics(), m.engines.vector.Metrics()...) {
+	for _, c := range slices.Concat(m.engines.serving.Metrics(), m.engines.vector.Metrics(), m.engines.batch.Metrics()) {
 		if err := m.registry.Register(c); err != nil {
 			return fmt.Errorf("metrics of engines: %w", err)
 		}
 	}
 	return nil
 }
+
+// asked is when an endpoint was asked last.
+func (m *Main) asked() time.Time { return m.engines.serving.Asked() }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"path"
+	goruntime "runtime"
 	"sync"
 	"time"
 
@@ -65,6 +66,8 @@ type Config struct {
 	Room *volume.Volume
 	// Ended is told of each job that ends, in the transaction in which it does; nil = nobody is.
 	Ended func(ctx context.Context, tx store.Tx, job *pb.BatchPredictionJob) error
+	// Asked is when an endpoint was asked last: jobs give way while some are. nil = none is.
+	Asked func() time.Time
 	Jobs  int // jobs that run at the same time; 0 = 4
 	Log   *slog.Logger
 	Now   func() time.Time
@@ -75,6 +78,7 @@ type Engine struct {
 	cfg     Config
 	planner modelformat.Planner
 	slots   chan struct{}
+	way     *way
 
 	mu     sync.Mutex
 	actors map[string]context.CancelCauseFunc
@@ -87,7 +91,7 @@ func New(cfg Config) *Engine {
 	}
 	return &Engine{
 		cfg: cfg, planner: modelformat.Planner{HasImage: cfg.HasImage, Runner: cfg.Runner, Torch: cfg.Torch},
-		slots: make(chan struct{}, cfg.Jobs), actors: map[string]context.CancelCauseFunc{},
+		slots: make(chan struct{}, cfg.Jobs), way: newWay(cfg, goruntime.NumCPU()), actors: map[string]context.CancelCauseFunc{},
 	}
 }
 

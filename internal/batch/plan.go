@@ -25,6 +25,7 @@ const (
 const (
 	sectionMost   = 64 << 20
 	sectionNative = 8 << 20
+	sectionPlaced = 16 << 20 // of files that workers read, with which the server has nothing in memory
 	sectionRemote = 1 << 20
 	sectionFiles  = 64 << 10 // of a list of files
 	sectionsGoal  = 1000
@@ -38,6 +39,8 @@ type plan struct {
 	Sections []section `json:"sections"`
 	Key      string    `json:"key,omitempty"` // kind of the key, see package score
 	Dir      string    `json:"dir,omitempty"` // of the files; "" = by an earlier version, or there are none
+	// Secret is what workers know the server by; "" = by an earlier version: they read no files.
+	Secret string `json:"secret,omitempty"`
 }
 
 // input is one object.
@@ -49,7 +52,9 @@ type input struct {
 	Length     int64    `json:"length"`            // bytes, unpacked, after the header; rows of Parquet
 	Header     int64    `json:"header,omitempty"`  // bytes of CSV's
 	Columns    []string `json:"columns,omitempty"` // of CSV and Parquet
+	Placed     bool     `json:"-"`                 // workers read it by themselves
 	Step       int64    `json:"step"`              // length of a section
+	CRC32C     uint32   `json:"crc32c,omitempty"`  // of the object
 }
 
 func (i input) uri() string { return "gs://" + i.Bucket + "/" + i.Name }
@@ -83,10 +88,11 @@ func (r *run) planned(ctx context.Context, model *pb.Model) (*plan, error) {
 		return nil, err
 	}
 	p.cut()
+	p.Secret = resource.RandomID()
 	if err := r.firstKey(ctx, p); err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(p)
+	text, err := json.Marshal(p) //nolint:gosec // its secret is kept in our own row alone
 	if err != nil {
 		return nil, err
 	}
@@ -101,13 +107,14 @@ func (r *run) look(ctx context.Context, p *plan) error {
 	if err != nil {
 		return err
 	}
-	total := int64(0)
+	total, placed := int64(0), true
 	for _, o := range objects {
 		in, err := r.inspect(ctx, o)
 		if err != nil {
 			return err
 		}
 		total += in.Length
+		placed = placed && in.Placed
 		p.Inputs = append(p.Inputs, in)
 	}
 	if r.format == score.Parquet {
@@ -119,6 +126,8 @@ func (r *run) look(ctx context.Context, p *plan) error {
 		least = sectionFiles
 	case r.remote:
 		least = sectionRemote
+	case placed: // each core gets several, so that none is done long before the others
+		least = min(max(least, total/int64(4*r.width)), sectionPlaced)
 	}
 	step := min(max(least, total/sectionsGoal), sectionMost)
 	for i := range p.Inputs {

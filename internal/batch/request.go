@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,10 +41,19 @@ func (r *run) score(ctx context.Context, u *unit, results, failures io.Writer) (
 	case r.set == nil:
 		return score.Native(ctx, r.native, u.spec, section, results, failures)
 	}
-	at := u.head - u.headLength
-	resp, err := r.set.Do(ctx, &replica.Request{Method: http.MethodPost, Path: score.ScoreRoute, Body: u.body[at:]})
+	resp, err := r.send(ctx, u)
 	if err != nil {
 		return score.Stats{}, err
+	}
+	if resp.Status == score.StatusUnreadable {
+		if err = r.refused(ctx, resp); err == nil {
+			if u, err = r.filled(ctx, u); err == nil {
+				resp, err = r.send(ctx, u)
+			}
+		}
+		if err != nil {
+			return score.Stats{}, err
+		}
 	}
 	defer func() { _ = resp.Body.Close() }() // what matters has been read
 	if resp.Status != http.StatusOK {
@@ -49,6 +61,50 @@ func (r *run) score(ctx context.Context, u *unit, results, failures io.Writer) (
 		return score.Stats{}, errors.Join(resource.Errorf(codes.Internal, "a worker answered %d: %s", resp.Status, excerpt(text)), err)
 	}
 	return score.ReadAnswer(resp.Body, results, failures)
+}
+
+// send has a section scored by a worker.
+func (r *run) send(ctx context.Context, u *unit) (*replica.Response, error) {
+	header := http.Header{score.LeaveHeader: {strconv.Itoa(r.engine.way.left(ctx))}, score.SecretHeader: {r.plan.Secret}}
+	return r.set.Do(ctx, &replica.Request{Method: http.MethodPost, Path: score.ScoreRoute, Header: header, Body: u.body[u.head-u.headLength:]})
+}
+
+// refused tells why a worker does not read the files of a section, which is then sent.
+func (r *run) refused(ctx context.Context, resp *replica.Response) error {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, excerptLength))
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return fmt.Errorf("%w: %w", score.ErrBroken, err)
+	}
+	r.log.WarnContext(ctx, "a worker cannot read the input by itself: it is sent", slog.String("why", excerpt(text)))
+	return nil
+}
+
+// filled is a section with what is in files read.
+func (r *run) filled(ctx context.Context, u *unit) (*unit, error) {
+	var files score.Files
+	spec, body, _, err := files.Load(u.spec, u.body[u.head:], make([]byte, headRoom))
+	if err == nil {
+		spec, err = spec.Numbered()
+	}
+	if err != nil {
+		return nil, r.gone(ctx, u, err)
+	}
+	return newUnit(u.n, spec, body)
+}
+
+// gone says why pieces of a section cannot be read any more: mostly that their object
+// was overwritten meanwhile.
+func (r *run) gone(ctx context.Context, u *unit, err error) error {
+	for _, p := range r.plan.Sections[u.n] {
+		_, rc, err := r.reader(ctx, r.plan.Inputs[p.Input])
+		if err == nil {
+			err = rc.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("section %d of the input: %w", u.n, err)
 }
 
 func (r *run) batchSize() int {

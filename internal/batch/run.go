@@ -229,9 +229,17 @@ func (r *run) worker(file string, name resource.Name, needs runtime.Resources) f
 		return runtime.Workload{
 			ID: id, Owner: r.job.GetName(), Project: name.Project(), ServiceAccount: r.job.GetServiceAccount(),
 			Command: []string{r.engine.cfg.Worker, WorkerVerb, runtime.GCSRoot + "/" + strings.TrimPrefix(file, "gs://")}, Fetch: []string{file},
-			Resources: needs, Port: true, Priority: runtime.PriorityBatch,
+			Resources: needs, Port: true, Priority: runtime.PriorityBatch, Env: r.secret(),
 		}
 	}
+}
+
+// secret lets workers know the server from other programs of the machine.
+func (r *run) secret() map[string]string {
+	if r.plan == nil || r.plan.Secret == "" { // there is no plan yet: it is only asked whether they fit
+		return nil
+	}
+	return map[string]string{score.SecretVariable: r.plan.Secret}
 }
 
 // directory is the job's own place below the destination. It is kept in the plan, so
@@ -260,6 +268,9 @@ type unit struct {
 // all scores what is not done yet.
 func (r *run) all(ctx context.Context, to destination) result {
 	err := r.sections(ctx, to)
+	if err == nil {
+		err = r.undamaged(ctx)
+	}
 	if err == nil {
 		// Once it has begun it is not left in doubt: a job that is cancelled now succeeds.
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
@@ -315,6 +326,7 @@ func (r *run) sections(ctx context.Context, to destination) error {
 // read makes units of the sections that are not done.
 func (r *run) read(ctx context.Context, free <-chan []byte, units chan<- *unit) (err error) {
 	src := r.source(r.plan)
+	src.places = r.plan.Secret != ""
 	defer func() { err = errors.Join(err, src.Close()) }()
 	var passed []byte
 	for n, s := range r.plan.Sections {
@@ -351,13 +363,20 @@ func (r *run) read(ctx context.Context, free <-chan []byte, units chan<- *unit) 
 const headRoom = 64 << 10
 
 func (r *run) unit(ctx context.Context, src *fileSource, n int, s section, body []byte) (*unit, error) {
-	if cap(body) < headRoom {
+	if cap(body) < headRoom && src.places { // mostly there is nothing to send
+		body = make([]byte, headRoom)
+	} else if cap(body) < headRoom {
 		body = make([]byte, headRoom, headRoom+sectionNative+sectionNative/8)
 	}
 	spec, body, err := src.section(ctx, s, body[:headRoom])
 	if err != nil {
 		return nil, err
 	}
+	return newUnit(n, spec, body)
+}
+
+// newUnit writes the head of a section's request into the room before it.
+func newUnit(n int, spec score.Spec, body []byte) (*unit, error) {
 	head, err := score.AppendSpec(nil, spec)
 	if err != nil {
 		return nil, err

@@ -41,6 +41,8 @@ type fileSource struct {
 	plan *plan
 	at   int // the input that is open
 	open records
+	// places says that workers read what is in files of this machine.
+	places bool
 }
 
 func (r *run) source(p *plan) *fileSource { return &fileSource{run: r, plan: p, at: -1} }
@@ -62,6 +64,16 @@ func (s *fileSource) section(ctx context.Context, sec section, buf []byte) (scor
 	spec.Key = s.plan.Key
 	for _, p := range sec {
 		in := s.plan.Inputs[p.Input]
+		if s.places {
+			placed, ok, err := s.run.place(ctx, in, p)
+			if err != nil {
+				return spec, nil, err
+			}
+			if ok {
+				spec.Pieces = append(spec.Pieces, placed)
+				continue
+			}
+		}
 		if s.at != p.Input || s.open == nil {
 			if err := s.Close(); err != nil {
 				return spec, nil, err
@@ -88,6 +100,25 @@ func (s *fileSource) section(ctx context.Context, sec section, buf []byte) (scor
 	return spec, buf, nil
 }
 
+// place describes a piece by the file that it is in; ok is false where it must be read
+// here: what is packed or has quotes can be cut from its beginning only.
+func (r *run) place(ctx context.Context, in input, p piece) (_ score.Piece, ok bool, err error) {
+	if !r.reads(in) {
+		return score.Piece{}, false, nil
+	}
+	_, rc, err := r.reader(ctx, in)
+	if err != nil {
+		return score.Piece{}, false, err
+	}
+	path, offset, ok := blob.Place(rc)
+	return score.Piece{Source: in.uri(), File: path, Offset: offset, From: p.From, To: p.To}, ok, rc.Close()
+}
+
+// reads reports that workers could read an object, if it is in a file.
+func (r *run) reads(in input) bool {
+	return r.set != nil && !r.remote && !in.Gzip && r.format == score.JSONL
+}
+
 // inspect finds out what an object is.
 func (r *run) inspect(ctx context.Context, o object) (in input, err error) {
 	attrs, rc, err := r.objects.OpenLive(ctx, o.bucket, o.name)
@@ -95,7 +126,7 @@ func (r *run) inspect(ctx context.Context, o object) (in input, err error) {
 		return in, fmt.Errorf("read input gs://%s/%s: %w", o.bucket, o.name, err)
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	in = input{Bucket: o.bucket, Name: o.name, Generation: attrs.Generation, Length: attrs.Size}
+	in = input{Bucket: o.bucket, Name: o.name, Generation: attrs.Generation, Length: attrs.Size, CRC32C: attrs.CRC32C}
 	if r.format == score.Parquet {
 		return in, r.inspectParquet(ctx, &in)
 	}
@@ -117,7 +148,8 @@ func (r *run) inspect(ctx context.Context, o object) (in input, err error) {
 			return in, unreadable(o, err)
 		}
 	}
-	if in.Gzip { // how much it is, only reading tells
+	_, _, in.Placed = blob.Place(rc)
+	if in.Placed = in.Placed && r.reads(in); in.Gzip { // how much it is, only reading tells
 		n, err := io.Copy(io.Discard, src)
 		if err != nil {
 			return in, unreadable(o, err)

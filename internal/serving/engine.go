@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tategu/internal/identity"
@@ -76,6 +77,7 @@ type Engine struct {
 	reports   reports
 	pools     pools
 
+	asked   atomic.Int64  // when a prediction came last, nanoseconds of Unix time
 	ready   chan struct{} // closed once the rows of an earlier run are taken over
 	adopted sync.WaitGroup
 }

@@ -67,6 +67,7 @@ type Response struct {
 // traffic split. It is held while there is no replica yet. Errors are ours, or those
 // of a model in process; a container's own bad answer is a Response.
 func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Response, error) {
+	e.asked.Store(time.Now().UnixNano())
 	for try := 1; ; try++ {
 		resp, err := e.predict(ctx, endpoint, r)
 		// A model that was taken off meanwhile has a successor in the split.
@@ -75,6 +76,9 @@ func (e *Engine) Predict(ctx context.Context, endpoint string, r Request) (*Resp
 		}
 	}
 }
+
+// Asked is when a prediction came last.
+func (e *Engine) Asked() time.Time { return time.Unix(0, e.asked.Load()) }
 
 // reroutes is how often a request is sent to a model that is being undeployed.
 const reroutes = 3

@@ -73,6 +73,13 @@ func (o *Output) Good(row *Row, p Prediction) error {
 
 // Bad writes an error, which is what comes of the row.
 func (o *Output) Bad(row *Row, err error) error {
+	if row.before != nil {
+		lines, err := row.before()
+		if err != nil {
+			return err
+		}
+		row.Line, row.before = row.Line+lines, nil
+	}
 	told := sampleOf(row, err)
 	if told.Code == codes.Unknown || told.Code == codes.OK {
 		told.Code = codes.InvalidArgument

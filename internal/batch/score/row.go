@@ -14,9 +14,11 @@ type Row struct {
 	Key      []byte // JSON; nil = there is none
 	Err      error  // why it has no instance
 
-	record []byte // as it stands in the input, when Err is set or the instance is made of it
-	shown  []byte // the instance as it is shown beside the prediction, JSON; nil = record is not JSON
-	cells  []cell // of CSV
+	record []byte                        // as it stands in the input, when Err is set or the instance is made of it
+	before func() (lines int, err error) // of the object, that Line does not count; nil = none
+
+	shown []byte // the instance as it is shown beside the prediction, JSON; nil = record is not JSON
+	cells []cell // of CSV
 }
 
 // rows cuts a section.
@@ -42,7 +44,7 @@ func newRows(spec Spec, section []byte) *rows {
 // next gives the next record that is not blank; false = that was all.
 func (r *rows) next(row *Row) bool {
 	for len(r.rest) > 0 || r.begin() {
-		*row = Row{Source: r.piece.Source, Line: r.line, cells: row.cells[:0]}
+		*row = Row{Source: r.piece.Source, Line: r.line, before: r.piece.before, cells: row.cells[:0]}
 		if r.spec.Input == CSV {
 			if r.nextCSV(row) {
 				return true

@@ -55,6 +55,15 @@ type Piece struct {
 	Line    int      `json:"line"`              // of the first line, from 1
 	Bytes   int      `json:"bytes"`             // of the section
 	Columns []string `json:"columns,omitempty"` // of CSV
+
+	// File, where it is given, has the piece, which is then not sent: the lines that
+	// begin in [From, To) of the object, which begins at Offset of the file.
+	File   string `json:"file,omitempty"`
+	Offset int64  `json:"offset,omitempty"`
+	From   int64  `json:"from,omitempty"`
+	To     int64  `json:"to,omitempty"`
+
+	before func() (lines int, err error) // of the object, before the piece; nil = Line tells
 }
 
 // Shape is an InstanceConfig.
@@ -70,7 +79,13 @@ type Stats struct {
 	Successful int64    `json:"successful"`
 	Failed     int64    `json:"failed"`
 	Failures   []Sample `json:"failures,omitempty"` // the first few
+	// Sums has for each piece that was read from a file the CRC32C of its bytes in
+	// [From, To), and Sent for others; nil = all were sent.
+	Sums []int64 `json:"sums,omitempty"`
 }
+
+// Sent stands in Stats.Sums for a piece that the server read.
+const Sent = -1
 
 // Sample is one failure.
 type Sample struct {

@@ -3,11 +3,13 @@ package score
 import (
 	"bufio"
 	"context"
+	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,13 +23,35 @@ const (
 	ScoreRoute  = "/score"
 )
 
+// Headers of a section's request.
+const (
+	// LeaveHeader says how many cores this worker leaves to others from now on.
+	LeaveHeader = "Tategu-Leave-Cores"
+	// SecretHeader has the word without which a worker reads no file: any program of the
+	// machine can send it a section.
+	SecretHeader = "Tategu-Worker-Secret" //nolint:gosec // a name
+)
+
+// SecretVariable has that word in a worker's environment.
+const SecretVariable = "TATEGU_WORKER_SECRET" //nolint:gosec // a name
+
+// StatusUnreadable answers a section whose files this worker cannot read.
+const StatusUnreadable = http.StatusFailedDependency
+
+// Host is what a worker has of its process.
+type Host struct {
+	// Leave keeps the process from so many of its cores; nil = it takes what it gets.
+	Leave  func(cores int)
+	Secret string // "" = it reads no files
+}
+
 // MaxSection bounds the body of a request.
 const MaxSection = 256 << 20
 
 // Serve answers requests on a listener until ctx ends: each holds a section and gets
 // its results.
-func Serve(ctx context.Context, l net.Listener, model *modelformat.Native) error {
-	w := &worker{model: model}
+func Serve(ctx context.Context, l net.Listener, model *modelformat.Native, host Host) error {
+	w := &worker{model: model, host: host}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+HealthRoute, func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST "+ScoreRoute, w.score)
@@ -48,7 +72,10 @@ func Serve(ctx context.Context, l net.Listener, model *modelformat.Native) error
 
 type worker struct {
 	model  *modelformat.Native
-	bodies sync.Pool // of *[]byte
+	host   Host
+	files  Files
+	bodies sync.Pool // of *[]byte: what was sent
+	loaded sync.Pool // and sections of files
 }
 
 // score reads the whole section before it answers: what a server can hold, a worker
@@ -76,14 +103,40 @@ func (w *worker) score(rw http.ResponseWriter, r *http.Request) {
 		http.Error(rw, err.Error(), http.StatusBadRequest)
 		return
 	}
+	w.leave(r.Header.Get(LeaveHeader))
+	var sums []int64
+	if spec.reads() {
+		if given := r.Header.Get(SecretHeader); w.host.Secret == "" || subtle.ConstantTimeCompare([]byte(given), []byte(w.host.Secret)) != 1 {
+			http.Error(rw, "files are read for the server alone", http.StatusForbidden)
+			return
+		}
+		read, ok := w.loaded.Get().(*[]byte)
+		if !ok {
+			read = new([]byte)
+		}
+		defer w.loaded.Put(read)
+		if spec, *read, sums, err = w.files.Load(spec, section, (*read)[:0]); err != nil {
+			http.Error(rw, err.Error(), StatusUnreadable)
+			return
+		}
+		section = *read
+	}
 	out := bufio.NewWriterSize(rw, flushBytes)
 	to := frames{out}
 	stats, err := Native(r.Context(), w.model, spec, section, framed{to, frameResults}, framed{to, frameErrors})
+	stats.Sums = sums
 	if r.Context().Err() != nil {
 		return // nobody reads it any more
 	}
 	if errors.Join(finish(to, stats, err), out.Flush()) != nil {
 		panic(http.ErrAbortHandler) // the connection broke: so does the answer
+	}
+}
+
+// leave does what the server says of cores; a word that is none changes nothing.
+func (w *worker) leave(cores string) {
+	if n, err := strconv.Atoi(cores); err == nil && n >= 0 && w.host.Leave != nil {
+		w.host.Leave(n)
 	}
 }
 

@@ -213,14 +213,24 @@ func (c *Content) Open(_ context.Context, id string, offset, length int64) (io.R
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &section{LimitedReader: io.LimitedReader{R: f, N: length}, f: f}, nil
+	return &section{LimitedReader: io.LimitedReader{R: f, N: length}, f: f, offset: offset}, nil
 }
 
 // section is a part of a file. WriteTo lets a socket take the bytes from the
 // file without a copy through user space.
 type section struct {
 	io.LimitedReader
-	f *os.File
+	f      *os.File
+	offset int64
+}
+
+// Place says where the bytes are, for helper processes.
+func (s *section) Place() (path string, offset int64) {
+	path, err := filepath.Abs(s.f.Name())
+	if err != nil { // there is no working directory: nobody else finds it either
+		return "", 0
+	}
+	return path, s.offset
 }
 
 func (s *section) Close() error { return s.f.Close() }
