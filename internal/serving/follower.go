@@ -135,8 +135,8 @@ func (e *Engine) pursue(ctx context.Context, name string) error {
 			e.remember(name, at.state)
 			return nil
 		}
-		if step.Do == follow.Start && (g == nil || g.target != at.view.Target) {
-			if g, err = e.granted(ctx, at, at.deployed(step.Old)); err != nil {
+		if old := at.deployed(step.Old); step.Do == follow.Start && !g.covers(at.view.Target, old) {
+			if g, err = e.granted(ctx, at, old); err != nil {
 				return err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -546,4 +547,40 @@ func TestFollowWaits(t *testing.T) {
 	if err := serving.CheckLabels(map[string]string{serving.FollowLabel: "champion", rollout.Label: "4711"}); err != nil {
 		t.Error(err)
 	}
+}
+
+// meddler changes what is deployed while somebody's rights are looked at.
+type meddler struct {
+	rights
+	meddle func()
+}
+
+func (m *meddler) ActAs(context.Context, identity.Principal, string) error {
+	m.meddle()
+	return nil
+}
+
+// TestFollowAnother: when another deployed model is to be replaced than the one whose
+// account was asked about, it is asked about that one's.
+func TestFollowAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.stop()
+	once := sync.OnceFunc(func() { w.change(map[string]int32{"x": 100}, "1") })
+	w.rights = &meddler{meddle: once}
+	w.open()
+	w.natives("1 2 9", "")
+	w.moveAlias(w.store, "1")
+	as := func(email string) func(*pb.DeployModelRequest) {
+		return func(r *pb.DeployModelRequest) { r.DeployedModel.ServiceAccount = email }
+	}
+	w.deployRanker("1", "1", as("robot@p.iam.tategu.internal"))
+	w.follows()
+	w.followed(follow.InStep, "1")
+	w.deployRanker("x", "9", as("other@p.iam.tategu.internal"))
+	w.moveAlias(w.store, "2")
+	if s := w.followed(follow.InStep, "2"); s.Failed != nil {
+		t.Errorf("%+v", s)
+	}
+	w.serves(map[string]int32{"2": 100})
 }

@@ -227,6 +227,11 @@ type grant struct {
 	refusal string // "" = they may
 }
 
+// covers reports that it is about a version, and about the account of what it replaces.
+func (g *grant) covers(t follow.Target, old *pb.DeployedModel) bool {
+	return g != nil && g.target == t && g.account == old.GetServiceAccount()
+}
+
 // granted asks whether who asked for following may deploy the version in the place of a
 // deployed model: its image and its files are used, and it runs as the same account.
 func (e *Engine) granted(ctx context.Context, at *sight, old *pb.DeployedModel) (*grant, error) {

@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -45,7 +46,7 @@ func (t *turn) tell(level slog.Level, what string, attrs ...slog.Attr) {
 func (t *turn) take(ctx context.Context) (over bool, err error) {
 	for {
 		step := follow.Decide(t.state, t.wish, t.view)
-		if step.Do == follow.Start && (t.grant == nil || t.grant.target != t.view.Target) {
+		if step.Do == follow.Start && !t.grant.covers(t.view.Target, t.deployed(step.Old)) {
 			return false, t.write(ctx)
 		}
 		if step.Phase != "" && (step.Phase != t.state.Phase || step.Do != follow.Nothing) {
@@ -171,7 +172,7 @@ func (t *turn) start(ctx context.Context, replaces string) error {
 		return err
 	}
 	refusal := t.grant.refusal
-	if refusal == "" && (model.GetContainerSpec().GetImageUri() != t.grant.image || model.GetArtifactUri() != t.grant.files || old.GetServiceAccount() != t.grant.account) {
+	if refusal == "" && (model.GetContainerSpec().GetImageUri() != t.grant.image || model.GetArtifactUri() != t.grant.files) {
 		refusal = "it was changed while its rights were looked at"
 	}
 	if refusal != "" {
@@ -235,9 +236,11 @@ func (t *turn) write(ctx context.Context) error {
 
 // arrive gives a deployed model that is ready the first share, or all, of what the one
 // has that it replaces. What was changed of that one meanwhile holds for it as well. When
-// there is nothing to replace any more it gets nothing, and the follower takes it off.
+// there is nothing to replace, or to follow, any more it gets nothing, and the follower
+// takes it off.
 func arrive(endpoint *pb.Endpoint, d *pb.DeployedModel, of string) {
-	if endpoint.GetTrafficSplit()[of] == 0 {
+	w, err := wishOf(endpoint)
+	if endpoint.GetTrafficSplit()[of] == 0 || err != nil || w == nil {
 		return
 	}
 	for _, old := range endpoint.GetDeployedModels() {
@@ -246,15 +249,18 @@ func arrive(endpoint *pb.Endpoint, d *pb.DeployedModel, of string) {
 		}
 	}
 	share := int32(100)
-	if w, err := wishOf(endpoint); err == nil && w != nil && w.First > 0 {
+	if w.First > 0 {
 		share = w.First
 	}
 	endpoint.TrafficSplit = rollout.Between(endpoint.GetTrafficSplit(), of, d.GetId(), share)
 }
 
 // notArrived writes down why a deployment failed that was to replace another one; false =
-// it was to replace none.
+// it was to replace none, or was ended by others, of whom the follower knows.
 func (a *actor) notArrived(ctx context.Context, tx store.Tx, cause error) (bool, error) {
+	if errors.Is(cause, errNotDeploying) {
+		return false, nil
+	}
 	name, err := resource.ParseName(a.key)
 	if err != nil {
 		return false, err
