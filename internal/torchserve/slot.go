@@ -242,7 +242,7 @@ func (w *slot) connect(ctx context.Context, p *worker.Process, socket string, be
 	}
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.Interrupt() })
 	defer interrupt()
-	a, err := conn.Load(w.v.load(w.gpu), max(patience-time.Since(begun), time.Millisecond))
+	a, err := conn.Load(p, w.v.load(w.gpu), max(patience-time.Since(begun), time.Millisecond))
 	if worker.IsTimeout(err) && ctx.Err() == nil {
 		err = fmt.Errorf("the model was not loaded within its startupTimeout of %s", patience)
 	}

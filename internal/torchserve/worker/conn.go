@@ -14,9 +14,10 @@ import (
 
 // Conn is the one connection of a worker.
 type Conn struct {
-	c   net.Conn
-	dec *Decoder
-	buf []byte
+	c     net.Conn
+	dec   *Decoder
+	buf   []byte
+	leash *leash // nil = what is sent is run
 
 	mu          sync.Mutex // of deadlines
 	interrupted bool
@@ -40,21 +41,55 @@ func NewConn(c net.Conn, bodyLimit int64) *Conn {
 // Close ends the worker as well: it lives for its connection.
 func (c *Conn) Close() error { return c.c.Close() }
 
-// Load has the worker load a model and gives what it says to that.
-func (c *Conn) Load(l Load, patience time.Duration) (Answer, error) {
+// Load has the worker load a model and gives what it says to that. Where p, its process,
+// was forked and the package lets it, what is sent from then on can be withdrawn: the
+// worker shows that by taking the permit of the load.
+func (c *Conn) Load(p *Process, l Load, patience time.Duration) (Answer, error) {
+	held := p.leash != nil && p.leash.permit(1) == nil
 	if err := c.write(AppendLoad(c.buf[:0], l), patience); err != nil {
 		return Answer{}, err
 	}
-	return c.Receive(patience)
+	a, err := c.Receive(patience)
+	if held && err == nil && p.leash.withdraw(1) == 0 {
+		c.leash = p.leash
+	}
+	return a, err
+}
+
+// Held says that requests can be withdrawn.
+func (c *Conn) Held() bool { return c.leash != nil }
+
+// Withdraw has the worker not run up to n of the requests that were sent last, and says
+// how many it has not begun with and will not. Each is answered with PassedOver, in its
+// turn; until then nothing more may be sent.
+func (c *Conn) Withdraw(n int) int {
+	if c.leash == nil {
+		return 0
+	}
+	return c.leash.withdraw(n)
+}
+
+// allow gives permits for what is sent next.
+func (c *Conn) allow(n int) error {
+	if c.leash == nil {
+		return nil
+	}
+	return c.leash.permit(n)
 }
 
 // Send has it run a batch.
 func (c *Conn) Send(batch []Request, patience time.Duration) error {
+	if err := c.allow(1); err != nil {
+		return err
+	}
 	return c.write(AppendBatch(c.buf[:0], batch), patience)
 }
 
 // SendEach has it run requests one after the other, each as a batch of its own.
 func (c *Conn) SendEach(reqs []Request, patience time.Duration) error {
+	if err := c.allow(len(reqs)); err != nil {
+		return err
+	}
 	b := c.buf[:0]
 	for i := range reqs {
 		b = AppendBatch(b, reqs[i:i+1])
@@ -98,6 +133,15 @@ func (c *Conn) Receive(patience time.Duration) (Answer, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return a, err
+}
+
+// Late waits until an answer begins to come, and says that none has at a time.
+func (c *Conn) Late(at time.Time) bool {
+	if c.dec.r.Buffered() > 0 || c.limit(c.c.SetReadDeadline, max(time.Until(at), 1)) != nil {
+		return false
+	}
+	_, err := c.dec.r.Peek(1)
+	return IsTimeout(err)
 }
 
 // limit sets a deadline, which an interrupt has passed for good.

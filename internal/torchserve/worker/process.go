@@ -67,6 +67,7 @@ type Process struct {
 	ready chan struct{} // closed once it listens
 	done  chan struct{} // closed once it has ended and its output is read
 	kill  func()
+	leash *leash // nil = it was not forked by us
 
 	mu   sync.Mutex
 	pid  int

@@ -245,16 +245,24 @@ func (z *Zygote) Start(ctx context.Context, g Program) (*Process, error) {
 	}
 	defer func() { _ = w.Close() }() // the worker has its own
 	f := &forked{p: newProcess(), begun: make(chan struct{}), exited: make(chan struct{})}
+	var held []int
+	if f.p.leash, held, err = newLeash(g.Threads); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	f.p.kill = func() { _ = z.send(request{Kill: g.ID}) } // a zygote that has gone took it along
 	z.mu.Lock()
 	if z.ended {
 		z.mu.Unlock()
-		return nil, errors.Join(errors.New("the zygote has gone"), r.Close())
+		return nil, errors.Join(errors.New("the zygote has gone"), r.Close(), f.p.leash.close())
 	}
 	z.workers[g.ID] = f
 	z.mu.Unlock()
-	err = z.send(request{ID: g.ID, Env: g.environment(), Dir: g.Dir, Path: append([]string{}, g.Path...), Home: g.Home, Socket: g.Socket, Metrics: g.Metrics, Async: g.Async, Threads: g.Threads}, int(w.Fd()))
-	if err == nil {
+	err = z.send(request{ID: g.ID, Env: g.environment(), Dir: g.Dir, Path: append([]string{}, g.Path...), Home: g.Home, Socket: g.Socket, Metrics: g.Metrics, Async: g.Async, Threads: g.Threads}, append([]int{int(w.Fd())}, held...)...)
+	if err != nil { // it has not heard of it, so will not say that it has ended
+		z.mu.Lock()
+		delete(z.workers, g.ID)
+		z.mu.Unlock()
+	} else {
 		select {
 		case <-f.begun:
 		case <-f.exited: // at once; whoever waits for it to be ready will see
@@ -266,7 +274,7 @@ func (z *Zygote) Start(ctx context.Context, g Program) (*Process, error) {
 	}
 	if err != nil {
 		f.p.kill()
-		return nil, errors.Join(err, r.Close())
+		return nil, errors.Join(err, r.Close(), f.p.leash.close())
 	}
 	read := make(chan struct{})
 	go func() { // until nobody can write any more
@@ -275,6 +283,7 @@ func (z *Zygote) Start(ctx context.Context, g Program) (*Process, error) {
 	}()
 	go func() { // until the worker has ended
 		<-f.exited
+		_ = f.p.leash.close() // nobody is at the other end
 		drain(r, read)
 		close(f.p.done)
 	}()

@@ -2,7 +2,8 @@
 
 Run by tategu as `python -c BOOT SOURCE CONTROL SHORTCUT`. CONTROL is a socket to the
 server, of whole messages; its end is our end, and ours is the end of every worker. Each
-request is JSON with one descriptor beside it, for all that the worker prints. We answer
+request is JSON with three descriptors beside it: for all that the worker prints, and
+the two of its leash (leash.go). We answer
 {"ID", "PID"}, and {"ID", "Ended"} with the wait status once it has ended. SHORTCUT is
 the source of shortcut.py, or empty.
 
@@ -16,10 +17,12 @@ import gc
 import importlib
 import json
 import logging
+import mmap
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 
@@ -29,6 +32,8 @@ NEEDED = ("torch", "ts.model_service_worker")
 WANTED = ("numpy", "ts.torch_handler.base_handler", "ts.torch_handler.vision_handler", "ts.handler_utils.utils")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+PASSED_OVER = struct.pack("!iii", 299, 0, -1)  # the answer to a request without a permit
 
 
 def threads():
@@ -111,7 +116,36 @@ def shorten(source):
         return "%s: %s" % (type(e).__name__, e)
 
 
-def become(request, out, parent):
+def hold(page, permits):
+    """Puts the leash between the worker and each of its messages. A permit is taken for
+    it, by us or by the server, which then has it run elsewhere."""
+    package, torch = sys.modules["ts.model_service_worker"], sys.modules["torch"]
+    stock = getattr(package, "retrieve_msg", None)
+    if stock is None:  # another package: the server sees that no permit is taken
+        return
+    wanted = mmap.mmap(page, 1, prot=mmap.PROT_READ)
+    seen = ours = wanted[0]
+
+    def retrieve_msg(conn):
+        nonlocal seen, ours
+        while True:
+            found = stock(conn)
+            if wanted[0] != seen:
+                seen = wanted[0]
+                if torch.get_num_threads() == ours:  # else the handler has its own number
+                    torch.set_num_threads(seen)
+                    ours = seen
+            try:
+                os.read(permits, 8)
+            except BlockingIOError:
+                conn.sendall(PASSED_OVER)
+                continue
+            return found
+
+    package.retrieve_msg = retrieve_msg
+
+
+def become(request, fds, parent):
     """Makes the fork what a worker that was started plainly would be, and runs it."""
     os.setsid()
     libc = ctypes.CDLL(None)
@@ -122,9 +156,14 @@ def become(request, out, parent):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     null = os.open(os.devnull, os.O_RDONLY)
+    out, page, permits = fds
     for fd, at in ((null, 0), (out, 1), (out, 2)):
         os.dup2(fd, at)
-    os.closerange(3, 1 << 16)
+    first = 3
+    for fd in sorted((page, permits)):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 16)
     os.environ.clear()
     for text in request["Env"]:
         name, _, value = text.partition("=")
@@ -137,6 +176,8 @@ def become(request, out, parent):
             sys.modules[name].seed()
     if request["Threads"] > 0:
         sys.modules["torch"].set_num_threads(request["Threads"])
+    if not request["Async"]:  # such a worker reads requests another way
+        hold(page, permits)
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     worker = sys.modules["ts.model_service_worker"].TorchModelServiceWorker("unix", request["Socket"], None, None, request["Metrics"], request["Async"])
     try:
@@ -148,7 +189,7 @@ def become(request, out, parent):
 
 def receive(control):
     size = array.array("i").itemsize
-    data, beside, flags, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(4 * size))
+    data, beside, _, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(4 * size))
     fds = array.array("i")
     for level, kind, rights in beside:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -208,7 +249,7 @@ def serve(control):
         if pid == 0:
             signal.set_wakeup_fd(-1)
             control.detach()
-            return request, fds[0], parent
+            return request, fds, parent
         running[pid] = request["ID"]
         for fd in fds:
             os.close(fd)

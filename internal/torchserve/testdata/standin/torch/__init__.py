@@ -7,5 +7,13 @@ class cuda:
         return False
 
 
+threads = 1
+
+
 def set_num_threads(n):
-    pass
+    global threads
+    threads = n
+
+
+def get_num_threads():
+    return threads

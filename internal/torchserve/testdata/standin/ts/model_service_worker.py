@@ -18,7 +18,7 @@ class Closed(Exception):
 
 class Reader:
     def __init__(self, conn):
-        self.conn = conn
+        self.conn, self.sendall = conn, conn.sendall
 
     def exactly(self, n):
         data = b""
@@ -51,6 +51,17 @@ class Reader:
                 return requests
             name = self.exactly(n).decode()
             requests.append((name, self.items(2), self.items(3)))
+
+
+def retrieve_msg(reader):
+    """Reads a message; what is put in its place is called instead."""
+    cmd = reader.exactly(1)
+    if cmd == b"I":
+        return cmd, reader.batch()
+    load = {"name": reader.text().decode(), "dir": reader.text().decode(), "batch": reader.number(), "handler": reader.text().decode()}
+    load["gpu"], load["envelope"] = reader.number(), reader.text().decode()
+    reader.exactly(1)
+    return cmd, load
 
 
 def text(value):
@@ -126,16 +137,10 @@ class TorchModelServiceWorker:
         except Closed:
             sys.exit(0)
 
-    def load(self, reader):
-        load = {"name": reader.text().decode(), "dir": reader.text().decode(), "batch": reader.number(), "handler": reader.text().decode()}
-        load["gpu"], load["envelope"] = reader.number(), reader.text().decode()
-        reader.exactly(1)
-        return load
-
     def talk(self, conn, reader):
-        if reader.exactly(1) != b"L":
+        cmd, load = retrieve_msg(reader)
+        if cmd != b"L":
             raise ValueError("no load")
-        load = self.load(reader)
         context = Context(load, conn)
         file, _, function = load["handler"].partition(":")
         try:
@@ -150,8 +155,8 @@ class TorchModelServiceWorker:
         conn.sendall(answer(200, "loaded model " + load["name"], {}, []))
         if self.async_comm:
             return asyncio.run(self.loop(conn, reader, handle, load))
-        while reader.exactly(1) == b"I":
-            batch = reader.batch()
+        while True:
+            _, batch = retrieve_msg(reader)
             context.fresh(batch)
             conn.sendall(self.predict(handle, batch, context))
 
