@@ -71,7 +71,7 @@ Without --model and --follow it shows how the deployed models do.`,
 				return tryModel(cmd, c, e, model)
 			}
 			var text strings.Builder
-			tellReplicas(&text, e)
+			tellReplicas(&text, e, nil)
 			_, err = io.WriteString(cmd.OutOrStdout(), text.String())
 			return err
 		},

@@ -68,7 +68,7 @@ type TorchReplica struct {
 	Archive string // path of the file
 	Port    string
 	Python  string
-	Workers int
+	Workers int    // at most, by load; and the cores that they have
 	Work    string // folder of its own
 	Key     string // of who may manage it; "" = nobody
 	Log     *slog.Logger
@@ -78,7 +78,8 @@ type TorchReplica struct {
 func (t *TorchReplica) Run(ctx context.Context) error {
 	c := torchserve.Defaults()
 	c.Python, c.Work, c.ModelStore = t.Python, t.Work, filepath.Dir(t.Archive)
-	c.Envelope, c.Requirements, c.DefaultWorkers = "json", true, t.Workers
+	c.Envelope, c.Requirements = "json", true
+	c.DefaultWorkers, c.DefaultMost, c.Cores = 1, t.Workers, t.Workers
 	c.MaxResponse, c.Listen.MaxRequest = maxTorchBody, maxTorchBody // the platform has limits of its own
 	load, isWorkflow := []string{modelformat.TorchModel + "=" + filepath.Base(t.Archive)}, modelformat.IsWorkflow(t.Archive)
 	if c.BareNodes = true; isWorkflow {

@@ -76,6 +76,7 @@ func private() map[string][]string {
 		"internal/runtime/process/oci":     {"internal/runtime/process"},
 		"internal/runtime/process/box":     {"internal/runtime/process", "bench/containers"},
 		"internal/runtime/process/wrapper": {"internal/runtime/process", "cmd/wrapper", "bench/containers"},
+		"internal/torchserve/sizer":        {"internal/torchserve"},
 		"internal/torchserve/worker":       {"internal/torchserve"},
 		"internal/runtime/scheduler":       {"internal/app"},
 		"internal/runtime/inventory":       {"internal/app"},

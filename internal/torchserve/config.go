@@ -28,6 +28,7 @@ type Config struct {
 
 	// Defaults of models.
 	DefaultWorkers  int           // default_workers_per_model; 0 = a registration that names none starts none
+	DefaultMost     int           // workers that such a model may have by its load; 0 = DefaultWorkers
 	ResponseTimeout time.Duration // default_response_timeout
 	StartupTimeout  time.Duration // default_startup_timeout
 	UnregisterTime  time.Duration // unregister_model_timeout
@@ -35,6 +36,7 @@ type Config struct {
 	DefaultHandler  string        // default_service_handler
 	Envelope        string        // service_envelope
 	BareNodes       bool          // nodes of workflows have no envelope: they hand bodies on, not instances; no key
+	Cores           int           // that workers use together; 0 = as many as there are
 	GPUs            int           // number_of_gpu; -1 = as many as there are
 	Requirements    bool          // install_py_dep_per_model
 	LimitPixels     bool          // limit_max_image_pixels

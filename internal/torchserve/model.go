@@ -67,6 +67,7 @@ type Model struct {
 	Waiting               int  // how many do
 	Requests, Rejected    int64
 	Workers               []Worker
+	Scaling               string // why it has its number of workers, where MinWorkers and MaxWorkers leave it open
 	LastError             string // why the last worker that failed did, "" = none did
 	Trying                bool   // workers are started, or will be
 	CustomizedMetadata    []byte // what the handler's describe answers, with Describe's customized

@@ -3,6 +3,7 @@ package torchserve
 import (
 	"context"
 	"net/http"
+	"time"
 )
 
 // Predict runs one request and calls emit for each frame of its answer, from the
@@ -48,9 +49,11 @@ func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame
 		}
 		return errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has %d requests waiting, which is all that its queue takes (job_queue_size)", v.name, v.id, v.set.QueueSize)
 	}
+	v.begins()
 	defer func() {
 		j.leave()
 		v.queue.remove(j)
+		v.ends(time.Now())
 	}()
 	v.flushAbandoned() // the last worker may have gone meanwhile
 	return s.handOut(ctx, j, emit)

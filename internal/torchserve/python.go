@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -159,6 +160,10 @@ func (s *Server) workerEnv() []string {
 			continue
 		}
 		kept = append(kept, e)
+	}
+	if !slices.ContainsFunc(kept, func(e string) bool { return strings.HasPrefix(e, "OMP_WAIT_POLICY=") }) {
+		// Threads that wait for others of their worker and spin meanwhile are in the way of those.
+		kept = append(kept, "OMP_WAIT_POLICY=PASSIVE")
 	}
 	return append(kept, fmt.Sprintf("TS_DECODE_INPUT_REQUEST=%t", s.cfg.DecodeRequests))
 }

@@ -50,6 +50,8 @@ type origin struct {
 	startup  bool
 	workflow *workflow   // that it is a node of
 	saved    *savedModel // what a snapshot says
+	initial  int         // workers where nobody says how many; 0 = the configuration's default
+	most     int         // as many as it may have by its load then; 0 = initial
 	function *mar.Archive
 }
 
@@ -61,7 +63,7 @@ func (s *Server) register(ctx context.Context, r Registration, o origin) (Regist
 			return Registered{}, archiveError(err)
 		}
 	}
-	v, workers, err := s.prepare(ctx, archive, r, o)
+	v, workers, most, err := s.prepare(ctx, archive, r, o)
 	if err == nil {
 		err = s.add(v)
 	}
@@ -71,13 +73,6 @@ func (s *Server) register(ctx context.Context, r Registration, o origin) (Regist
 	out := Registered{Model: v.name, Version: v.id, Workers: workers}
 	if workers == 0 {
 		return out, nil
-	}
-	most := workers
-	if m := archive.Config.MaxWorkers; m != nil {
-		most = max(most, *m)
-	}
-	if o.saved != nil && o.saved.MaxWorkers != nil {
-		most = max(workers, *o.saved.MaxWorkers) // the last that was asked for
 	}
 	err = s.resize(ctx, v, workers, most, r.Synchronous)
 	if err != nil && !o.startup {
@@ -91,35 +86,33 @@ func (s *Server) register(ctx context.Context, r Registration, o origin) (Regist
 }
 
 // prepare makes the version that a registration asks for.
-func (s *Server) prepare(ctx context.Context, archive *mar.Archive, r Registration, o origin) (*version, int, error) {
+func (s *Server) prepare(ctx context.Context, archive *mar.Archive, r Registration, o origin) (v *version, workers, most int, err error) {
 	m := archive.Manifest.Model
-	v := &version{srv: s, archive: archive, startup: o.startup, workflow: o.workflow, name: cmp.Or(r.ModelName, m.Name), id: cmp.Or(m.Version, "1.0")}
+	v = &version{srv: s, archive: archive, startup: o.startup, workflow: o.workflow, name: cmp.Or(r.ModelName, m.Name), id: cmp.Or(m.Version, "1.0")}
 	if err := mar.CheckName(v.name); err != nil {
-		return nil, 0, errorf(http.StatusBadRequest, BadRequest, "model_name: %w", err)
+		return nil, 0, 0, errorf(http.StatusBadRequest, BadRequest, "model_name: %w", err)
 	}
 	if r.Runtime != "" && !strings.EqualFold(r.Runtime, "python") && !strings.EqualFold(r.Runtime, "python3") {
-		return nil, 0, errorf(http.StatusBadRequest, BadRequest, "Invalid RuntimeType value: %s", r.Runtime)
+		return nil, 0, 0, errorf(http.StatusBadRequest, BadRequest, "Invalid RuntimeType value: %s", r.Runtime)
 	}
 	if err := supported(archive.Config); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
-	set, workers, err := s.settle(v, r, o)
-	if err != nil {
-		return nil, 0, err
+	if v.set, workers, most, err = s.settle(v, r, o); err != nil {
+		return nil, 0, 0, err
 	}
-	v.set = set
 	if v.set.Handler == "" {
-		return nil, 0, errorf(http.StatusBadRequest, InvalidModel, "the archive names no handler: name one with the parameter handler")
+		return nil, 0, 0, errorf(http.StatusBadRequest, InvalidModel, "the archive names no handler: name one with the parameter handler")
 	}
 	v.log = s.deps.Log.With(slog.String("model", v.name), slog.String("version", v.id))
 	v.queue = newQueue(v.set.QueueSize)
 	v.directory = s.pythonPath(v.set.Handler)
 	if m.RequirementsFile != "" && s.cfg.Requirements {
 		if v.python, err = s.environment(ctx, archive); err != nil {
-			return nil, 0, s.environmentError(err)
+			return nil, 0, 0, s.environmentError(err)
 		}
 	}
-	return v, workers, nil
+	return v, workers, most, nil
 }
 
 func (s *Server) environmentError(err error) error {

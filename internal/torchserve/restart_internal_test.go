@@ -2,7 +2,6 @@ package torchserve
 
 import (
 	"errors"
-	"runtime"
 	"testing"
 	"time"
 )
@@ -17,17 +16,5 @@ func TestIdler(t *testing.T) {
 	w.ready = time.Now().Add(-shortLife)
 	if w.idler(&deadError{err: errors.New("it ended")}) {
 		t.Error("one that served for long is an idler")
-	}
-}
-
-func TestThreads(t *testing.T) {
-	t.Parallel()
-	v := &version{slots: []*slot{{}}}
-	if got, want := v.threads(), runtime.GOMAXPROCS(0); got != want {
-		t.Errorf("the only worker has %d threads, want %d", got, want)
-	}
-	v.slots = make([]*slot, 2*runtime.GOMAXPROCS(0))
-	if got := v.threads(); got != 1 {
-		t.Errorf("each of many workers has %d threads", got)
 	}
 }

@@ -44,6 +44,9 @@ type Server struct {
 	workers   int             // ids handed out
 	gpu       int             // the last GPU handed out
 
+	roused  chan struct{} // of one place: a model has requests after a while without
+	shareMu sync.Mutex    // one division of the cores at a time
+
 	lost          map[string]map[string]savedModel // that Converge could not register
 	lostWorkflows map[string]savedWorkflow         // likewise
 
@@ -77,7 +80,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps, jobs: make(chan func(context.Context)), started: make(chan struct{}), stopped: make(chan struct{}),
 		models: map[string]*family{}, workflows: map[string]*workflow{}, pending: map[string]bool{}, workers: firstWorker, gpu: -1,
-		gpus: cfg.GPUs,
+		gpus: cfg.GPUs, roused: make(chan struct{}, 1),
 	}
 	s.py.built = map[string]*sync.Mutex{}
 	if cfg.DenyEnv != "" {
@@ -174,6 +177,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}()
 	begun := make(chan error, 1)
 	wg.Go(func() { begun <- s.begin(ctx) })
+	wg.Go(func() { s.tend(ctx) })
 	for {
 		select {
 		case f := <-s.jobs:

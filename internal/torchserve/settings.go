@@ -26,17 +26,17 @@ func supported(c mar.Config) error {
 }
 
 // settle finds each setting: the archive's, then the configuration's for this model,
-// then the registration's, then the defaults.
-func (s *Server) settle(v *version, r Registration, o origin) (settings, int, error) {
+// then the registration's, then the defaults. Between least and most workers their number
+// follows the load.
+func (s *Server) settle(v *version, r Registration, o origin) (set settings, least, most int, err error) {
 	c := v.archive.Config
 	saved := o.saved
 	if saved == nil {
-		var err error
 		if saved, err = s.configured(v.name, v.id); err != nil {
-			return settings{}, 0, err
+			return settings{}, 0, 0, err
 		}
 	}
-	set := settings{
+	set = settings{
 		BatchSize:       first(c.BatchSize, saved.BatchSize, nonZero(r.BatchSize), new(1)),
 		MaxBatchDelay:   first(c.MaxBatchDelay, saved.delay(), r.MaxBatchDelay, new(time.Duration)),
 		ResponseTimeout: first(c.ResponseTimeout, saved.response(), r.ResponseTimeout, &s.cfg.ResponseTimeout),
@@ -47,19 +47,45 @@ func (s *Server) settle(v *version, r Registration, o origin) (settings, int, er
 		Ticket:          c.UseJobTicket, Async: c.AsyncCommunication, Continuous: c.ContinuousBatching, UseVenv: c.UseVenv,
 		Handler: cmp.Or(r.Handler, v.archive.Manifest.Model.Handler, s.cfg.DefaultHandler), Runtime: "python",
 	}
-	workers := first(c.MinWorkers, saved.MinWorkers, r.InitialWorkers, &s.cfg.DefaultWorkers)
+	initial, usual := o.initial, o.most
+	if initial == 0 {
+		initial, usual = s.usual()
+	}
+	least = first(c.MinWorkers, saved.MinWorkers, r.InitialWorkers, &initial)
 	if o.saved != nil && o.saved.MinWorkers != nil {
-		workers = *o.saved.MinWorkers // the last that was asked for
+		least = *o.saved.MinWorkers // the last that was asked for
 	}
 	switch {
-	case set.BatchSize < 1:
-		return set, 0, errorf(http.StatusBadRequest, BadRequest, "batch_size must be at least 1, not %d", set.BatchSize)
-	case set.MaxBatchDelay < 0 || set.ResponseTimeout < 0 || set.StartupTimeout < 0:
-		return set, 0, errorf(http.StatusBadRequest, BadRequest, "max_batch_delay, response_timeout and startup_timeout must not be negative")
-	case workers > maxWorkers:
-		return set, 0, errorf(http.StatusBadRequest, BadRequest, "%d workers are too many (at most %d)", workers, maxWorkers)
+	case o.saved != nil && o.saved.MaxWorkers != nil:
+		most = *o.saved.MaxWorkers
+	case c.MaxWorkers != nil || saved.MaxWorkers != nil:
+		most = first(c.MaxWorkers, saved.MaxWorkers)
+	case c.MinWorkers == nil && saved.MinWorkers == nil && r.InitialWorkers == nil:
+		most = usual
 	}
-	return set, max(workers, 0), nil
+	least = max(least, 0)
+	most = max(most, least)
+	switch {
+	case set.BatchSize < 1:
+		return set, 0, 0, errorf(http.StatusBadRequest, BadRequest, "batch_size must be at least 1, not %d", set.BatchSize)
+	case set.MaxBatchDelay < 0 || set.ResponseTimeout < 0 || set.StartupTimeout < 0:
+		return set, 0, 0, errorf(http.StatusBadRequest, BadRequest, "max_batch_delay, response_timeout and startup_timeout must not be negative")
+	case most > maxWorkers:
+		return set, 0, 0, errorf(http.StatusBadRequest, BadRequest, "%d workers are too many (at most %d)", most, maxWorkers)
+	}
+	return set, least, most, nil
+}
+
+// usual is how many workers a model has where nobody says how many, and may have by its
+// load: with GPUs one for each.
+func (s *Server) usual() (initial, most int) {
+	switch {
+	case s.cfg.DefaultMost > s.cfg.DefaultWorkers && s.gpus > 0:
+		return s.gpus, s.gpus
+	case s.cfg.DefaultMost > s.cfg.DefaultWorkers:
+		return s.cfg.DefaultWorkers, s.cfg.DefaultMost
+	}
+	return s.cfg.DefaultWorkers, s.cfg.DefaultWorkers
 }
 
 func first[T any](values ...*T) T {

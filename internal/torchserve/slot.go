@@ -30,6 +30,7 @@ type slot struct {
 
 	mu      sync.Mutex
 	state   WorkerState
+	process *worker.Process // that serves; nil = none does
 	pid     int
 	started time.Time
 	ready   time.Time     // when the last process had loaded the model
@@ -160,14 +161,29 @@ func (w *slot) settle(err error) {
 func (w *slot) set(state WorkerState, pid int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.state, w.pid = state, pid
+	w.state, w.pid, w.process = state, pid, nil
+}
+
+// serves notes that a process has loaded the model.
+func (w *slot) serves(p *worker.Process) {
+	w.set(WorkerReady, p.PID())
+	w.mu.Lock()
+	w.process, w.ready = p, time.Now()
+	w.failed = nil // what kept it from starting before is over
+	w.mu.Unlock()
+	w.v.srv.share()
 }
 
 // life is one process, from its start to its end. loaded says that it has served.
 // The error is nil when it was told to end.
 func (w *slot) life(ctx context.Context) (loaded bool, err error) {
 	begun := time.Now()
-	defer w.set(WorkerLoading, 0)
+	defer func() {
+		w.set(WorkerLoading, 0)
+		if loaded {
+			w.v.srv.share()
+		}
+	}()
 	w.mu.Lock()
 	w.started = begun
 	w.mu.Unlock()
@@ -189,13 +205,9 @@ func (w *slot) life(ctx context.Context) (loaded bool, err error) {
 		return false, err
 	}
 	defer func() { _ = conn.Close() }() // its end is the worker's
-	w.set(WorkerReady, p.PID())
+	w.serves(p)
 	w.v.loaded(w.id, time.Since(begun))
 	w.settle(nil)
-	w.mu.Lock()
-	w.ready = time.Now()
-	w.failed = nil // what kept it from starting before is over
-	w.mu.Unlock()
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.Interrupt() }) // a closed one says so itself
 	defer interrupt()
 	err = w.serve(ctx, conn, p.Done())

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -256,11 +255,7 @@ func (s *Server) loadModels(ctx context.Context) {
 		if !named || strings.Contains(name, "/") { // an = of a URL
 			name, url = "", w
 		}
-		workers := s.cfg.DefaultWorkers
-		if workers == 0 {
-			workers = s.startWorkers()
-		}
-		_, err := s.register(ctx, Registration{URL: url, ModelName: name, InitialWorkers: &workers, Synchronous: true}, origin{startup: true})
+		_, err := s.register(ctx, Registration{URL: url, ModelName: name, Synchronous: true}, s.starting())
 		if ctx.Err() != nil {
 			return
 		}
@@ -310,12 +305,18 @@ func (s *Server) allModels() ([]string, error) {
 	return names, nil
 }
 
-// startWorkers is how many each model of the start gets: one for each GPU, or core.
-func (s *Server) startWorkers() int {
-	if s.gpus > 0 {
-		return s.gpus
+// starting is how models of the start get their workers, where nobody says how many: one
+// for each GPU, or between one and as many as cores, by their load.
+func (s *Server) starting() origin {
+	o := origin{startup: true}
+	switch {
+	case s.cfg.DefaultWorkers > 0: // as others
+	case s.gpus > 0:
+		o.initial, o.most = s.gpus, s.gpus
+	default:
+		o.initial, o.most = 1, s.cores()
 	}
-	return runtime.GOMAXPROCS(0)
+	return o
 }
 
 // formatProperties writes the format of java.util.Properties.

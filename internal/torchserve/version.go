@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -49,11 +48,17 @@ type version struct {
 	log       *slog.Logger
 	requests  atomic.Int64
 	rejected  atomic.Int64
+	running   atomic.Int64 // requests that wait or are run
+	lastEnd   atomic.Int64 // when the last one ended, in nanoseconds of the Unix time
+	active    atomic.Bool  // it had requests of late: it shares the cores
+	tally     tally
+	size      sizing
 	directory []string // what goes before the model's folder on Python's path
 
 	mu       sync.Mutex
 	min, max int
 	slots    []*slot
+	threads  int // of each worker
 	lastErr  string
 	nextGPU  int
 	removed  bool
@@ -122,16 +127,8 @@ func (v *version) program(ctx context.Context, id string) (worker.Program, worke
 		ID: newID(), Python: v.python.path, Home: v.python.home, Dir: v.archive.Dir, Path: path,
 		Socket: filepath.Join(v.srv.sockets, "w."+id), Env: v.srv.workerEnv(),
 		Metrics: cmp.Or(v.srv.cfg.MetricsConfig, v.python.home+"/configs/metrics.yaml"),
-		Async:   v.set.Async, Threads: v.threads(), Output: v.output(id),
+		Async:   v.set.Async, Threads: v.srv.threadsFor(v), Output: v.output(id),
 	}, launcher, nil
-}
-
-// threads of each worker, so that those of the model together are as many as cores, of
-// which a container may have fewer than the machine.
-func (v *version) threads() int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return max(1, runtime.GOMAXPROCS(0)/max(1, len(v.slots)))
 }
 
 // output takes what workers print: metrics, and the rest as the model's log.
@@ -157,10 +154,12 @@ func (v *version) loaded(id string, took time.Duration) {
 
 // measure notes how long requests waited and were worked on.
 func (v *version) measure(batch []*job, begun time.Time) {
+	now := time.Now()
+	v.tally.add(batch, now)
 	if v.srv.deps.Metrics == nil {
 		return
 	}
-	now, host := time.Now(), []Pair{{Name: "Level", Value: "Host"}}
+	host := []Pair{{Name: "Level", Value: "Host"}}
 	for _, j := range batch {
 		model := []Pair{{Name: "model_name", Value: v.name}, {Name: "model_version", Value: j.label}, {Name: "hostname", Value: v.srv.host}}
 		queued, total := j.started.Sub(j.arrived), now.Sub(j.arrived)
@@ -174,7 +173,12 @@ func (v *version) measure(batch []*job, begun time.Time) {
 // scale makes the number of workers what is wanted and gives those that must start
 // for it, and those that end. v.mu is held.
 func (v *version) scale(least, most int) (starts, ends []*slot) {
-	v.min, v.max = least, most
+	v.min, v.max, v.size.reason, v.size.anew = least, most, "", true
+	return v.fit(least, most)
+}
+
+// fit has at least and at most so many slots, and gives those as scale does. v.mu is held.
+func (v *version) fit(least, most int) (starts, ends []*slot) {
 	kept := v.slots[:0:0]
 	for _, w := range v.slots {
 		w.mu.Lock()
@@ -293,7 +297,7 @@ func (v *version) describe() Model {
 		ParallelType: c.ParallelType, ParallelLevel: c.ParallelLevel, DeviceType: c.DeviceType, DeviceIDs: c.DeviceIDs,
 		ContinuousBatching: v.set.Continuous, UseJobTicket: v.set.Ticket, UseVenv: v.set.UseVenv,
 		LoadedAtStartup: v.startup, Workflow: v.workflow != nil, QueueSize: v.set.QueueSize, Waiting: v.queue.length(),
-		Requests: v.requests.Load(), Rejected: v.rejected.Load(), LastError: v.lastErr, Trying: v.hasWorker(),
+		Requests: v.requests.Load(), Rejected: v.rejected.Load(), LastError: v.lastErr, Trying: v.hasWorker(), Scaling: v.scaling(),
 	}
 	for _, w := range v.slots {
 		m.Workers = append(m.Workers, w.describe())

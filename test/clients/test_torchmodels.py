@@ -74,7 +74,7 @@ def upload(bucket, folder, files, image=PREBUILT):
     return aiplatform.Model.upload(display_name=folder, artifact_uri=f"gs://{bucket.name}/{folder}", serving_container_image_uri=image)
 
 
-def test_archive(endpoint, bucket):
+def test_archive(endpoint, bucket, server):
     model = upload(bucket, "net", {"model.mar": archive()})
     endpoint.deploy(model, machine_type="n1-standard-2")
     assert endpoint.predict(instances=[[1, 2], [3, 4.5]]).predictions == [3, 7.5]
@@ -85,6 +85,8 @@ def test_archive(endpoint, bucket):
     assert explained.deployed_model_id == endpoint.list_models()[0].id
     features = [type(e).to_dict(e)["attributions"][0]["feature_attributions"] for e in explained.explanations]
     assert features == [{"weights": [1, 1]}] * 2
+    told = server.command("why", endpoint.resource_name)
+    assert "workers of a replica: 1 of 1 to 2 workers, each with" in told, told
 
 
 def test_batch_prediction(mode, bucket):

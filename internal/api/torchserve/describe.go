@@ -39,6 +39,7 @@ type description struct {
 	Workers            []workerDescription `json:"workers"`
 	Queue              queueDescription    `json:"jobQueueStatus"`
 	Customized         json.RawMessage     `json:"customizedMetadata,omitempty"`
+	Scaling            string              `json:"scaling,omitempty"`   // ours: why it has its number of workers, where that is open
 	LastError          string              `json:"lastError,omitempty"` // ours: why the last worker that failed did
 }
 
@@ -102,7 +103,7 @@ func describe(m engine.Model) description {
 		ContinuousBatching: m.ContinuousBatching, UseJobTicket: m.UseJobTicket, UseVenv: m.UseVenv, Stateful: m.Stateful,
 		SequenceMaxIdle: m.SequenceMaxIdle.Milliseconds(), SequenceTimeout: m.SequenceTimeout.Milliseconds(), MaxNumSequence: m.MaxNumSequence, MaxSequenceQueue: m.MaxSequenceQueue,
 		LoadedAtStartup: m.LoadedAtStartup, Workers: []workerDescription{},
-		Queue: queueDescription{Remaining: max(m.QueueSize-m.Waiting, 0), Pending: m.Waiting}, LastError: m.LastError,
+		Queue: queueDescription{Remaining: max(m.QueueSize-m.Waiting, 0), Pending: m.Waiting}, Scaling: m.Scaling, LastError: m.LastError,
 	}
 	if d.DeviceType == "" {
 		d.DeviceType = "cpu"
