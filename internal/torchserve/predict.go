@@ -38,6 +38,8 @@ func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame
 		ctx, cancel = context.WithTimeoutCause(ctx, t, errorf(http.StatusRequestTimeout, RequestTimeout, "the model's clientTimeoutInMills of %s is over", t))
 		defer cancel()
 	}
+	v.begins()
+	defer func() { v.ends(time.Now()) }()
 	ok, err := v.queue.put(j, v.set.Ticket)
 	if err != nil {
 		return err
@@ -49,11 +51,9 @@ func (s *Server) runJob(ctx context.Context, v *version, j *job, emit func(Frame
 		}
 		return errorf(http.StatusServiceUnavailable, ServiceUnavailable, "Model %q Version %s has %d requests waiting, which is all that its queue takes (job_queue_size)", v.name, v.id, v.set.QueueSize)
 	}
-	v.begins()
 	defer func() {
 		j.leave()
 		v.queue.remove(j)
-		v.ends(time.Now())
 	}()
 	v.flushAbandoned() // the last worker may have gone meanwhile
 	return s.handOut(ctx, j, emit)

@@ -121,13 +121,19 @@ func (v *version) program(ctx context.Context, id string) (worker.Program, worke
 	if err != nil {
 		return worker.Program{}, nil, err
 	}
+	threads := v.srv.threadsFor(v)
+	v.mu.Lock()
+	if v.threads == 0 {
+		v.threads = threads
+	}
+	v.mu.Unlock()
 	path := slices.Clone(v.directory)
 	path = append(path, v.archive.Dir)
 	return worker.Program{
 		ID: newID(), Python: v.python.path, Home: v.python.home, Dir: v.archive.Dir, Path: path,
 		Socket: filepath.Join(v.srv.sockets, "w."+id), Env: v.srv.workerEnv(),
 		Metrics: cmp.Or(v.srv.cfg.MetricsConfig, v.python.home+"/configs/metrics.yaml"),
-		Async:   v.set.Async, Threads: v.srv.threadsFor(v), Output: v.output(id),
+		Async:   v.set.Async, Threads: threads, Output: v.output(id),
 	}, launcher, nil
 }
 
