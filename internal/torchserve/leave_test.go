@@ -92,3 +92,24 @@ func TestScaleToNone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStoppedWhileItLoads: a worker that is stopped in the middle of its load, at which
+// moment soever, takes nothing else along.
+func TestStoppedWhileItLoads(t *testing.T) {
+	t.Parallel()
+	w := start(t, configure(t, nil))
+	w.up(t, "m", 1, "")
+	none, two := 0, 2
+	for range 12 {
+		for _, n := range []*int{&two, &none} { // which does not wait for those
+			if err := w.Scale(t.Context(), torchserve.Scaling{Model: "m", MinWorkers: n}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	one := 1
+	if err := w.Scale(t.Context(), torchserve.Scaling{Model: "m", MinWorkers: &one, Synchronous: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.want(t, "m", "x", "x:False:")
+}

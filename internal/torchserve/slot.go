@@ -252,7 +252,8 @@ func (w *slot) connect(ctx context.Context, p *worker.Process, socket string, be
 	if conn, err = worker.Dial(ctx, socket, w.v.srv.cfg.MaxResponse); err != nil {
 		return nil, err
 	}
-	interrupt := context.AfterFunc(ctx, func() { _ = conn.Interrupt() })
+	dialed := conn // what is returned may be none by the time that it is interrupted
+	interrupt := context.AfterFunc(ctx, func() { _ = dialed.Interrupt() })
 	defer interrupt()
 	a, err := conn.Load(p, w.v.load(w.gpu), max(patience-time.Since(begun), time.Millisecond))
 	if worker.IsTimeout(err) && ctx.Err() == nil {
