@@ -83,7 +83,7 @@ def test_a_bad_request_is_told_alone(program):
     x, y = numbers()
     model = Ridge().fit(x, y)
     good, bodies = body(x[0].tolist()), []
-    for bad in [b"{", b'{"instances": 1}', body([1, 2]), body([1, 2], [1]), body("a"), body([None] * 4), body(["a"] * 4), body([1, 2, 3, "4"]), body(), body([]), body({"x": 1}), body({"x": 1}, [1])]:
+    for bad in [b"{", b'{"instances": 1}', body([1, 2]), body([1, 2], [1]), body("a"), body([None] * 4), body(["a"] * 4), body([1, 2, 3, "4"]), body(), body([]), body({"x": 1}), body({"x": 1}, [1]), b'{"instances":' + b"[" * 9000]:
         bodies += [good, bad, good]
     served = program.Model(program.Sklearn(model), 1, 100)
     assert served.answers(bodies) == alone(program, model, bodies)
@@ -120,8 +120,9 @@ def test_tables_go_together(program):
         Rows(lambda rows: rows.mean(axis=0)),
         Rows(lambda rows: np.full(len(rows), len(rows))),
         Rows(lambda rows: [str(len(rows))] * len(rows)),
+        Rows(lambda rows: np.array([[1] * i for i in range(len(rows))], dtype=object)),
     ],
-    ids=["centred", "columns", "length", "list"],
+    ids=["centred", "columns", "length", "list", "ragged"],
 )
 def test_rows_that_depend_on_others(program, model):
     x, _ = numbers()
@@ -193,6 +194,19 @@ def test_frames_in_pieces(program, threads):
             assert json.loads(got[n][1])["predictions"] == pytest.approx(json.loads(text)["predictions"])
         else:
             assert got[n][1] == text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_model_that_exits(program, threads):
+    """The connection ends, so that nobody waits for an answer that never comes."""
+
+    def leave(rows):
+        raise SystemExit(3)
+
+    server = Server(program, program.Model(program.Sklearn(Rows(leave)), threads, 100), threads)
+    server.mine.sendall(server.question(1, QUESTION, body([1])))
+    assert server.answers() == {}
 
 
 def test_a_question_that_is_taken_back(program):

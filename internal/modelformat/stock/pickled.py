@@ -195,7 +195,7 @@ def accepted(headers):
 def instances_of(body):
     try:
         request = json.loads(body)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise Refused(400, "JSON deserialization failed for the request data: %s" % e)
     if not isinstance(request, dict) or not isinstance(request.get("instances"), list):
         raise Refused(400, 'The request is not of the form {"instances": [...]}.')
@@ -205,7 +205,7 @@ def instances_of(body):
 def answer_of(predictions):
     try:
         return json.dumps({"predictions": predictions}).encode()
-    except TypeError:
+    except (TypeError, ValueError, RecursionError):
         raise Refused(400, "JSON serialization failed for the prediction result.")
 
 
@@ -338,7 +338,7 @@ class Together:
         for i, predictions in got.items():
             try:
                 equal = close(predictions, alone(asked[i]))
-            except Refused:
+            except Exception:  # also what cannot be compared
                 equal = False
             if not equal:
                 self.end("gives other predictions for rows of one request beside those of another")
@@ -374,8 +374,8 @@ CANCEL, QUESTION = 0, 1
 class Frames:
     """Threads take turns: one waits for questions, answers what has come, and another waits meanwhile."""
 
-    def __init__(self, socket, rest, model, threads):
-        self.socket, self.rest, self.model = socket, rest, model
+    def __init__(self, connection, rest, model, threads):
+        self.socket, self.rest, self.model = connection, rest, model
         self.reading, self.writing, self.threads = threading.Lock(), threading.Lock(), threads
 
     def run(self):
@@ -397,6 +397,16 @@ class Frames:
                     self.send(list(asked), self.model.answers(list(asked.values())))
         except OSError:
             pass  # the server has gone
+        except BaseException:  # a model that exits, above all
+            self.end()
+            raise
+
+    def end(self):
+        """Ends the connection: nobody waits for what this thread has taken."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended already
 
     def read(self):
         """Bodies of questions by their numbers; None = there come no more."""
