@@ -84,7 +84,11 @@ func TestUploadIsReadFirst(t *testing.T) {
 			t.Parallel()
 			asked := make(chan bool, 2)
 			address, _ := raw(t, func(_ context.Context, r serving.Request) (*serving.Response, error) {
-				asked <- r.Upload != nil && !r.Upload.Arrived()
+				early := r.Upload != nil && !r.Upload.Arrived()
+				if !early {
+					t.Logf("an upload: %v, %d bytes", r.Upload != nil, len(r.Body))
+				}
+				asked <- early
 				if tc.err != nil {
 					return nil, tc.err
 				}
@@ -93,7 +97,7 @@ func TestUploadIsReadFirst(t *testing.T) {
 			c, in := begin(t, address, picture/2)
 			for i := range 2 {
 				if !<-asked {
-					t.Error("the model was asked when all had come")
+					t.Errorf("request %d: the model was asked when all had come", i)
 				}
 				more(t, c, strings.Repeat("q", picture-picture/2))
 				resp, err := http.ReadResponse(in, nil)
