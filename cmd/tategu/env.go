@@ -23,7 +23,10 @@ func envCommand() *cobra.Command {
 		Long: `env prints shell lines for eval. Without --intercept they set the certificates,
 credentials and storage variables, and TATEGU_ENDPOINT for
 
-  aiplatform.init(api_endpoint=os.environ["TATEGU_ENDPOINT"], location="us-central1")
+  aiplatform.init(project=os.environ["GOOGLE_CLOUD_PROJECT"],
+                  api_endpoint=os.environ["TATEGU_ENDPOINT"], location="us-central1")
+
+(without project the SDK asks the cloud for it, and waits a minute where that is away).
 
 With --intercept the server is also the HTTPS proxy of the shell: programs written
 for the cloud reach tategu with no change at all.`,

@@ -61,7 +61,8 @@ type Python struct {
 	// Zygote keeps a process for each environment that has loaded what components
 	// import and forks them (default true).
 	Zygote bool `yaml:"zygote"`
-	// Idle is how long such a process stays after its last program; 0 = 10 minutes.
+	// Idle is how long such a process stays after its last program, where no deployed
+	// model needs it; 0 = 10 minutes.
 	Idle time.Duration `yaml:"idle"`
 }
 

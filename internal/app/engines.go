@@ -73,7 +73,7 @@ func (m *Main) openEngines(ctx context.Context) (err error) {
 		}),
 		training: training.New(training.Config{Store: m.store, Runtime: m.runtime, Log: m.log, Now: m.now}),
 		serving: serving.New(serving.Config{
-			Store: m.store, Objects: func(as identity.Account) modelformat.Objects { return m.objects.As(as) }, Rights: m.admission(), Journal: m.blobs, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Torch: m.cfg.TorchServe.models(self), GPUs: &inventory.Duty{}, Log: m.log, Now: m.now,
+			Store: m.store, Objects: func(as identity.Account) modelformat.Objects { return m.objects.As(as) }, Rights: m.admission(), Journal: m.blobs, Runtime: m.runtime, Warm: m.runtime, Fits: m.fits, HasImage: m.hasImage, Limit: m.cfg.Limits.Predict, Scaling: m.cfg.Serving.scaling(), Runner: m.cfg.ONNX.modelRunner(), Torch: m.cfg.TorchServe.models(self), GPUs: &inventory.Duty{}, Log: m.log, Now: m.now,
 		}),
 		batch: batch.New(batch.Config{
 			Store: m.store, Objects: func(as identity.Account) batch.Objects { return m.objects.As(as) }, Runtime: m.runtime, Fits: m.fits, HasImage: m.hasImage, Runner: m.cfg.ONNX.modelRunner(), Torch: m.cfg.TorchServe.models(self), Worker: self, Warehouses: m.warehouses, Projects: m.cfg.warehouseProjects(), Temp: m.cfg.Cache, Room: m.cacheRoom, Ended: batchEnded(outbox), Asked: m.asked, Log: m.log, Now: m.now,

@@ -91,6 +91,14 @@ type Volume struct {
 	SubPath string // a directory below it, made when it is not there; "" = all of it
 }
 
+// Warmer keeps what programs start from: a Python that has loaded their packages.
+// Runtimes that do so are one.
+type Warmer interface {
+	// KeepWarm says whether an owner will start the same programs again, perhaps after
+	// a long time: then what they start from stays, as far as there is memory for it.
+	KeepWarm(owner string, keep bool)
+}
+
 // Volumes keeps the directories of named volumes. Runtimes that have some are one.
 type Volumes interface {
 	// VolumeNames lists those that exist.

@@ -150,8 +150,16 @@ func (a *actor) step(ctx context.Context) (again bool, err error) {
 	return true, nil
 }
 
+// keepWarm says whether replicas of the deployed model will start again.
+func (a *actor) keepWarm(keep bool) {
+	if w := a.engine.cfg.Warm; w != nil {
+		w.KeepWarm(a.key, keep)
+	}
+}
+
 // stop ends what runs for the row, whatever it was.
 func (a *actor) stop(ctx context.Context) error {
+	a.keepWarm(false)
 	d := a.current
 	if d == nil {
 		return replica.Cleanup(ctx, a.engine.cfg.Runtime, setName(a.key))

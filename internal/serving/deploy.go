@@ -146,6 +146,7 @@ func (a *actor) start(ctx context.Context, req *pb.DeployModelRequest, again boo
 				return err
 			}
 		}
+		a.keepWarm(true)
 		d.invoke, d.explain = c.InvokePrefix != "", c.ExplainRoute
 	}
 	d.set, d.meters = replica.New(cfg), e.metrics.of(endpoint.Project(), endpoint.ID(), dm.GetId())

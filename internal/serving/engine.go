@@ -29,6 +29,9 @@ type Config struct {
 	// Objects gives the object store as the account of a deployed model sees it.
 	Objects func(as identity.Account) modelformat.Objects
 	Runtime runtime.Runtime
+	// Warm is told which deployed models have programs that will start again; nil: the
+	// runtime keeps nothing warm.
+	Warm runtime.Warmer
 	// Fits refuses replicas that can never run here at the same time; nil = the
 	// runtime's word on each of them is enough.
 	Fits func(together ...runtime.Workload) error

@@ -32,6 +32,9 @@ func TestDeployNativeAndPredict(t *testing.T) {
 	if len(e.DeployedModels) != 1 || e.DeployedModels[0].CreateTime == nil || fmt.Sprint(e.TrafficSplit) != "map[1:100]" || e.Etag == "" || e.UpdateTime == nil {
 		t.Fatalf("endpoint %v", e)
 	}
+	if w.warm.keeps(resource.DeploymentKey(endpoint, "1")) {
+		t.Error("something is kept for a model without replicas")
+	}
 	answer, text, err := w.predict(row)
 	if err != nil {
 		t.Fatal(err)

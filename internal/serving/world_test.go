@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +98,7 @@ type world struct {
 	store   store.Store
 	engine  *serving.Engine
 	runtime runtime.Runtime
+	warm    *warmth // of the present engine
 	fits    func(...runtime.Workload) error
 	journal serving.Journal
 	objects files
@@ -123,6 +125,24 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// warmth is a runtime.Warmer that knows for whom it keeps something.
+type warmth struct {
+	mu   sync.Mutex
+	kept map[string]bool
+}
+
+func (o *warmth) KeepWarm(owner string, keep bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.kept[owner] = keep
+}
+
+func (o *warmth) keeps(owner string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.kept[owner]
+}
+
 // open starts the parts, as a server does; close ends them and keeps the rows.
 func (w *world) open() {
 	w.t.Helper()
@@ -130,9 +150,9 @@ func (w *world) open() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.store = st
+	w.store, w.warm = st, &warmth{kept: map[string]bool{}}
 	w.engine = serving.New(serving.Config{
-		Store: st, Objects: w.objects.as, Rights: w.rights, Journal: w.journal, Runtime: w.runtime, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
+		Store: st, Objects: w.objects.as, Rights: w.rights, Journal: w.journal, Runtime: w.runtime, Warm: w.warm, Log: slog.New(w.logs), Now: time.Now, Limit: 20 * time.Second,
 		HasImage: func(image string) bool { return image == "echo" }, Fits: w.fits, Torch: w.torch,
 		Random: func(n int) int {
 			if w.random < 0 {

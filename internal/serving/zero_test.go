@@ -82,6 +82,9 @@ func TestScaleToZero(t *testing.T) {
 	if st := w.engine.Replicas(key); st.GetAvailableReplicaCount() != 0 || !strings.Contains(st.GetMessage(), "no request came within 1s") {
 		t.Errorf("status %v", st)
 	}
+	if !w.warm.keeps(key) {
+		t.Error("what its next replica starts from is not kept while there is none")
+	}
 	w.stop()
 	w.open()
 	if ids := programs(t, w); len(ids) > 0 {
@@ -109,6 +112,13 @@ func TestScaleToZero(t *testing.T) {
 		t.Errorf("for a hundred requests there were started %v", ids)
 	}
 	programsBecome(t, w, 0)
+	if !w.warm.keeps(key) {
+		t.Error("the new server does not keep it")
+	}
+	w.undeploy("9")
+	if w.warm.keeps(key) {
+		t.Error("it is kept for a model that is not deployed any more")
+	}
 }
 
 // TestInvokeAndLimits: routes of the server's own, a model named by its id, a time

@@ -28,7 +28,7 @@ const (
 type Starts struct{ Warm, Cold, Failed int }
 
 // nursery keeps zygotes: one for each recipe that is in use, as long as there is
-// memory for it and it is asked for.
+// memory for it and it is asked for, or kept for an owner.
 type nursery struct {
 	dir      string
 	idle     time.Duration
@@ -43,6 +43,7 @@ type nursery struct {
 
 	mu       sync.Mutex
 	families map[string]*family
+	kept     map[string]bool // owners whose programs will start again
 	starts   Starts
 	seq      int
 }
@@ -51,6 +52,7 @@ type nursery struct {
 type family struct {
 	recipe   recipe // of its first program
 	used     time.Time
+	owners   map[string]bool // of its programs, those that are kept
 	uses     int
 	zygote   *zygote
 	name     string // that the zygote's memory is held by
@@ -63,18 +65,21 @@ type family struct {
 
 // get gives the zygote that can fork a program of the recipe now; nil = none can.
 // One is made for those that follow.
-func (n *nursery) get(r recipe) *zygote {
+func (n *nursery) get(r recipe, owner string) *zygote {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	key := r.key()
 	f := n.families[key]
 	if f == nil {
 		n.forget()
-		f = &family{recipe: r, loaded: map[string]bool{}, unfit: map[string]bool{}, wanted: map[string]int{}}
+		f = &family{recipe: r, owners: map[string]bool{}, loaded: map[string]bool{}, unfit: map[string]bool{}, wanted: map[string]int{}}
 		n.families[key] = f
 	}
 	f.used = n.now()
 	f.uses++
+	if n.kept[owner] {
+		f.owners[owner] = true
+	}
 	more := false
 	for _, entry := range r.imports {
 		if !f.loaded[entry] && !f.unfit[entry] {
@@ -90,9 +95,10 @@ func (n *nursery) get(r recipe) *zygote {
 }
 
 // worth says whether a zygote is likely to be used: at once for the first recipe
-// of an environment, later for those that differ by a variable, perhaps each time.
+// of an environment or where it is kept, later for those that differ by a variable,
+// perhaps each time.
 func (n *nursery) worth(f *family) bool {
-	if f.uses >= zygoteRepeats {
+	if f.uses >= zygoteRepeats || len(f.owners) > 0 {
 		return true
 	}
 	for _, other := range n.families {
@@ -204,11 +210,16 @@ func (n *nursery) room(f *family, bytes int64) bool {
 	}
 }
 
-// evict ends the zygote that was not used for longest; false = there is none.
+// evict ends the zygote that was not used for longest, one that is kept for an owner
+// after all others; false = there is none.
 func (n *nursery) evict() bool {
 	var oldest *family
 	for _, f := range n.families {
-		if f.zygote != nil && (oldest == nil || f.used.Before(oldest.used)) {
+		if f.zygote == nil {
+			continue
+		}
+		kept := len(f.owners) > 0
+		if oldest == nil || kept == (len(oldest.owners) > 0) && f.used.Before(oldest.used) || !kept && len(oldest.owners) > 0 {
 			oldest = f
 		}
 	}
@@ -265,12 +276,27 @@ func (n *nursery) count(z *zygote, warm bool) {
 	}
 }
 
+// keep has the zygotes of an owner's programs stay while nobody asks for them; those
+// that it let go stay for others, or end once they are idle.
+func (n *nursery) keep(owner string, keep bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if keep {
+		n.kept[owner] = true
+		return
+	}
+	delete(n.kept, owner)
+	for _, f := range n.families {
+		delete(f.owners, owner)
+	}
+}
+
 // tend ends what is idle, and what programs wait for the memory of.
 func (n *nursery) tend() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, f := range n.families {
-		if f.zygote != nil && n.now().Sub(f.used) >= n.idle {
+		if f.zygote != nil && len(f.owners) == 0 && n.now().Sub(f.used) >= n.idle {
 			n.retire(f)
 		}
 	}

@@ -44,7 +44,7 @@ func nurseryOf(t *testing.T, memory int64) (n *nursery, recipeOf func(name strin
 	var all sync.WaitGroup
 	t.Cleanup(func() { cancel(); all.Wait() })
 	n = &nursery{
-		dir: dir, idle: time.Minute, log: slog.New(slog.NewTextHandler(t.Output(), nil)), now: now, importer: newImporter(), families: map[string]*family{},
+		dir: dir, idle: time.Minute, log: slog.New(slog.NewTextHandler(t.Output(), nil)), now: now, importer: newImporter(), families: map[string]*family{}, kept: map[string]bool{},
 		schedule:   scheduler.New(runtime.Inventory{Cores: 4, MemoryBytes: memory}, now, scheduler.Options{}),
 		spawn:      func(f func(context.Context)) { all.Go(func() { f(ctx) }) },
 		wrappers:   func() launcher { return launcher{self: "/bin/false"} },
@@ -66,7 +66,7 @@ func nurseryOf(t *testing.T, memory int64) (n *nursery, recipeOf func(name strin
 func raised(t *testing.T, n *nursery, r recipe) *zygote {
 	t.Helper()
 	for tick := time.Tick(5 * time.Millisecond); ; {
-		if z := n.get(r); z != nil {
+		if z := n.get(r, "owner of "+r.env[0]); z != nil {
 			return z
 		}
 		select {
@@ -86,7 +86,7 @@ func TestZygoteIdle(t *testing.T) {
 		t.Errorf("%d bytes are counted of %d", used, z.bytes)
 	}
 	move(59 * time.Second)
-	if n.tend(); n.get(recipeOf("a")) != z {
+	if n.tend(); n.get(recipeOf("a"), "") != z {
 		t.Fatal("it ended too soon")
 	}
 	move(time.Minute)
@@ -95,6 +95,46 @@ func TestZygoteIdle(t *testing.T) {
 	if used := n.schedule.Snapshot().Used.MemoryBytes; used != 0 {
 		t.Errorf("%d bytes are still counted", used)
 	}
+}
+
+// TestZygoteKept: what is kept for an owner stays while it is idle, goes last when
+// there is no room, and ends once its owner is gone.
+func TestZygoteKept(t *testing.T) {
+	t.Parallel()
+	n, recipeOf, move := nurseryOf(t, 8<<30)
+	const owner = "owner of NAME=kept"
+	n.keep(owner, true)
+	z := raised(t, n, recipeOf("kept"))
+	move(time.Hour)
+	others := make([]*zygote, mostZygotes)
+	for i := range others {
+		n.tend() // ends none: all but the first are young
+		others[i] = raised(t, n, recipeOf(strconv.Itoa(i)))
+		move(time.Second)
+	}
+	<-others[0].ended
+	if n.get(recipeOf("kept"), owner) != z {
+		t.Fatal("it left room for one that nobody keeps")
+	}
+	move(time.Hour)
+	n.tend()
+	for _, other := range others {
+		<-other.ended
+	}
+	if n.get(recipeOf("kept"), owner) != z {
+		t.Fatal("it ended while it was kept")
+	}
+	if used := n.schedule.Snapshot().Used.MemoryBytes; used != z.bytes {
+		t.Errorf("%d bytes are counted of %d", used, z.bytes)
+	}
+	n.keep(owner, false)
+	n.tend()
+	if n.get(recipeOf("kept"), owner) != z {
+		t.Fatal("it ended before it was idle")
+	}
+	move(time.Minute)
+	n.tend()
+	<-z.ended
 }
 
 // TestZygoteMemory: the one that was not used for longest goes when there is no room

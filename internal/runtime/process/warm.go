@@ -30,7 +30,7 @@ func (r *Runtime) openNursery() error {
 	}
 	r.nursery = &nursery{
 		dir: dir, idle: r.cfg.Idle, schedule: r.cfg.Schedule, log: r.cfg.Log, now: r.cfg.Now, spawn: r.spawn,
-		importer: newImporter(), families: map[string]*family{},
+		importer: newImporter(), families: map[string]*family{}, kept: map[string]bool{},
 		wrappers:   func() launcher { return r.launcher() },
 		namespaces: func() uintptr { return r.mounts().flags },
 	}
@@ -46,6 +46,13 @@ func (r *Runtime) Starts() Starts {
 	r.nursery.mu.Lock()
 	defer r.nursery.mu.Unlock()
 	return r.nursery.starts
+}
+
+// KeepWarm implements runtime.Warmer.
+func (r *Runtime) KeepWarm(owner string, keep bool) {
+	if r.nursery != nil {
+		r.nursery.keep(owner, keep)
+	}
 }
 
 // warmable says in a description whether it is of a Python component, run by kfp's
@@ -137,7 +144,7 @@ func (in *instance) wrapWarm(ctx context.Context, out *os.File) bool {
 	if n == nil {
 		return false
 	}
-	z := n.get(in.recipe)
+	z := n.get(in.recipe, in.rec.Workload.Owner)
 	if z == nil {
 		n.count(nil, false)
 		return false

@@ -25,10 +25,11 @@ type Part interface {
 	Close() error
 }
 
-// Machine is a part that keeps the volumes of both.
+// Machine is a part that keeps the volumes of both, and what programs start from.
 type Machine interface {
 	Part
 	runtime.Volumes
+	runtime.Warmer
 }
 
 // Route reports whether a workload goes to the runtime for containers; an error
@@ -112,6 +113,9 @@ func (r *Router) Run(ctx context.Context) error {
 
 // Close stops watching; workloads go on.
 func (r *Router) Close() error { return errors.Join(r.programs.Close(), r.containers.Close()) }
+
+// KeepWarm implements runtime.Warmer: containers start from nothing that is kept.
+func (r *Router) KeepWarm(owner string, keep bool) { r.programs.KeepWarm(owner, keep) }
 
 // VolumeNames implements runtime.Volumes.
 func (r *Router) VolumeNames() ([]string, error) { return r.programs.VolumeNames() }

@@ -49,6 +49,8 @@ func (p *part) List(context.Context) ([]runtime.Instance, error) {
 func (p *part) VolumeNames() ([]string, error) { return []string{p.name}, nil }
 func (p *part) DropVolume(name string) error   { return errors.New(p.name + " drops " + name) }
 
+func (p *part) KeepWarm(owner string, keep bool) { p.known[owner] = keep }
+
 func (p *part) Check(runtime.Workload) error { return errors.New("checked by " + p.name) }
 func (p *part) Adopted() int                 { return len(p.known) }
 func (p *part) Close() error                 { p.closed = true; return p.failed }
@@ -99,6 +101,9 @@ func TestRouter(t *testing.T) {
 	}
 	if names, err := r.VolumeNames(); err != nil || len(names) != 1 || names[0] != "programs" || r.DropVolume("v").Error() != "programs drops v" {
 		t.Errorf("volumes %v, %v", names, err)
+	}
+	if r.KeepWarm("owner", true); !programs.known["owner"] || containers.known["owner"] {
+		t.Error("programs alone are kept warm")
 	}
 	if err := r.Close(); err != nil || !programs.closed || !containers.closed {
 		t.Errorf("Close = %v", err)
