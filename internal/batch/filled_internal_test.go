@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +49,9 @@ func TestFilled(t *testing.T) {
 	}
 	if got := string(u.body[u.head:]); got != "3\n4\n" {
 		t.Errorf("the section is %q", got)
+	}
+	if want := int64(crc32.Checksum([]byte("\n3\n4\n"), crc32.MakeTable(crc32.Castagnoli))); !slices.Equal(u.sums, []int64{want}) {
+		t.Errorf("the sums of what was read are %v, want %d", u.sums, want)
 	}
 	var spec score.Spec
 	head := u.body[u.head-u.headLength : u.head]

@@ -60,7 +60,11 @@ func (r *run) score(ctx context.Context, u *unit, results, failures io.Writer) (
 		text, err := io.ReadAll(io.LimitReader(resp.Body, excerptLength))
 		return score.Stats{}, errors.Join(resource.Errorf(codes.Internal, "a worker answered %d: %s", resp.Status, excerpt(text)), err)
 	}
-	return score.ReadAnswer(resp.Body, results, failures)
+	stats, err := score.ReadAnswer(resp.Body, results, failures)
+	if u.sums != nil { // the worker had no file to tell of
+		stats.Sums = u.sums
+	}
+	return stats, err
 }
 
 // send has a section scored by a worker.
@@ -82,14 +86,19 @@ func (r *run) refused(ctx context.Context, resp *replica.Response) error {
 // filled is a section with what is in files read.
 func (r *run) filled(ctx context.Context, u *unit) (*unit, error) {
 	var files score.Files
-	spec, body, _, err := files.Load(u.spec, u.body[u.head:], make([]byte, headRoom))
+	spec, body, sums, err := files.Load(u.spec, u.body[u.head:], make([]byte, headRoom))
 	if err == nil {
 		spec, err = spec.Numbered()
 	}
 	if err != nil {
 		return nil, r.gone(ctx, u, err)
 	}
-	return newUnit(u.n, spec, body)
+	sent, err := newUnit(u.n, spec, body)
+	if err != nil {
+		return nil, err
+	}
+	sent.sums = sums
+	return sent, nil
 }
 
 // gone says why pieces of a section cannot be read any more: mostly that their object

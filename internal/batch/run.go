@@ -263,6 +263,8 @@ type unit struct {
 	head int    // where the section begins
 
 	headLength int
+
+	sums []int64 // of what was read of files here, see score.Stats; nil = workers read them
 }
 
 // all scores what is not done yet.

@@ -55,7 +55,7 @@ func (f *Files) Load(spec Spec, body, buf []byte) (_ Spec, section []byte, sums 
 				return spec, buf, nil, fmt.Errorf("read a piece of %s: %w", p.Source, err)
 			}
 			at := p
-			p.before = func() (int, error) { return f.before(at) }
+			p.before = sync.OnceValues(func() (int, error) { return f.before(at) }) // not for each bad row
 			p.Line = 1
 		}
 		p.Bytes, p.File = len(buf)-start, ""
