@@ -48,6 +48,7 @@ type State struct {
 	From     int       // workers before the trial that is on; 0 = none is on
 	Before   Figures   // what was measured of them
 	Up, Down Hold      // of trials of more, and of fewer
+	Yielded  Hold      // to other models' requests: how often of late, and when last
 	Fell     bool      // fewer were kept last
 	Crowded  time.Time // since when there are more workers than cores for them; zero = there are not
 	Verdict  string    // of the last trial
@@ -83,6 +84,7 @@ const (
 	longHold   = time.Hour
 	unsureHold = time.Minute
 	crowdedFor = 10 * time.Second
+	patient    = 5 * time.Minute
 )
 
 // Decide gives the next number of workers.
@@ -102,11 +104,12 @@ func Decide(l Limits, h History) Decision {
 	} else if s.Crowded.IsZero() {
 		s.Crowded = h.Now
 	}
-	if !s.Crowded.IsZero() && (s.From > 0 || h.Now.Sub(s.Crowded) >= crowdedFor) {
+	if !s.Crowded.IsZero() && (s.From > 0 || h.Now.Sub(s.Crowded) >= s.patience(h.Now)) {
 		n := roof
 		if s.From > 0 {
 			n = min(s.From, h.Workers)
 		}
+		s = s.yield(h.Now)
 		s.From, s.Crowded = 0, time.Time{}
 		return Decision{n, fmt.Sprintf("other models have requests too: %s for this one", count(l.Share, "core is left", "cores are left")), s}
 	}
@@ -181,7 +184,7 @@ func judge(h History, s State) Decision {
 	case h.Broken != "":
 		return s.back(h, up, "one more does not start: "+h.Broken)
 	case h.Disturbed && h.Ready == h.Workers:
-		return s.unsure(h, up, "other models began or ceased to have requests")
+		return s.yield(h.Now).unsure(h, up, "other models began or ceased to have requests")
 	case h.Ready < h.Workers:
 		return Decision{h.Workers, fmt.Sprintf("%s are started, to be tried instead of %d", count(h.Workers, "worker", "workers"), from), s}
 	case h.Active == 0 && idle(h.Seen):
@@ -236,10 +239,37 @@ func (s State) unsure(h History, up bool, said string) Decision {
 	if up {
 		held = &s.Up
 	}
-	held.Until = h.Now.Add(unsureHold)
+	if until := h.Now.Add(unsureHold); until.After(held.Until) {
+		held.Until = until
+	}
 	n := s.From
 	s.From, s.Verdict = 0, fmt.Sprintf("%d were tried: %s", h.Workers, said)
 	return Decision{n, s.Verdict, s}
+}
+
+// yielded is how often workers went, or a trial ended, for other models' requests of late.
+func (s State) yielded(now time.Time) int {
+	if now.Sub(s.Yielded.Until) > longHold {
+		return 0
+	}
+	return s.Yielded.Lost
+}
+
+// patience is how long there may be more workers than cores for them: longer each time,
+// so that workers do not come and go with another model's requests.
+func (s State) patience(now time.Time) time.Duration {
+	return min(crowdedFor<<min(s.yielded(now), 10), patient)
+}
+
+// yield notes that other models' requests are in the way, which keeps a trial that they
+// ended from being made again at once.
+func (s State) yield(now time.Time) State {
+	n := s.yielded(now)
+	if until := now.Add(hold(unsureHold, n)); s.From > 0 && until.After(s.Up.Until) {
+		s.Up.Until = until
+	}
+	s.Yielded = Hold{n + 1, now}
+	return s
 }
 
 // hold doubles with each trial that was lost.

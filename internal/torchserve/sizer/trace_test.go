@@ -152,3 +152,50 @@ func TestWithinLimits(t *testing.T) {
 		}
 	}
 }
+
+// beside plays a model under steady load beside another one, which has requests for the
+// last on seconds of every so many and then the half of four cores.
+func beside(on, every, boot int) (workers []int) {
+	now, ready, due, others := 1, 1, 0, 0
+	var s State
+	var seen []Second
+	for i := range 3600 {
+		if now != ready && (now < ready || i >= due) {
+			ready, seen = now, nil
+		}
+		l, o := Limits{Min: 1, Max: 4, Share: 4, Free: -1}, 0
+		if (i+on)%every < on {
+			l.Share, o = 2, 2
+		}
+		disturbed := o != others
+		if others = o; disturbed {
+			seen = nil
+		}
+		seen = append(seen, Second{Done: 100 * ready, Queue: 60, Waited: time.Minute, Took: time.Minute})
+		d := Decide(l, History{Now: at(i + 1), Seen: seen, Active: 64, Workers: now, Ready: ready, Disturbed: disturbed, State: s})
+		if s = d.State; d.Workers > now {
+			due = i + 1 + boot
+		}
+		now = d.Workers
+		workers = append(workers, now)
+	}
+	return workers
+}
+
+// TestBesideOthers: workers do not come and go with the requests of another model; they
+// go for one that stays.
+func TestBesideOthers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		on, every, boot int
+		all             float64 // of the time with four workers, at least
+	}{{6, 60, 3, 0.9}, {12, 60, 3, 0.9}, {15, 60, 3, 0.9}, {30, 60, 3, 0.9}, {12, 120, 3, 0.9}, {6, 20, 8, 0}, {6, 14, 3, 0}} {
+		workers := beside(c.on, c.every, c.boot)[300:]
+		if n, all := changes(workers), share(workers, 4); n > 20 || all < c.all {
+			t.Errorf("%d of %d seconds, ready in %d: %d changes in 55 minutes, four in %.0f%% of the time", c.on, c.every, c.boot, n, 100*all)
+		}
+	}
+	if workers := beside(3000, 3600, 3); workers[599] != 4 || workers[620] != 2 || workers[3599] != 2 {
+		t.Errorf("before one that stays there are %d, beside it %d, at last %d", workers[599], workers[620], workers[3599])
+	}
+}
