@@ -200,14 +200,22 @@ func registration(r *http.Request, limit int64) (ask, error) {
 	}, nil
 }
 
+// plainWeb refuses s3_sse_kms of web addresses, of models and of workflows.
+func plainWeb(get ask, url string) error {
+	if kms, _ := get("s3_sse_kms"); strings.EqualFold(kms, "true") && (strings.HasPrefix(url, "http://") || strings.HasPrefix(url, "https://")) {
+		return badRequest("s3_sse_kms is not supported for %s: write s3://BUCKET/NAME, which is read with the environment's credentials, encrypted objects too", url)
+	}
+	return nil
+}
+
 // register takes a model and tells what became of it.
 func (a *API) register(ctx context.Context, get ask) (code int, status string, err error) {
 	r, err := readRegistration(get)
 	if err != nil {
 		return 0, "", err
 	}
-	if kms, _ := get("s3_sse_kms"); strings.EqualFold(kms, "true") && (strings.HasPrefix(r.URL, "http://") || strings.HasPrefix(r.URL, "https://")) {
-		return 0, "", badRequest("s3_sse_kms is not supported for %s: write s3://BUCKET/NAME, which is read with the environment's credentials, encrypted objects too", r.URL)
+	if err := plainWeb(get, r.URL); err != nil {
+		return 0, "", err
 	}
 	if name, ok := a.stored(r.URL); ok {
 		return 0, "", failure(http.StatusInternalServerError, engine.InternalServer, "Model file already exists %s", name)

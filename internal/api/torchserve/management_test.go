@@ -175,8 +175,10 @@ func TestRegistration(t *testing.T) {
 			t.Errorf("body %q: %d %s", body, got.StatusCode, got.body)
 		}
 	}
-	if got := ask(t, http.MethodPost, s.management.URL+"/models?url=https://b.s3.amazonaws.com/a.mar&s3_sse_kms=true", "", ""); got.StatusCode != http.StatusBadRequest || !strings.Contains(got.body, "s3://BUCKET/NAME") {
-		t.Errorf("s3_sse_kms: %d %s", got.StatusCode, got.body)
+	for _, route := range []string{"/models?url=https://b.s3.amazonaws.com/a.mar", "/workflows?url=https://b.s3.amazonaws.com/a.war"} {
+		if got := ask(t, http.MethodPost, s.management.URL+route+"&s3_sse_kms=true", "", ""); got.StatusCode != http.StatusBadRequest || !strings.Contains(got.body, "s3://BUCKET/NAME") {
+			t.Errorf("s3_sse_kms of %s: %d %s", route, got.StatusCode, got.body)
+		}
 	}
 	ask(t, http.MethodPost, s.management.URL+"/models?url=a.mar&s3_sse_kms=true&batch_size=dd&max_batch_delay=junk&response_timeout=-1", "", "")
 	if r := s.engine.registered[0]; r.BatchSize != 0 || r.MaxBatchDelay != nil || r.ResponseTimeout != nil || r.InitialWorkers != nil {

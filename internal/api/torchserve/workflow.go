@@ -67,6 +67,9 @@ func (a *API) registerWorkflow(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return badRequest("Parameter url is required.")
 	}
+	if err := plainWeb(get, url); err != nil {
+		return err
+	}
 	f, err := a.Engine.RegisterWorkflow(r.Context(), engine.WorkflowRegistration{
 		URL: url, Name: text("workflow_name"), ResponseTimeout: seconds(text("response_timeout")), StartupTimeout: seconds(text("startup_timeout")),
 	})
