@@ -7,7 +7,9 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -26,11 +28,18 @@ const (
 // Title heads a plot: the id of an endpoint and its display name, "" = none.
 type Title struct{ ID, Name string }
 
+// String leaves out control characters, which XML has no way to write.
 func (t Title) String() string {
 	s := "Load of " + t.ID
 	if t.Name != "" {
 		s += " (" + t.Name + ")"
 	}
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) {
+			return r
+		}
+		return -1
+	}, s)
 	if utf8.RuneCountInString(s) > mostTitle {
 		s = string([]rune(s)[:mostTitle-1]) + "…"
 	}

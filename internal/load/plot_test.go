@@ -168,7 +168,7 @@ func TestPictureOfOddResults(t *testing.T) {
 		"nothing": {}, "one step of no time": {Steps: []Step{one}}, "a knee at the edge": {Steps: []Step{one, {Rate: 90, Answered: 1, P50: 1, P99: time.Hour}}, Knee: 90, Limit: 1},
 		"no answer": {Steps: []Step{{Rate: 5, Sent: 5, Why: "failed"}}},
 	} {
-		title := Title{ID: "7", Name: strings.Repeat("長い名", 40)}
+		title := Title{ID: "7", Name: "長\x01\x1b[0m" + strings.Repeat("い名", 60)}
 		var b bytes.Buffer
 		if err := r.PNG(&b, title); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -179,6 +179,9 @@ func TestPictureOfOddResults(t *testing.T) {
 		text := r.SVG(title)
 		if strings.Contains(text, "NaN") || strings.Contains(text, "Inf") || !strings.HasSuffix(text, "</svg>\n") || !strings.Contains(text, "Load of 7 (長") {
 			t.Errorf("%s: %s", name, text)
+		}
+		if err := xml.Unmarshal([]byte(text), &drawing{}); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
