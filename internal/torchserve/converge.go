@@ -55,7 +55,7 @@ func (s *Server) Converge(ctx context.Context, data []byte) error {
 	s.mu.Lock()
 	s.lost, s.lostWorkflows = lost, lostWorkflows
 	s.mu.Unlock()
-	return errors.Join(append(failed, s.settleDefaults(ctx, wanted.Models))...)
+	return errors.Join(append(failed, s.settleDefaults(ctx, &wanted))...)
 }
 
 // becomeAll makes each version what is wanted, and gives those that cannot be registered.
@@ -127,18 +127,19 @@ func (m *savedModel) sameWorkers(o *savedModel) bool {
 }
 
 // settleDefaults names the default versions and removes what nobody wants.
-func (s *Server) settleDefaults(ctx context.Context, wanted map[string]map[string]savedModel) error {
-	for name, versions := range wanted {
+func (s *Server) settleDefaults(ctx context.Context, wanted *state) error {
+	for name, versions := range wanted.Models {
 		for id, m := range versions {
 			if m.Default {
 				s.setDefault(name, id)
 			}
 		}
 	}
+	s.settleNodes(wanted.Workflows)
 	var failed []error
 	for name, versions := range s.saved() {
 		for id := range versions {
-			if _, ok := wanted[name][id]; ok {
+			if _, ok := wanted.Models[name][id]; ok {
 				continue
 			}
 			v, err := s.find(name, id)
@@ -149,6 +150,23 @@ func (s *Server) settleDefaults(ctx context.Context, wanted map[string]map[strin
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// settleNodes makes nodes the default versions of their names, where they are to be.
+func (s *Server) settleNodes(wanted map[string]savedWorkflow) {
+	for name, m := range wanted {
+		s.mu.Lock()
+		w := s.workflows[name]
+		s.mu.Unlock()
+		if w == nil {
+			continue
+		}
+		for node, n := range m.Nodes {
+			if v := s.node(w, node); v != nil && n.Default {
+				s.setDefault(v.name, v.id)
+			}
+		}
+	}
 }
 
 // sameModel compares what a version is registered with, but for its workers.
@@ -229,11 +247,9 @@ func (s *Server) becomeWorkflow(ctx context.Context, name string, m *savedWorkfl
 		if !ok || w == nil || now.sameWorkers(&want) {
 			continue
 		}
-		v, err := s.find(w.model(node), "")
-		if err == nil {
-			err = s.resizeTo(ctx, v, &want)
+		if v := s.node(w, node); v != nil {
+			failed = append(failed, s.resizeTo(ctx, v, &want))
 		}
-		failed = append(failed, err)
 	}
 	return errors.Join(failed...)
 }

@@ -277,3 +277,50 @@ func TestConvergeWorkflows(t *testing.T) {
 		t.Errorf("a state of another version: %v", err)
 	}
 }
+
+// TestConvergeNodesOwnVersion: a node is a version of its own, also where another one that
+// was registered by its name is the default.
+func TestConvergeNodesOwnVersion(t *testing.T) {
+	t.Parallel()
+	store := t.TempDir()
+	shared := func(c *torchserve.Config) { c.ModelStore = store }
+	a, b := start(t, configure(t, shared)), start(t, configure(t, shared))
+	writeModel(t, store, "m", "1.0", "")
+	writeModel(t, store, "next", "2.0", "")
+	writeWorkflow(t, store, "wf", graph)
+	follow := func(what string) {
+		t.Helper()
+		if err := b.Converge(t.Context(), []byte(stateOf(t, a))); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if x, y := stateOf(t, a), stateOf(t, b); x != y {
+			t.Errorf("%s: %s, want %s", what, y, x)
+		}
+	}
+	a.registerWorkflow(t, torchserve.WorkflowRegistration{URL: "wf.war"})
+	follow("a workflow")
+	one, two := 1, 2
+	if _, err := a.Register(t.Context(), torchserve.Registration{URL: "next.mar", ModelName: "wf__left", InitialWorkers: &one, Synchronous: true}); err != nil {
+		t.Fatal(err)
+	}
+	follow("a version of a node's name")
+	if err := a.SetDefault(t.Context(), "wf__left", "2.0"); err != nil {
+		t.Fatal(err)
+	}
+	follow("which is the default")
+	if err := a.Scale(t.Context(), torchserve.Scaling{Model: "wf__left", Version: "1.0", MinWorkers: &two, MaxWorkers: &two, Synchronous: true}); err != nil {
+		t.Fatal(err)
+	}
+	follow("the node itself has two workers")
+	if err := a.SetDefault(t.Context(), "wf__left", "1.0"); err != nil {
+		t.Fatal(err)
+	}
+	follow("which is the default again")
+	b = start(t, configure(t, shared))
+	follow("from the start")
+	if err := a.SetDefault(t.Context(), "wf__left", "2.0"); err != nil {
+		t.Fatal(err)
+	}
+	b = start(t, configure(t, shared))
+	follow("from the start, with the other")
+}

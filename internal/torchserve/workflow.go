@@ -148,22 +148,29 @@ func (s *Server) registerNode(ctx context.Context, w *workflow, n mar.Node, o or
 // dropNodes removes the models of a workflow.
 func (s *Server) dropNodes(ctx context.Context, w *workflow) {
 	for name := range w.nodes {
-		s.mu.Lock()
-		var all []*version
-		if f := s.models[w.model(name)]; f != nil {
-			for _, v := range f.versions {
-				if v.workflow == w { // not another's whose names are the same together
-					all = append(all, v)
-				}
-			}
+		v := s.node(w, name)
+		if v == nil {
+			continue
 		}
-		s.mu.Unlock()
-		for _, v := range all {
-			if err := s.drop(ctx, v); err != nil {
-				s.deps.Log.WarnContext(ctx, "A node of a workflow does not end", slog.String("model", v.name), slog.Any("error", err))
+		if err := s.drop(ctx, v); err != nil {
+			s.deps.Log.WarnContext(ctx, "A node of a workflow does not end", slog.String("model", v.name), slog.Any("error", err))
+		}
+	}
+}
+
+// node is the version that is a node of w: others of its name may be registered besides, by
+// themselves or by a workflow whose names are the same together.
+func (s *Server) node(w *workflow, name string) *version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.models[w.model(name)]; f != nil {
+		for _, v := range f.versions {
+			if v.workflow == w {
+				return v
 			}
 		}
 	}
+	return nil
 }
 
 func workflowNotFound(name string) *Error {
