@@ -216,7 +216,13 @@ func (e *Engine) canaryOf(endpoint *pb.Endpoint) *canary {
 	return c
 }
 
-// others is the traffic split without the canary: what the baseline answers.
+// baseline reports that a deployed model is one that the canary is compared with: the one
+// that it is to replace, or all others.
+func (c *canary) baseline(id string) bool {
+	return id != c.id && (c.of == "" || id == c.of)
+}
+
+// others is the traffic split of the baseline.
 func (c *canary) others(split map[string]int32) map[string]int32 {
 	if c.of != "" {
 		return map[string]int32{c.of: 100}
@@ -240,7 +246,7 @@ func (e *Engine) tried(ctx context.Context, at *entry, d *deployment, r Request)
 	}
 	if d.id != c.id {
 		resp, err := e.ask(ctx, at, d, r)
-		if !left(ctx, err) && (!r.Explain || d.explain != "") { // not what it never offered
+		if c.baseline(d.id) && !left(ctx, err) && (!r.Explain || d.explain != "") { // not what it never offered
 			c.observe(rollout.Outcome{Failed: bad(resp, err), Took: took()})
 		}
 		return resp, err

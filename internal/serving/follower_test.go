@@ -584,3 +584,39 @@ func TestFollowAnother(t *testing.T) {
 	}
 	w.serves(map[string]int32{"2": 100})
 }
+
+// TestFollowBesideBad: a version is compared with the one that it is to replace, not with
+// another model of the endpoint, which may be much worse.
+func TestFollowBesideBad(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.random = -1
+	w.withProcesses()
+	echoModel(t, w)
+	w.program("1", "")
+	w.program("2", "fails half")
+	w.moveAlias(w.store, "1")
+	w.deployRanker("1", "1")
+	script, err := filepath.Abs("testdata/canary.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.model("broken", &pb.Model{ContainerSpec: &pb.ModelContainerSpec{ImageUri: "echo", Args: []string{script, "fails"}, HealthRoute: "/health", PredictRoute: "/predict"}})
+	if op := w.deploy("b", "broken", func(r *pb.DeployModelRequest) {
+		dedicated(&pb.DedicatedResources{MinReplicaCount: 1, MaxReplicaCount: 1})(r)
+		r.TrafficSplit = map[string]int32{"1": 40, "b": 60}
+	}); op.GetError() != nil {
+		t.Fatal(op.GetError())
+	}
+	w.follows(serving.FollowModelLabel, "ranker", rollout.Label, rollout.Newest, rollout.LabelSteps, "50-100", rollout.LabelInterval, "2s", rollout.LabelMinRequests, "20", rollout.LabelMaxP99, "10s")
+	w.followed(follow.InStep, "1")
+	tr := startTraffic(w, 5*time.Millisecond)
+	w.moveAlias(w.store, "2")
+	if s := w.followed(follow.Held, "2"); !strings.Contains(s.Failed.Reason, "requests failed") {
+		t.Errorf("reason %q", s.Failed.Reason)
+	}
+	tr.end()
+	if split := w.endpoint().GetTrafficSplit(); split["1"] != 40 || split["b"] != 60 {
+		t.Errorf("split %v", split)
+	}
+}

@@ -68,3 +68,29 @@ func TestEndedIsNoFailure(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// TestTakenBackAtOnce: what a canary had that is judged and still has its share by the row
+// goes to the model that it was to replace; others get theirs.
+func TestTakenBackAtOnce(t *testing.T) {
+	t.Parallel()
+	e := New(Config{Now: time.Now})
+	at := &entry{keys: map[string]string{}, endpoint: &pb.Endpoint{
+		Name: "e", Labels: map[string]string{FollowLabel: "champion", CanaryLabel: CanaryNewest, CanaryLabel + "-steps": "10-100"},
+		TrafficSplit:   map[string]int32{"old": 54, "new": 6, "other": 40},
+		DeployedModels: []*pb.DeployedModel{{Id: "old"}, {Id: "other"}, {Id: "new", SystemLabels: map[string]string{ReplacesLabel: "old"}}},
+	}}
+	for id := range at.endpoint.GetTrafficSplit() {
+		at.keys[id] = id
+		e.running[id] = &deployment{id: id}
+	}
+	at.canary = e.canaryOf(at.endpoint)
+	at.canary.out.Store(true)
+	got := map[string]int32{}
+	for n := range 100 {
+		e.cfg.Random = func(int) int { return n }
+		got[e.draw(at, "").id]++
+	}
+	if want := map[string]int32{"old": 60, "other": 40}; !maps.Equal(got, want) {
+		t.Errorf("of 100 requests %v, want %v", got, want)
+	}
+}

@@ -394,7 +394,7 @@ func (e *Engine) draw(at *entry, id string) *deployment {
 	if id == "" {
 		split := at.endpoint.GetTrafficSplit()
 		if at.canary != nil && at.canary.out.Load() {
-			split = at.canary.others(split)
+			split = at.canary.with(split, 0)
 		}
 		id = e.drawID(split)
 	}
