@@ -111,7 +111,7 @@ that speak the aiplatform and GCS APIs, unmodified. Start it and point a shell a
 	root.AddCommand(backupCommand(), restoreCommand())
 	root.AddCommand(storageCommands()...)
 	root.AddCommand(imageCommand(), modelCommand(), runCommand(), taskCommand(), scheduleCommand(), submitCommand(), runsCommand(), whyCommand(), loadCommand(), debugCommand(), rerunCommand(), launchCommand())
-	root.AddCommand(rolloutCommand(), shadowCommand())
+	root.AddCommand(deployCommand(), undeployCommand(), rolloutCommand(), shadowCommand())
 	root.AddCommand(sqlCommand(), torchserveCommand(), indexCommand())
 	explain(root)
 	return root

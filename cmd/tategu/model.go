@@ -22,8 +22,8 @@ import (
 
 func modelCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "model", Short: "List registered models, and bring their files to this machine",
-		Long: `A model is registered by the clients of the API, such as Model.upload of the Python SDK. Its
+		Use: "model", Short: "Register and list models, and bring their files to this machine",
+		Long: `A model is registered by push, or by the clients of the API, such as Model.upload of the Python SDK. Its
 versions have numbers, and aliases that move from one to another. MODEL is the id of a model, its
 full name, or its display name; MODEL@ALIAS and MODEL@VERSION are one of its versions, and MODEL
 alone is its default version.`,
@@ -31,7 +31,7 @@ alone is its default version.`,
 	cmd.PersistentFlags().String("server", "", "HOST:PORT of a server that you logged in to")
 	cmd.PersistentFlags().String("project", "", "project of the models (default: the server's)")
 	cmd.PersistentFlags().String("location", "", "location of the models (default: the server's)")
-	cmd.AddCommand(modelLsCommand(), modelShowCommand(), modelPullCommand(), modelServeCommand(), modelPruneCommand())
+	cmd.AddCommand(modelLsCommand(), modelShowCommand(), modelPushCommand(), modelPullCommand(), modelServeCommand(), modelPruneCommand())
 	return cmd
 }
 

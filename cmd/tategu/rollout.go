@@ -17,7 +17,6 @@ import (
 	pb "cloud.google.com/go/aiplatform/apiv1beta1/aiplatformpb"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	"tategu/internal/resource"
 	"tategu/internal/serving"
@@ -172,7 +171,7 @@ func tryModel(cmd *cobra.Command, c *client, e *pb.Endpoint, model string) error
 	split := serving.Share(e.GetTrafficSplit(), id, share)
 	split["0"] = share
 	delete(split, id)
-	if err := c.operate(cmd.Context(), "/v1beta1/"+e.GetName()+":deployModel", &pb.DeployModelRequest{DeployedModel: d, TrafficSplit: split}); err != nil {
+	if err := c.operate(cmd.Context(), http.MethodPost, "/v1beta1/"+e.GetName()+":deployModel", &pb.DeployModelRequest{DeployedModel: d, TrafficSplit: split}, nil); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "deployed model %s has %d%% of the traffic of %s; `tategu why %s` tells how it does\n", id, share, path.Base(e.GetName()), path.Base(e.GetName()))
@@ -209,40 +208,6 @@ func (c *client) patchEndpoint(ctx context.Context, e *pb.Endpoint, mask string)
 		return err
 	}
 	return c.call(ctx, http.MethodPatch, "/v1beta1/"+e.GetName()+"?updateMask="+url.QueryEscape(mask), json.RawMessage(body), nil)
-}
-
-// operate starts a long-running operation and waits for its end.
-func (c *client) operate(ctx context.Context, path string, req proto.Message) error {
-	body, err := protojson.Marshal(req)
-	if err != nil {
-		return err
-	}
-	var op struct {
-		Name  string `json:"name"`
-		Done  bool   `json:"done"`
-		Error *struct {
-			Message string `json:"message"`
-		} `json:"error"`
-	}
-	if err := c.call(ctx, http.MethodPost, path, json.RawMessage(body), &op); err != nil {
-		return err
-	}
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for !op.Done {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-		if err := c.call(ctx, http.MethodGet, "/v1beta1/"+op.Name, nil, &op); err != nil {
-			return err
-		}
-	}
-	if op.Error != nil {
-		return &answerError{text: op.Error.Message}
-	}
-	return nil
 }
 
 // findModel gives the full name of a model of the endpoint's location, called by its
