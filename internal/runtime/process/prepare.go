@@ -190,7 +190,7 @@ func (in *instance) describe(plan runtime.Plan, image runtime.ImageConfig, venv 
 // own settings and secrets passes to a program.
 func (in *instance) variables(image runtime.ImageConfig, venv string) map[string]string {
 	w := in.rec.Workload
-	env := map[string]string{}
+	env := workload.Untracked()
 	for _, name := range inherited() {
 		if value, ok := os.LookupEnv(name); ok {
 			env[name] = value
@@ -206,7 +206,6 @@ func (in *instance) variables(image runtime.ImageConfig, venv string) map[string
 	maps.Copy(env, workload.Threads(w.Resources))
 	env["TMPDIR"] = filepath.Join(in.dir, dirTmp)
 	env["PYTHONUNBUFFERED"] = "1" // output shows as it is made
-	maps.Copy(env, workload.Untracked())
 	if w.Python != nil && w.Python.Script != "" {
 		env["_KFP_RUNTIME"] = "true" // kfp skips what only its compiler needs; its own command line sets it too
 	}

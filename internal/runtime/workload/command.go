@@ -196,8 +196,8 @@ func Alone(plan runtime.Plan, w runtime.Workload) error {
 }
 
 // Untracked asks libraries not to tell their makers of what they do: ONNX Runtime sends
-// names and hashes of models since 1.29, others heed consoledonottrack.com. A program's
-// own variables win.
+// names and hashes of models since 1.29, others heed consoledonottrack.com. Variables
+// of an image and of the program win.
 func Untracked() map[string]string {
 	return map[string]string{"DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
 }
@@ -214,7 +214,11 @@ func Inside(env map[string]string, rec Accepted, credentials map[string]string, 
 	}
 	maps.Copy(env, Threads(w.Resources))
 	env["TMPDIR"], env["PYTHONUNBUFFERED"] = "/tmp", "1"
-	maps.Copy(env, Untracked())
+	for name, value := range Untracked() {
+		if _, ok := env[name]; !ok {
+			env[name] = value
+		}
+	}
 	if w.Python != nil && w.Python.Script != "" {
 		env["_KFP_RUNTIME"] = "true"
 	}

@@ -60,3 +60,15 @@ func TestHostName(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// TestInside: what the image and the workload say wins over what libraries are asked for.
+func TestInside(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"DO_NOT_TRACK": "0"} // the image's
+	workload.Inside(env, workload.Accepted{Workload: runtime.Workload{Env: map[string]string{"TMPDIR": "/elsewhere"}}}, nil, true)
+	for name, want := range map[string]string{"DO_NOT_TRACK": "0", "ORT_DISABLE_TELEMETRY": "1", "TMPDIR": "/elsewhere", "NO_GCE_CHECK": "true"} {
+		if env[name] != want {
+			t.Errorf("%s is %q, not %q", name, env[name], want)
+		}
+	}
+}
