@@ -298,9 +298,7 @@ func TestFollowBad(t *testing.T) {
 	w.serves(map[string]int32{"1": 100})
 	const labels = "endpoint:7 "
 	for _, want := range []string{"tategu_follow_rollovers_total " + labels + "outcome:failed project:p = 1", "tategu_follow_behind " + labels + "project:p = 1"} {
-		if text := exposition(t, registry); !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
+		w.exposes(registry, want)
 	}
 	// A restart, and whatever happens to the endpoint, try nothing.
 	w.stop()
@@ -322,6 +320,27 @@ func TestFollowBad(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	w.serves(map[string]int32{"3": 100})
+}
+
+// exposes waits until a registry has a line: what is counted is counted when the row that
+// tells of it has been written.
+func (w *world) exposes(r *prometheus.Registry, want string) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		text := exposition(w.t, r)
+		if strings.Contains(text, want) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Fatalf("no %q in\n%s", want, text)
+		}
+	}
 }
 
 // failedAfter waits until the version failed once more.
