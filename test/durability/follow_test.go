@@ -68,14 +68,24 @@ func TestFollowOverKills(t *testing.T) {
 	if answer.ModelVersionID != last {
 		t.Errorf("version %q answers, not %s", answer.ModelVersionID, last)
 	}
-	for begun := time.Now(); ; wait(t, 20*time.Millisecond) { // those of others still drain
+	s.runs(1) // those of others still drain
+	var e followed
+	s.get("/v1beta1/projects/p/locations/l/endpoints/7001", &e)
+	s.do(http.MethodPost, location+"/endpoints/7001:undeployModel", fmt.Sprintf(`{"deployedModelId":%q}`, e.DeployedModels[0].ID)).decode(t, &struct{}{})
+	s.runs(0) // or it would outlive the test
+}
+
+// runs waits until so many programs are there.
+func (s *server) runs(n int) {
+	s.t.Helper()
+	for begun := time.Now(); ; wait(s.t, 20*time.Millisecond) {
 		var status struct{ Machine struct{ Running int } }
 		s.get("/tategu/v1/status", &status)
-		if status.Machine.Running == 1 {
+		if status.Machine.Running == n {
 			return
 		}
 		if time.Since(begun) > time.Minute {
-			t.Fatalf("%d programs run, not 1", status.Machine.Running)
+			s.t.Fatalf("%d programs run, not %d", status.Machine.Running, n)
 		}
 	}
 }

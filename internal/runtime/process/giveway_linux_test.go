@@ -12,9 +12,9 @@ import (
 	"tategu/internal/runtime/process"
 )
 
-// whoRuns prints a program's niceness, which children inherit, its session's weight and
-// the groups that it is in.
-const whoRuns = `read -r a b c d e f g h i j k l m n o p q r niceness rest </proc/self/stat; echo "nice $niceness"
+// whoRuns prints a program's niceness and policy, which children inherit (proc_pid_stat(5),
+// fields 19 and 41), its session's weight and the groups that it is in.
+const whoRuns = `read -r a b c d e f g h i j k l m n o p q r niceness rest </proc/self/stat; set -- $rest; shift 21; echo "nice $niceness policy $1"
 cat /proc/self/autogroup 2>/dev/null || echo none
 grep -E '^[0-9]+:(cpu)?:|^[0-9]+:cpu,|:.*,cpu:' /proc/self/cgroup`
 
@@ -26,6 +26,10 @@ func TestGivesWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := 20 - raw // the system call counts down from 20
+	idle := "5"     // SCHED_IDLE, where a group or a session weighs it
+	if _, err := os.Stat("/proc/self/autogroup"); err != nil && os.Geteuid() != 0 {
+		idle = "0"
+	}
 	plain := open(t, config(t))
 	told := func(r *process.Runtime, w runtime.Workload) (niceness, session, groups string) {
 		w.Command = []string{"sh", "-c", whoRuns}
@@ -39,9 +43,9 @@ func TestGivesWay(t *testing.T) {
 		w               runtime.Workload
 		niceness, weigh string
 	}{
-		{runtime.Workload{ID: "batch", Priority: runtime.PriorityBatch}, "nice " + strconv.Itoa(max(10, own)), "nice 10"},
-		{runtime.Workload{ID: "online", Priority: runtime.PriorityOnline}, "nice " + strconv.Itoa(own), "nice 0"},
-		{runtime.Workload{ID: "container", Image: "shell:1", Priority: runtime.PriorityBatch}, "nice " + strconv.Itoa(max(10, own)), "nice 10"},
+		{runtime.Workload{ID: "batch", Priority: runtime.PriorityBatch}, "nice " + strconv.Itoa(max(10, own)) + " policy " + idle, "nice 10"},
+		{runtime.Workload{ID: "online", Priority: runtime.PriorityOnline}, "nice " + strconv.Itoa(own) + " policy 0", "nice 0"},
+		{runtime.Workload{ID: "container", Image: "shell:1", Priority: runtime.PriorityBatch}, "nice " + strconv.Itoa(max(10, own)) + " policy " + idle, "nice 10"},
 	} {
 		r := plain
 		if c.w.Image != "" {

@@ -65,7 +65,7 @@ func Start(dir string, c *Container, command, env []string) (pid int, err error)
 
 func start(dir string, c *Container, command, env []string) (int, error) {
 	if c.Low {
-		sayGiveWay()
+		sayGiveWay(c.Cgroup)
 	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("hide the wrapper: %w", err)
