@@ -6,6 +6,8 @@ type Cgroup struct {
 	V2     string   // directory of the unified hierarchy
 	V1     []string // directories, one a controller; the program's first thread is written to tasks
 	Memory string   // file whose oom_kill line counts
+	// Weighed says that it has a tenth of the processor (Ask.Low).
+	Weighed bool
 }
 
 // Ask is what a container may use; zero is no limit.

@@ -105,6 +105,7 @@ func (c *Cgroups) makeV1(id string, ask Ask) (Cgroup, error) {
 			continue
 		}
 		group.V1 = append(group.V1, dir)
+		group.Weighed = group.Weighed || controller == "cpu" && ask.Low
 		if controller == "memory" {
 			group.Memory = filepath.Join(dir, "memory.oom_control")
 		}
@@ -145,7 +146,7 @@ func (c *Cgroups) makeV2(id string, ask Ask) (Cgroup, error) {
 	if err := apply(dir, settings); err != nil {
 		return Cgroup{}, err
 	}
-	return Cgroup{V2: dir, Memory: filepath.Join(dir, "memory.events")}, nil
+	return Cgroup{V2: dir, Memory: filepath.Join(dir, "memory.events"), Weighed: ask.Low}, nil
 }
 
 // lowSuffix ends the name of our directory for groups that give way. Groups compete

@@ -42,45 +42,42 @@ func sayGiveWay(group Cgroup) {
 // Where the kernel shares the processor between sessions first (sched(7), autogroups),
 // niceness ranks threads within a session only, and the session has one of its own.
 //
-// A thread that is weighed so with its group or session is of the policy SCHED_IDLE there:
-// its share is the group's still, since all in it are, and the kernel takes a core that runs
-// nothing else for a free one. What wakes up goes there, and not behind somebody of its own
-// rank until the next tick. Without a group or session that policy would leave it next to nothing.
+// A thread whose group is weighed is of the policy SCHED_IDLE in it: its share is the
+// group's still, since all in it are, and the kernel takes a core that runs nothing else for
+// a free one. What wakes up goes there, and not behind somebody of its own rank until the
+// next tick. Without such a group that policy would leave it next to nothing; a session may
+// be weighed in vain, as in a container, whose processes are of one group.
 func giveWay(group Cgroup) error {
 	const tenth = 10 // each step is about 1.25 times less
 	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {
 		return os.NewSyscallError("getpriority", err)
 	}
-	weighed, err := weighSession(tenth)
+	err = weighSession(tenth)
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: max(tenth, int32(20-now))} // the system call counts down from 20
 	err = errors.Join(err, os.NewSyscallError("sched_setattr", unix.SchedSetAttr(0, attr, 0)))
-	if weighed || len(group.V1) > 0 || group.V2 != "" {
+	if group.Weighed {
 		attr.Policy = unix.SCHED_IDLE // which leaves the niceness as it is
 		err = errors.Join(err, os.NewSyscallError("sched_setattr", unix.SchedSetAttr(0, attr, 0)))
 	}
 	return err
 }
 
-// weighSession sets the niceness of the session, where the kernel knows that and the session
-// is ours alone; it reports whether it did.
-func weighSession(niceness int) (bool, error) {
+// weighSession sets the niceness of the session, where it has one and is ours alone.
+func weighSession(niceness int) error {
 	if sid, err := unix.Getsid(0); err != nil || sid != os.Getpid() {
-		return false, os.NewSyscallError("getsid", err)
+		return os.NewSyscallError("getsid", err)
 	}
 	const tries, pause = 10, 110 * time.Millisecond // the kernel allows all users together ten changes a second
 	for range tries {
 		err := os.WriteFile("/proc/self/autogroup", fmt.Append(nil, niceness), 0)
-		if err == nil {
-			return true, nil
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return nil
 		}
 		if !errors.Is(err, unix.EAGAIN) {
-			return false, err
+			return err
 		}
 		<-time.After(pause)
 	}
-	return false, errors.New("the kernel was too busy to change the weight of a session")
+	return errors.New("the kernel was too busy to change the weight of a session")
 }
