@@ -164,11 +164,7 @@ func free(e *pb.Endpoint) error {
 		return resource.Errorf(9, "endpoint %s follows the alias %s", id, alias).
 			WithHint("`tategu model push SOURCE --alias %s` has it take the version; `tategu rollout %s --unfollow` ends that", alias, id)
 	}
-	if canary, _ := serving.Canary(e); canary != "" {
-		return resource.Errorf(9, "deployed model %s of endpoint %s is on trial with %d%% of the traffic", canary, id, e.GetTrafficSplit()[canary]).
-			WithHint("`tategu rollout %s --back` takes it back", id)
-	}
-	return nil
+	return untried(e)
 }
 
 func (d *deployment) makeEndpoint(called string) (*pb.Endpoint, error) {

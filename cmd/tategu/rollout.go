@@ -151,9 +151,8 @@ func tryModel(cmd *cobra.Command, c *client, e *pb.Endpoint, model string) error
 		return resource.Errorf(9, "endpoint %s has no deployed model with traffic: there is nothing to compare a canary with", e.GetName()).
 			WithHint("deploy a model to it first")
 	}
-	if id, _ := serving.Canary(e); id != "" { // its trial would end, and its share stay
-		return resource.Errorf(9, "deployed model %s of endpoint %s is on trial with %d%% of the traffic", id, path.Base(e.GetName()), e.GetTrafficSplit()[id]).
-			WithHint("`tategu rollout %s --back` takes it back; an update of the endpoint's traffic_split keeps it", path.Base(e.GetName()))
+	if err := untried(e); err != nil {
+		return err
 	}
 	name, err := c.findModel(cmd.Context(), e.GetName(), model)
 	if err != nil {
@@ -176,6 +175,16 @@ func tryModel(cmd *cobra.Command, c *client, e *pb.Endpoint, model string) error
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "deployed model %s has %d%% of the traffic of %s; `tategu why %s` tells how it does\n", id, share, path.Base(e.GetName()), path.Base(e.GetName()))
 	return err
+}
+
+// untried refuses an endpoint with a canary: its trial would end, and its share stay.
+func untried(e *pb.Endpoint) error {
+	id, _ := serving.Canary(e)
+	if id == "" {
+		return nil
+	}
+	return resource.Errorf(9, "deployed model %s of endpoint %s is on trial with %d%% of the traffic", id, path.Base(e.GetName()), e.GetTrafficSplit()[id]).
+		WithHint("`tategu rollout %s --back` takes it back; an update of the endpoint's traffic_split keeps it", path.Base(e.GetName()))
 }
 
 // largest is the deployed model with the most traffic.

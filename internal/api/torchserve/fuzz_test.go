@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	engine "tategu/internal/torchserve"
 )
 
 // FuzzBody reads bodies of every form: no panic, and what is read is in the body.
@@ -16,19 +18,7 @@ func FuzzBody(f *testing.F) {
 	f.Add("multipart/form-data", []byte("--"))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
 		parts, err := readBody(kind, bytes.NewReader(body), int64(len(body)))
-		if err != nil {
-			if e := told(err); e.Code != 400 {
-				t.Errorf("a body of %q: %v is no fault of the client's", kind, err)
-			}
-			return
-		}
-		size := 0
-		for _, p := range parts {
-			size += len(p.Value)
-		}
-		if size > len(body) {
-			t.Errorf("%d bytes were read of %d", size, len(body))
-		}
+		checkRead(t, "a body of "+kind, parts, err, body)
 	})
 }
 
@@ -94,24 +84,30 @@ func TestSystem(t *testing.T) {
 	}
 }
 
+// checkRead wants an error to be the client's, and no more read than was sent.
+func checkRead(t *testing.T, what string, parts []engine.Part, err error, body []byte) {
+	t.Helper()
+	if err != nil {
+		if e := told(err); e.Code != 400 {
+			t.Errorf("%q: %v is no fault of the client's", what, err)
+		}
+		return
+	}
+	size := 0
+	for _, p := range parts {
+		size += len(p.Value)
+	}
+	if size > len(body) {
+		t.Errorf("%d bytes were read of %d", size, len(body))
+	}
+}
+
 // FuzzInstances reads what a workflow is asked: no panic, and a refusal is the client's fault.
 func FuzzInstances(f *testing.F) {
 	f.Add([]byte(`{"instances": [1, {"b64": "AGE="}, {"b64": null}, null, {"b64": "x", "c": 1}]}`))
 	f.Add([]byte(`{"instances": {}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		parts, err := readInstances(body)
-		if err != nil {
-			if e := told(err); e.Code != 400 {
-				t.Errorf("%q: %v is no fault of the client's", body, err)
-			}
-			return
-		}
-		size := 0
-		for _, p := range parts {
-			size += len(p.Value)
-		}
-		if size > len(body) {
-			t.Errorf("%d bytes were read of %d", size, len(body))
-		}
+		checkRead(t, string(body), parts, err, body)
 	})
 }
